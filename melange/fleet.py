@@ -1,0 +1,71 @@
+"""What is rented and what runs on it: InstanceType and ServingConfig."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from melange.catalog import PRECISIONS
+from melange.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceType:
+    """One offer: a machine with ``gpus`` GPUs of one type at a price, from a provider, in a region, on a date.
+
+    ``read_on`` is the date the price was read, ISO 8601 and possibly partial (``2026-06``); None is unknown.
+    ``key`` is the name it goes by in plans: its own name, the GPU's name for a single-GPU machine, or
+    ``GPU@provider`` where several such offers stay in play.
+    """
+
+    name: str
+    gpu: str
+    gpus: int
+    price_usd_per_hour: float
+    memory_gib: float
+    provider: str = ""
+    region: str | None = None
+    spot: bool = False
+    price_set: str = ""
+    read_on: str | None = None
+    source: str = ""
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.price_usd_per_hour) and self.price_usd_per_hour > 0):
+            raise InputError(f"instance {self.name}: price is {self.price_usd_per_hour}", fix="give a positive price")
+        if self.gpus < 1:
+            raise InputError(f"instance {self.name}: it has {self.gpus} GPUs", fix="give at least 1")
+        if not self.memory_gib > 0:
+            raise InputError(f"instance {self.name}: memory_gib is {self.memory_gib}", fix="give GiB per GPU")
+        if not self.key:
+            object.__setattr__(self, "key", self.gpu if self.gpus == 1 else self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingConfig:
+    """A model on an engine at a precision and tensor-parallel degree, on an instance type."""
+
+    instance: InstanceType
+    model: str
+    engine: str = "vllm"
+    precision: str = "fp16"
+    tp: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}", fix=f"use one of {', '.join(PRECISIONS)}")
+        if not 1 <= self.tp <= self.instance.gpus:
+            raise InputError(
+                f"tensor-parallel degree {self.tp} does not fit {self.instance.name} with {self.instance.gpus} GPUs",
+                fix="use a degree up to the instance's GPU count",
+            )
+
+    @property
+    def name(self) -> str:
+        """``<instance>[/tp<N>][/<precision>][/<engine>]``, parts left out at their default."""
+        parts = [self.instance.key]
+        parts += [f"tp{self.tp}"] if self.tp != 1 else []
+        parts += [self.precision] if self.precision not in ("fp16", "bf16") else []
+        parts += [self.engine] if self.engine != "vllm" else []
+        return "/".join(parts)
