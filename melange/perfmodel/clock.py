@@ -1,25 +1,47 @@
 """StepClock: how long one engine iteration takes, the one formula behind estimates and simulation.
 
 An iteration runs ``decodes`` sequences one token each, over ``kv_tokens`` cached tokens in all, beside a chunk of
-``prefill_tokens`` whose tokens attend to ``prefill_pairs`` (query, key) pairs. With n = decodes + prefill_tokens::
+``prefill_tokens`` whose tokens attend to ``prefill_pairs`` (query, key) pairs, for ``sequences`` sequences in all, of
+which ``new_requests`` start in it. With n = decodes + prefill_tokens::
 
-    memory  = weights_read_s(n) + kv_read_s_per_token * kv_tokens
-    compute = compute_s_per_token * n + attention_s_per_pair * prefill_pairs
-    step    = overhead_s + per_sequence_s * sequences + collective_s + collective_s_per_token * n
-              + (memory ** k + compute ** k) ** (1 / k)
+    gemm      = (weights_read_s(n) ** k + (compute_s_per_token * n) ** k) ** (1 / k)
+    attention = kv_read_s_per_token * kv_tokens + attention_s_per_pair * prefill_pairs
+    host      = overhead_s + per_sequence_s * sequences + per_request_s * new_requests
+    network   = collective_s + collective_s_per_token * n
+    iteration = host + network + gemm + attention
 
-where ``weights_read_s(n)`` counts the distinct experts that n tokens touch, E(1 - (1 - a/E)^n) of E with a active.
-k = infinity is the roofline's maximum, k = 1 the plain sum; in between the two resources overlap in part.
+where ``weights_read_s(n) = weights_s + expert_weights_s * (1 - (1 - expert_share) ** n)`` counts the distinct experts
+that n tokens are expected to touch (each picks the share a/E of the experts, independently). k = infinity is the
+roofline's maximum, k = 1 the plain sum; in between reading weights and multiplying overlap in part. GEMMs, attention
+and collectives follow each other in every layer of a conventional engine, so they add.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from melange.errors import InputError
+
+FloatArray = NDArray[np.float64]
+
+_POSITIVE = ("weights_s", "compute_s_per_token", "kv_read_s_per_token", "attention_s_per_pair")
+_COUNTS = ("kv_capacity_tokens", "max_num_seqs", "max_batched_tokens", "block_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepClock:
-    """Parameters of one configuration's iteration time; all times in seconds, per replica."""
+    """Parameters of one configuration's iteration time; all times in seconds, per replica.
+
+    ``kv_capacity_tokens`` is what the replica's KV cache holds, ``max_num_seqs`` and ``max_batched_tokens`` are the
+    engine's limits on one iteration. With ``chunked_prefill`` prompts ride along with decodes in chunks; without it an
+    iteration is either all prompts or all decodes. ``recompute_share`` serves the steady-state solution only: of the
+    tokens that a KV-bound engine must prefill again after preemptions, the share that it really does (a simulator
+    plays preemptions itself).
+    """
 
     overhead_s: float
     per_sequence_s: float
@@ -32,9 +54,73 @@ class StepClock:
     attention_s_per_pair: float
     collective_s: float = 0.0
     collective_s_per_token: float = 0.0
-    overlap_exponent: float = 8.0
+    overlap_exponent: float = 4.0
+    recompute_share: float = 0.0
     kv_capacity_tokens: int
     max_num_seqs: int = 256
     max_batched_tokens: int = 2048
     block_tokens: int = 16
     chunked_prefill: bool = True
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in _COUNTS:
+                if value < 1 or int(value) != value:
+                    raise InputError(f"step clock: {item.name} is {value}", fix="give a whole number of at least 1")
+            elif item.name in _POSITIVE:
+                if not (math.isfinite(value) and value > 0):
+                    raise InputError(f"step clock: {item.name} is {value}", fix="give a positive time in seconds")
+            elif not (value >= 0 and (math.isfinite(value) or item.name == "overlap_exponent")):
+                raise InputError(f"step clock: {item.name} is {value}", fix="give a figure of at least 0")
+        if self.overlap_exponent < 1:
+            raise InputError(f"step clock: overlap_exponent is {self.overlap_exponent}", fix="give 1 or more")
+        if not 0 < self.expert_share <= 1:
+            raise InputError(f"step clock: expert_share is {self.expert_share}", fix="give a share above 0, up to 1")
+
+    def weights_read_s(self, tokens: ArrayLike) -> FloatArray:
+        """Time to read the weights that an iteration over ``tokens`` tokens touches; elementwise."""
+        if not self.expert_weights_s:
+            return np.full(np.shape(tokens), self.weights_s)
+        touched = 1.0 - (1.0 - self.expert_share) ** np.asarray(tokens, float)
+        return np.asarray(self.weights_s + self.expert_weights_s * touched)
+
+    def gemm_s(self, tokens: ArrayLike) -> FloatArray:
+        """Time of an iteration's matrix multiplications over ``tokens`` tokens; elementwise."""
+        read, compute = self.weights_read_s(tokens), self.compute_s_per_token * np.asarray(tokens, float)
+        high, low = np.maximum(read, compute), np.minimum(read, compute)
+        if math.isinf(self.overlap_exponent):
+            return np.asarray(high)
+        return np.asarray(high * (1.0 + (low / high) ** self.overlap_exponent) ** (1.0 / self.overlap_exponent))
+
+    def iteration_s(
+        self,
+        *,
+        decodes: ArrayLike,
+        kv_tokens: ArrayLike,
+        prefill_tokens: ArrayLike = 0.0,
+        prefill_pairs: ArrayLike = 0.0,
+        prefills: ArrayLike = 0.0,
+        new_requests: ArrayLike = 0.0,
+    ) -> FloatArray:
+        """Duration of iterations in seconds; the arguments broadcast.
+
+        ``prefills`` counts the sequences that the chunk belongs to, ``new_requests`` those that start with it.
+        """
+        tokens = np.add(decodes, prefill_tokens, dtype=float)
+        host = (
+            self.overhead_s
+            + self.per_sequence_s * np.add(decodes, prefills, dtype=float)
+            + self.per_request_s * np.asarray(new_requests, float)
+        )
+        attention = self.kv_read_s_per_token * np.asarray(kv_tokens, float) + self.attention_s_per_pair * np.asarray(
+            prefill_pairs, float
+        )
+        network = self.collective_s + self.collective_s_per_token * tokens
+        return np.asarray(host + network + self.gemm_s(tokens) + attention)
+
+
+def causal_pairs(new_tokens: ArrayLike, context_tokens: ArrayLike = 0.0) -> FloatArray:
+    """(query, key) pairs of causal attention when ``new_tokens`` follow ``context_tokens`` already cached ones."""
+    new, context = np.asarray(new_tokens, float), np.asarray(context_tokens, float)
+    return np.asarray(new * context + new * (new + 1.0) / 2.0)
