@@ -1,0 +1,168 @@
+"""YAML and JSON documents checked against a JSON Schema, with errors that name file, line and column."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from melange.datafiles import data_path
+from melange.errors import InputError
+from melange.files import read_text
+
+Path = tuple[str | int, ...]
+SCHEMAS = ("workload", "measurements", "plan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A parsed file and where each of its values stands."""
+
+    file: str
+    data: dict[str, Any]
+    marks: Mapping[Path, tuple[int, int]]
+
+    def error(self, path: Path, problem: str, fix: str | None = None) -> InputError:
+        """An InputError at the value of this path, or at its nearest ancestor."""
+        while path and path not in self.marks:
+            path = path[:-1]
+        line, column = self.marks.get(path, (1, 1))
+        return InputError(problem, file=self.file, line=line, column=column, fix=fix)
+
+
+def read_document(file: str | os.PathLike[str], schema: str | None = None) -> Document:
+    """Parse a YAML or JSON file of one mapping and, when named, check it against a published schema."""
+    name = os.fspath(file)
+    text = read_text(file)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        node = yaml.compose(text, loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"not valid YAML: {problem}", file=name, line=line, column=column) from error
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError("it holds no mapping of keys", file=name, line=1, column=1, fix="see 'melange schema'")
+    marks: dict[Path, tuple[int, int]] = {}
+    data = _value(node, (), marks, name)
+    document = Document(file=name, data=data, marks=marks)
+    if schema is not None:
+        check_schema(document, schema)
+    return document
+
+
+def _value(node: yaml.Node, path: Path, marks: dict[Path, tuple[int, int]], file: str) -> Any:
+    marks[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if key in result:
+                raise InputError(f"key {key!r} occurs twice", file=file, line=mark[0], column=mark[1])
+            result[key] = _value(value_node, (*path, key), marks, file)
+            marks[(*path, key, "#key")] = mark
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, i), marks, file) for i, item in enumerate(node.value)]
+    return _scalar(node, path, marks, file)
+
+
+def _scalar(node: yaml.Node, path: Path, marks: Mapping[Path, tuple[int, int]], file: str) -> Any:
+    line, column = marks[path]
+    if node.tag == "tag:yaml.org,2002:timestamp":
+        return node.value
+    try:
+        value = yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"cannot read the value {node.value!r}", file=file, line=line, column=column) from error
+    if isinstance(value, str) and path and _looks_like_number(value) and node.style is None:
+        return float(value)
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError("the value is NaN", file=file, line=line, column=column, fix="give a number")
+    return value
+
+
+def _looks_like_number(text: str) -> bool:
+    """YAML 1.1 reads 1e3 as text; people and JSON mean a number."""
+    if not any(c.isdigit() for c in text) or text.lower().strip("+-") in ("nan", "inf", "infinity"):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+@functools.cache
+def load_schema(name: str) -> dict[str, Any]:
+    """A published JSON Schema (draft 2020-12) by name: workload, measurements or plan."""
+    if name not in SCHEMAS:
+        raise InputError(f"unknown schema {name!r}", fix=f"use one of {', '.join(SCHEMAS)}")
+    path = data_path(f"profiles/schemas/{name}.schema.json")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def check_schema(document: Document, schema: str) -> None:
+    """Raise the first violation of the schema as an InputError at its place, with a "did you mean" for keys."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(load_schema(schema))
+    errors = sorted(validator.iter_errors(document.data), key=lambda e: (len(e.absolute_path), str(e.absolute_path)))
+    if not errors:
+        return
+    error = errors[0]
+    while error.context:
+        error = min(error.context, key=lambda e: -len(e.absolute_path))
+    raise _schema_error(document, error)
+
+
+def _schema_error(document: Document, error: Any) -> InputError:
+    path: Path = tuple(error.absolute_path)
+    where = ".".join(str(part) for part in path) or "the document"
+    see = "see 'melange schema'"
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(key for key in error.instance if key not in known)
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return document.error((*path, unknown, "#key"), f"unknown key {unknown!r} in {where}", fix)
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return document.error(path, f"{where} lacks the key {missing!r}", see)
+    if error.validator == "type":
+        wanted = error.validator_value
+        wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
+        return document.error(path, f"{where} is {_shown(error.instance)}, not a {wanted}", see)
+    if error.validator == "enum":
+        near = difflib.get_close_matches(str(error.instance), [str(v) for v in error.validator_value], n=1)
+        options = ", ".join(str(v) for v in error.validator_value)
+        fix = f"did you mean {near[0]!r}?" if near else f"use one of {options}"
+        return document.error(path, f"{where} is {_shown(error.instance)}", fix)
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    if error.validator in bounds:
+        return document.error(
+            path, f"{where} is {error.instance}", f"give a value {bounds[error.validator]} {error.validator_value}"
+        )
+    if error.validator == "minItems":
+        return document.error(path, f"{where} is empty", "give at least one entry")
+    return document.error(path, f"{where}: {error.message}", see)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, Sequence):
+        return "a list"
+    return "empty" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

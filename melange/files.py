@@ -1,0 +1,51 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from melange.errors import InputError
+
+
+def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Replace ``path`` by a file with this content in one step; on any failure the old file stays as it was."""
+    target = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise InputError(
+            f"cannot write it: {error.strerror}", file=path, fix="check the folder and the disk"
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A text file's content; a missing, unreadable or binary one raises InputError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read it: {error.strerror}", file=path, fix="check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError("it is not a text file", file=path, fix="give a UTF-8 text file") from error
