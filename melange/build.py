@@ -1,0 +1,345 @@
+"""From a workload file's values to the integer program: profile x offers x limits -> Problem."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from melange.catalog import Catalog, load_catalog
+from melange.errors import InputError
+from melange.fleet import InstanceType, ServingConfig
+from melange.measurements import ConfigKey
+from melange.offers import DroppedOffer, choose_offers, read_prices
+from melange.problem import FloatArray, GroupLimit, IntArray, Problem
+from melange.profiles import Profile
+from melange.workload_file import TypeLimit, WorkloadSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Build:
+    """A problem beside everything needed to tell its solution in the workload's words.
+
+    ``cells``: (n_buckets, 2) input and output index in the grid of each bucket with demand. ``load_tokens``:
+    (n_buckets, 2) the sizes its load was taken at. ``rate_rps``: (n_buckets,) without headroom.
+    ``max_rate_rps``: (n_buckets, n_configs); 0 = cannot meet the SLO, NaN = not measured. ``group``: (n_buckets,) the
+    problem's row of each bucket, -1 where the bucket is served late under an attainment SLO (``late``).
+    ``headroom``: (n_configs,). ``problem`` is None when some bucket can be served by no config (``unservable``).
+    """
+
+    spec: WorkloadSpec
+    profile: Profile
+    configs: tuple[ServingConfig, ...]
+    offers: tuple[InstanceType, ...]
+    dropped: tuple[DroppedOffer, ...]
+    limits: tuple[GroupLimit, ...]
+    cells: IntArray
+    load_tokens: FloatArray
+    rate_rps: FloatArray
+    max_rate_rps: FloatArray
+    group: IntArray
+    headroom: FloatArray
+    problem: Problem | None
+    unservable: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def label(self, bucket: int) -> str:
+        """``input x output`` upper edges of a bucket, in tokens."""
+        grid = self.spec.workload.grid
+        i, j = self.cells[bucket]
+        return f"{grid.input_edges_tokens[i]}x{grid.output_edges_tokens[j]}"
+
+    def expand(self, shares: FloatArray) -> FloatArray:
+        """Shares of the problem's rows -> shares of the buckets, (n_buckets, n_configs); zero rows for late ones."""
+        wide = np.vstack([shares, np.zeros(shares.shape[1])])
+        return np.asarray(wide[self.group])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may be rented beyond the workload file: caps and floors by GPU or instance name, and a budget."""
+
+    maximum: Mapping[str, int] = field(default_factory=dict)
+    minimum: Mapping[str, int] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_cost_usd_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        for kind in ("maximum", "minimum"):
+            for name, count in getattr(self, kind).items():
+                if count < 0:
+                    raise InputError(f"the {kind} of {name} is {count}", fix="give a whole number from 0")
+
+
+def build_problem(
+    spec: WorkloadSpec,
+    profile: Profile,
+    *,
+    limits: Limits | None = None,
+    slice_factor: int | None = None,
+    headroom_by_config: Mapping[str, float] | None = None,
+    tie_outputs: bool = False,
+    catalog: Catalog | None = None,
+    offers: Iterable[InstanceType] | None = None,
+) -> Build:
+    """Assemble the problem of a workload on a profile.
+
+    ``headroom_by_config`` replaces the spec's headroom for the configs it names. ``tie_outputs`` gives all output
+    buckets of an input bucket the same shares, which a router that cannot know output lengths is able to follow.
+    Raises InputError for unknown names, a GPU without price or profile, and buckets that no config has measured.
+    """
+    catalog, limits = catalog or load_catalog(), limits or Limits()
+    keys = _served_keys(spec, profile)
+    listed = tuple(offers) if offers is not None else read_prices(spec.prices.file, catalog)
+    caps = _type_limits(spec, limits)
+    warnings = list(profile.warnings)
+    chosen, dropped = _offers_in_play(spec, limits, keys, listed, caps, warnings, catalog)
+    configs = _configs(keys, chosen)
+    cells = np.argwhere(spec.workload.rate_rps > 0)
+    rate = spec.workload.rate_rps[cells[:, 0], cells[:, 1]]
+    sizes = spec.workload.representative_tokens()
+    load_tokens = np.stack([size[cells[:, 0], cells[:, 1]] for size in sizes], axis=1)
+    max_rate = _max_rates(spec, profile, configs, load_tokens)
+    margins = headroom_by_config or {}
+    headroom = np.array([margins.get(config.name, spec.headroom) for config in configs])
+    build = Build(
+        spec=spec,
+        profile=profile,
+        configs=configs,
+        offers=chosen,
+        dropped=dropped,
+        limits=_group_limits(caps, chosen, catalog),
+        cells=cells,
+        load_tokens=load_tokens,
+        rate_rps=rate,
+        max_rate_rps=max_rate,
+        group=np.arange(len(rate)),
+        headroom=headroom,
+        problem=None,
+        warnings=tuple(warnings),
+    )
+    return _with_problem(build, limits.max_cost_usd_per_hour, slice_factor, tie_outputs)
+
+
+def _served_keys(spec: WorkloadSpec, profile: Profile) -> list[ConfigKey]:
+    models = sorted({key.model for key in profile.configs})
+    model = spec.workload.model
+    if model is not None and model not in models:
+        near = difflib.get_close_matches(model, models, n=1, cutoff=0.4)
+        raise InputError(
+            f"the profile has no model {model!r}",
+            fix=f"did you mean {near[0]!r}?" if near else f"it holds {', '.join(models)}",
+        )
+    if model is None and len(models) > 1:
+        raise InputError(f"the profile holds {len(models)} models: {', '.join(models)}", fix="name one as model")
+    serving = spec.serving
+    keys = [
+        key
+        for key in profile.configs
+        if (model is None or key.model == model)
+        and (not serving.tp or key.tp in serving.tp)
+        and (not serving.precisions or key.precision in serving.precisions)
+        and (not serving.engines or key.engine in serving.engines)
+    ]
+    if not keys:
+        raise InputError("no profiled configuration passes the workload's serving choice", fix="widen serving")
+    return keys
+
+
+def _type_limits(spec: WorkloadSpec, limits: Limits) -> dict[str, TypeLimit]:
+    merged = dict(spec.fleet or {})
+    for name, count in limits.maximum.items():
+        old = merged.get(name, TypeLimit())
+        merged[name] = TypeLimit(minimum=min(old.minimum, count), maximum=count)
+    for name, count in limits.minimum.items():
+        old = merged.get(name, TypeLimit())
+        merged[name] = TypeLimit(minimum=count, maximum=old.maximum)
+    return merged
+
+
+def _names(offer: InstanceType) -> set[str]:
+    return {offer.name, offer.gpu, offer.key}
+
+
+def _offers_in_play(
+    spec: WorkloadSpec,
+    limits: Limits,
+    keys: Sequence[ConfigKey],
+    listed: tuple[InstanceType, ...],
+    caps: Mapping[str, TypeLimit],
+    warnings: list[str],
+    catalog: Catalog,
+) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:
+    gpus = {key.gpu for key in keys}
+    named = (*caps, *limits.only, *limits.exclude)
+    capped = {name for name in named if name in {offer.name for offer in listed}}
+    chosen, dropped = choose_offers(listed, spec.prices, gpus=gpus, capped=capped)
+    least_tp = {gpu: min(key.tp for key in keys if key.gpu == gpu) for gpu in gpus}
+    chosen = tuple(offer for offer in chosen if offer.gpus >= least_tp[offer.gpu])
+    missing = sorted(gpus - {offer.gpu for offer in chosen})
+    wanted = set(spec.fleet or ()) | set(limits.only)
+    priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
+    for name in named:
+        _check_name(name, chosen, listed, gpus, priced, catalog)
+    for gpu in missing:
+        if not wanted:
+            warnings.append(f"{gpu} is profiled but {priced} has no offer that fits it: left out")
+    allowed = [
+        offer
+        for offer in chosen
+        if (spec.fleet is None or _canonical(spec.fleet, catalog) & _names(offer))
+        and (not limits.only or _canonical(limits.only, catalog) & _names(offer))
+        and not _canonical(limits.exclude, catalog) & _names(offer)
+    ]
+    if not allowed:
+        raise InputError("no GPU type is left to rent", fix="check fleet, --only, --exclude and the price set")
+    return tuple(allowed), dropped
+
+
+def _canonical(names: Iterable[str], catalog: Catalog) -> set[str]:
+    return {_gpu_name(name, catalog) or name for name in names}
+
+
+def _gpu_name(name: str, catalog: Catalog) -> str | None:
+    try:
+        return catalog.gpu(name).name
+    except InputError:
+        return None
+
+
+def _check_name(
+    name: str,
+    chosen: Sequence[InstanceType],
+    listed: Sequence[InstanceType],
+    profiled: set[str],
+    priced: str,
+    catalog: Catalog,
+) -> None:
+    """Raise when a name in a limit is neither a GPU nor an instance that could be rented here."""
+    gpu = _gpu_name(name, catalog)
+    if any((gpu or name) in _names(offer) for offer in chosen):
+        return
+    known = sorted({n for offer in chosen for n in _names(offer)})
+    near = difflib.get_close_matches(gpu or name, known, n=1, cutoff=0.4)
+    fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+    if gpu is None and not any(name == offer.name for offer in listed):
+        raise InputError(f"unknown GPU or instance type {name!r}", fix=fix)
+    if gpu is not None and gpu not in profiled:
+        raise InputError(
+            f"{name} ({gpu}) is not in the profile" if name != gpu else f"{gpu} is not in the profile", fix=fix
+        )
+    raise InputError(f"{priced} has no offer of {name} that can be used here", fix=fix)
+
+
+def _configs(keys: Sequence[ConfigKey], offers: Sequence[InstanceType]) -> tuple[ServingConfig, ...]:
+    return tuple(
+        ServingConfig(instance=offer, model=key.model, engine=key.engine, precision=key.precision, tp=key.tp)
+        for offer in offers
+        for key in keys
+        if key.gpu == offer.gpu and key.tp <= offer.gpus
+    )
+
+
+def config_key(config: ServingConfig) -> ConfigKey:
+    """The measurement key of a serving config."""
+    return ConfigKey(config.model, config.instance.gpu, config.tp, config.precision, config.engine)
+
+
+def _max_rates(
+    spec: WorkloadSpec, profile: Profile, configs: Sequence[ServingConfig], load_tokens: FloatArray
+) -> FloatArray:
+    """(n_buckets, n_configs); with upper edges as representatives every edge must be a profiled size."""
+    columns = []
+    for config in configs:
+        table = profile.configs[config_key(config)]
+        if spec.workload.representative == "upper_edge":
+            for axis, sizes, name in ((0, table.input_tokens, "input"), (1, table.output_tokens, "output")):
+                stray = sorted({e for e in load_tokens[:, axis] if e <= sizes[-1]} - set(sizes.tolist()))
+                if stray:
+                    raise InputError(
+                        f"grid mismatch: the {name} edge {stray[0]:g} is not a profiled size of {config.name} "
+                        f"({', '.join(f'{s:g}' for s in sizes)})",
+                        fix="use the profile's edges, or representative: mean, which interpolates",
+                    )
+        columns.append(table.rate_at(load_tokens[:, 0], load_tokens[:, 1]))
+    return np.stack(columns, axis=1)
+
+
+def _group_limits(
+    caps: Mapping[str, TypeLimit], offers: Sequence[InstanceType], catalog: Catalog
+) -> tuple[GroupLimit, ...]:
+    result = []
+    for name, limit in caps.items():
+        if limit.maximum is None and not limit.minimum:
+            continue
+        gpu = _gpu_name(name, catalog)
+        weights = {o.key: o.gpus for o in offers if o.gpu == gpu} or {o.key: 1 for o in offers if name in _names(o)}
+        result.append(GroupLimit(name=gpu or name, weights=weights, minimum=limit.minimum, maximum=limit.maximum))
+    return tuple(result)
+
+
+def _with_problem(build: Build, max_cost: float | None, slice_factor: int | None, tie_outputs: bool) -> Build:
+    usable = np.nan_to_num(build.max_rate_rps, nan=0.0) > 0
+    stuck = np.flatnonzero(~usable.any(axis=1))
+    late: set[int] = set()
+    if stuck.size:
+        _refuse_unmeasured(build, stuck)
+        slo = build.spec.workload.slo
+        allowed = slo.attainment is not None and slo.scope == "workload"
+        share = float(build.rate_rps[stuck].sum() / build.rate_rps.sum())
+        if not allowed or share > 1 - (slo.attainment or 1.0):
+            return replace(build, unservable=tuple(build.label(int(b)) for b in stuck))
+        late = {int(b) for b in stuck}
+        text = f"{100 * share:.2g}% of the requests ({', '.join(build.label(b) for b in sorted(late))}) cannot be served in "
+        text += "time by any config and use up part of the share that may miss; they are not sized for"
+        build = replace(build, warnings=(*build.warnings, text))
+    group = _groups(build, late, tie_outputs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        load = build.rate_rps[:, None] * (1 + build.headroom) / np.where(usable, build.max_rate_rps, 0.0)
+    rows = np.zeros((group.max() + 1, load.shape[1]))
+    np.add.at(rows, group[group >= 0], load[group >= 0])
+    labels = ["" for _ in rows]
+    for bucket, row in enumerate(group):
+        if row >= 0:
+            labels[row] = f"{labels[row]}+{build.label(bucket)}" if labels[row] else build.label(bucket)
+    keys = tuple(offer.key for offer in build.offers)
+    problem = Problem(
+        buckets=tuple(labels),
+        configs=tuple(config.name for config in build.configs),
+        instances=keys,
+        load=rows,
+        config_instance=np.array([keys.index(config.instance.key) for config in build.configs]),
+        gpus_per_replica=np.array([config.tp for config in build.configs]),
+        gpus_per_instance=np.array([offer.gpus for offer in build.offers]),
+        price_usd_per_hour=np.array([offer.price_usd_per_hour for offer in build.offers]),
+        limits=build.limits,
+        max_cost_usd_per_hour=max_cost,
+        slice_factor=slice_factor,
+    )
+    return replace(build, problem=problem, group=group)
+
+
+def _refuse_unmeasured(build: Build, stuck: IntArray) -> None:
+    unmeasured = [int(b) for b in stuck if np.isnan(build.max_rate_rps[b]).any()]
+    if not unmeasured:
+        return
+    names = ", ".join(build.label(b) for b in unmeasured[:5]) + (" ..." if len(unmeasured) > 5 else "")
+    some = np.isnan(build.max_rate_rps[unmeasured[0]])
+    configs = ", ".join(build.configs[c].name for c in np.flatnonzero(some))
+    raise InputError(
+        f"the workload has requests of sizes that are not measured: {names} (not measured on {configs})",
+        fix="measure them with 'melange profile', cut the workload's grid, or use --fill estimated",
+    )
+
+
+def _groups(build: Build, late: set[int], tie_outputs: bool) -> IntArray:
+    group = np.full(len(build.rate_rps), -1)
+    rows: dict[int, int] = {}
+    for bucket in range(len(group)):
+        if bucket not in late:
+            key = int(build.cells[bucket, 0]) if tie_outputs else bucket
+            group[bucket] = rows.setdefault(key, len(rows))
+    return group

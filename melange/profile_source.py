@@ -1,0 +1,52 @@
+"""From a workload's profile choice to a Profile: shipped sets, measurement files, estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from melange.errors import InputError
+from melange.measurements import MeasurementFile, read_measurements
+from melange.profiles import Profile, profile_from, read_profile_set
+from melange.slo import Slo
+from melange.workload_file import ProfileChoice, WorkloadSpec
+
+ESTIMATED = "estimated/"
+
+
+def load_profile(spec: WorkloadSpec, *, asked_slo: Slo | None = None) -> Profile:
+    """The profile that a workload asks for, at its SLO.
+
+    ``asked_slo`` is the workload file's own SLO when the caller replaced it: a table without an SLO that the file
+    assumes to keep one SLO is refused for another (InputError).
+    """
+    choice, slo = spec.profiles, spec.workload.slo
+    if choice.set is not None and choice.set.startswith(ESTIMATED):
+        from melange.perfmodel import estimated_profile
+
+        return estimated_profile(spec)
+    files = _files(choice)
+    points = [point for file in files for point in file.points]
+    bare = any(point.loop == "capacity" and point.achieved_rps for point in points)
+    if choice.fill == "estimated":
+        from melange.perfmodel import filled_profile
+
+        return filled_profile(spec, points)
+    if bare and choice.assume_slo and asked_slo is not None and asked_slo != slo:
+        raise InputError(
+            f"the profile holds saturation throughputs without an SLO; the workload assumes they keep "
+            f"{asked_slo.describe()}, not {slo.describe()}",
+            fix="keep the workload's SLO, measure, or use --fill estimated",
+        )
+    profile = profile_from(points, slo, assume_slo=choice.assume_slo)
+    facts = [dict(header.facts) for file in files for header in file.headers]
+    return Profile(
+        slo=profile.slo,
+        configs=profile.configs,
+        warnings=profile.warnings,
+        provenance={"set": choice.set, "files": list(choice.files), "headers": facts, "reason": choice.reason},
+    )
+
+
+def _files(choice: ProfileChoice) -> Sequence[MeasurementFile]:
+    shipped = read_profile_set(choice.set) if choice.set is not None else ()
+    return (*shipped, *(read_measurements(file) for file in choice.files))
