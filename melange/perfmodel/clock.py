@@ -6,14 +6,16 @@ which ``new_requests`` start in it. With n = decodes + prefill_tokens::
 
     gemm      = (weights_read_s(n) ** k + (compute_s_per_token * n) ** k) ** (1 / k)
     attention = kv_read_s_per_token * kv_tokens + attention_s_per_pair * prefill_pairs
+    other     = activation_s_per_token * n
     host      = overhead_s + per_sequence_s * sequences + per_request_s * new_requests
     network   = collective_s + collective_s_per_token * n
-    iteration = host + network + gemm + attention
+    iteration = host + network + gemm + attention + other
 
 where ``weights_read_s(n) = weights_s + expert_weights_s * (1 - (1 - expert_share) ** n)`` counts the distinct experts
 that n tokens are expected to touch (each picks the share a/E of the experts, independently). k = infinity is the
-roofline's maximum, k = 1 the plain sum; in between reading weights and multiplying overlap in part. GEMMs, attention
-and collectives follow each other in every layer of a conventional engine, so they add.
+roofline's maximum, k = 1 the plain sum; in between reading weights and multiplying overlap in part. GEMMs, attention,
+the operations that only move activations (norms, rotations, gates) and collectives follow each other in every layer of
+a conventional engine, so they add.
 """
 
 from __future__ import annotations
@@ -38,9 +40,9 @@ class StepClock:
 
     ``kv_capacity_tokens`` is what the replica's KV cache holds, ``max_num_seqs`` and ``max_batched_tokens`` are the
     engine's limits on one iteration. With ``chunked_prefill`` prompts ride along with decodes in chunks; without it an
-    iteration is either all prompts or all decodes. ``recompute_share`` serves the steady-state solution only: of the
-    tokens that a KV-bound engine must prefill again after preemptions, the share that it really does (a simulator
-    plays preemptions itself).
+    iteration is either all prompts or all decodes. Two fields serve the steady-state solution only, because a simulator
+    plays blocks and preemptions itself: ``kv_usable_share`` of the KV cache holds live tokens at saturation, and a
+    KV-bound engine prefills ``recompute_share`` of its output tokens again after preemptions.
     """
 
     overhead_s: float
@@ -52,9 +54,11 @@ class StepClock:
     kv_read_s_per_token: float
     compute_s_per_token: float
     attention_s_per_pair: float
+    activation_s_per_token: float = 0.0
     collective_s: float = 0.0
     collective_s_per_token: float = 0.0
     overlap_exponent: float = 4.0
+    kv_usable_share: float = 1.0
     recompute_share: float = 0.0
     kv_capacity_tokens: int
     max_num_seqs: int = 256
@@ -75,8 +79,9 @@ class StepClock:
                 raise InputError(f"step clock: {item.name} is {value}", fix="give a figure of at least 0")
         if self.overlap_exponent < 1:
             raise InputError(f"step clock: overlap_exponent is {self.overlap_exponent}", fix="give 1 or more")
-        if not 0 < self.expert_share <= 1:
-            raise InputError(f"step clock: expert_share is {self.expert_share}", fix="give a share above 0, up to 1")
+        for name in ("expert_share", "kv_usable_share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"step clock: {name} is {getattr(self, name)}", fix="give a share above 0, up to 1")
 
     def weights_read_s(self, tokens: ArrayLike) -> FloatArray:
         """Time to read the weights that an iteration over ``tokens`` tokens touches; elementwise."""
@@ -116,8 +121,8 @@ class StepClock:
         attention = self.kv_read_s_per_token * np.asarray(kv_tokens, float) + self.attention_s_per_pair * np.asarray(
             prefill_pairs, float
         )
-        network = self.collective_s + self.collective_s_per_token * tokens
-        return np.asarray(host + network + self.gemm_s(tokens) + attention)
+        moved = self.collective_s + (self.collective_s_per_token + self.activation_s_per_token) * tokens
+        return np.asarray(host + moved + self.gemm_s(tokens) + attention)
 
 
 def causal_pairs(new_tokens: ArrayLike, context_tokens: ArrayLike = 0.0) -> FloatArray:

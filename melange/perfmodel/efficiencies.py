@@ -1,0 +1,155 @@
+"""Efficiencies: the few figures between a datasheet and a serving engine, each with a physical prior.
+
+Everything else in the model is arithmetic on the catalog. Figures that differ between GPUs for a physical reason (a
+power cap that keeps tensor cores below their printed rate) sit in :data:`GEMM_SHARE`, known before any calibration;
+what is calibrated is common to all GPUs, which is what lets measurements on one GPU speak about another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from melange.errors import InputError
+
+FloatArray = NDArray[np.float64]
+
+# Highest sustained share of the printed dense fp16 rate that large matrix products reach. A100 SXM 267.9 of 312, H100
+# SXM 792 of 989, H200 794 of 989, B200 1745 of 2250, MI300X 782 of 1307: the "maximum achievable matmul FLOPS" table of
+# stas00/ml-engineering (compute/accelerator). L4: 53-57 of 121 for 4096 to 10240 square, held down by its 72 W
+# (zzc0721/torch-performance-test-data, issue 120); T4 at 70 W alike. H100 NVL: 0.63 measured in tf32 under its 400 W.
+# The A10G's 70 TFLOPS already count fp32 accumulation, so its share is high. GPUs not listed take DEFAULT_GEMM_SHARE.
+GEMM_SHARE: Mapping[str, float] = MappingProxyType(
+    {
+        "T4": 0.45,
+        "L4": 0.46,
+        "A10G": 0.90,
+        "A100-40GB": 0.86,
+        "A100-80GB": 0.86,
+        "H100": 0.80,
+        "H100-NVL": 0.63,
+        "H200": 0.80,
+        "B200": 0.776,
+        "MI300X": 0.60,
+    }
+)
+DEFAULT_GEMM_SHARE = 0.70
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """What is believed of one efficiency before any measurement: log-normal around ``mean``, cut at the bounds.
+
+    ``spread`` is the standard deviation of its natural logarithm.
+    """
+
+    mean: float
+    spread: float
+    low: float
+    high: float
+    meaning: str
+
+
+PRIORS: Mapping[str, Prior] = MappingProxyType(
+    {
+        "gemm_scale": Prior(
+            mean=0.85, spread=0.2, low=0.02, high=1.1, meaning="engine's GEMMs relative to the GPU's best matmul rate"
+        ),
+        "dequantised_gemm_share": Prior(
+            mean=0.8,
+            spread=0.15,
+            low=0.2,
+            high=1.0,
+            meaning="GEMM rate kept when weights are only stored in a precision",
+        ),
+        "bandwidth_share": Prior(
+            mean=0.85, spread=0.1, low=0.05, high=0.98, meaning="share of peak bandwidth when weights are read"
+        ),
+        "kv_bandwidth_share": Prior(
+            mean=0.7,
+            spread=0.35,
+            low=0.02,
+            high=0.98,
+            meaning="share of peak bandwidth when the paged KV cache is read",
+        ),
+        "attention_share": Prior(
+            mean=0.5, spread=0.4, low=0.02, high=1.0, meaning="prefill attention relative to the GPU's best matmul rate"
+        ),
+        "activation_passes": Prior(
+            mean=1.0, spread=0.5, low=0.05, high=10.0, meaning="activation traffic relative to one pass per operation"
+        ),
+        "overhead_s": Prior(
+            mean=2e-3, spread=1.0, low=1e-5, high=0.1, meaning="host and launch time of an iteration, in seconds"
+        ),
+        "per_sequence_s": Prior(
+            mean=2e-5, spread=1.5, low=1e-7, high=0.01, meaning="host time per sequence of an iteration, in seconds"
+        ),
+        "per_request_s": Prior(mean=2e-3, spread=1.5, low=1e-5, high=0.5, meaning="host time per request, in seconds"),
+        "collective_latency_s": Prior(
+            mean=1.5e-5, spread=0.7, low=1e-6, high=1e-3, meaning="fixed time of one all-reduce, in seconds"
+        ),
+        "network_share": Prior(
+            mean=0.7, spread=0.3, low=0.05, high=1.0, meaning="share of the link's one-way rate in an all-reduce"
+        ),
+        "kv_usable_share": Prior(
+            mean=0.95,
+            spread=0.04,
+            low=0.3,
+            high=1.0,
+            meaning="share of the KV cache that holds live tokens at saturation",
+        ),
+        "recompute_share": Prior(
+            mean=0.4, spread=0.7, low=0.01, high=1.0, meaning="share of the prefills repeated after preemption"
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiencies:
+    """One value for every entry of :data:`PRIORS`; the defaults are the prior means."""
+
+    gemm_scale: float = PRIORS["gemm_scale"].mean
+    dequantised_gemm_share: float = PRIORS["dequantised_gemm_share"].mean
+    bandwidth_share: float = PRIORS["bandwidth_share"].mean
+    kv_bandwidth_share: float = PRIORS["kv_bandwidth_share"].mean
+    attention_share: float = PRIORS["attention_share"].mean
+    activation_passes: float = PRIORS["activation_passes"].mean
+    overhead_s: float = PRIORS["overhead_s"].mean
+    per_sequence_s: float = PRIORS["per_sequence_s"].mean
+    per_request_s: float = PRIORS["per_request_s"].mean
+    collective_latency_s: float = PRIORS["collective_latency_s"].mean
+    network_share: float = PRIORS["network_share"].mean
+    kv_usable_share: float = PRIORS["kv_usable_share"].mean
+    recompute_share: float = PRIORS["recompute_share"].mean
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, prior = getattr(self, item.name), PRIORS[item.name]
+            if not (math.isfinite(value) and prior.low * (1 - 1e-9) <= value <= prior.high * (1 + 1e-9)):
+                raise InputError(
+                    f"efficiency {item.name} is {value}", fix=f"it lies between {prior.low:g} and {prior.high:g}"
+                )
+
+    def logs(self) -> FloatArray:
+        """Natural logarithms, shape (number of efficiencies,), in the order of :data:`PRIORS`."""
+        return np.log([getattr(self, name) for name in PRIORS])
+
+    @classmethod
+    def from_logs(cls, logs: ArrayLike) -> Efficiencies:
+        """The inverse of :meth:`logs`; values beyond a bound are cut at it."""
+        values = np.exp(np.asarray(logs, float))
+        return cls(
+            **{
+                name: float(min(max(value, prior.low), prior.high))
+                for (name, prior), value in zip(PRIORS.items(), values, strict=True)
+            }
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in PRIORS}

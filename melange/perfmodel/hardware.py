@@ -1,0 +1,216 @@
+"""From catalog figures to a StepClock: weights, KV capacity, GEMM rates, collectives of one configuration.
+
+Per-token work follows from the model's shape (NanoFlow, arXiv 2408.12757, section 3): 2 FLOP per active parameter, 4
+FLOP per (query, key) pair, head and layer, 2 all-reduces per layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from melange.catalog import BYTES_PER_PARAMETER, Gpu, Model
+from melange.errors import InputError
+from melange.perfmodel.clock import StepClock
+from melange.perfmodel.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
+from melange.perfmodel.engine import EngineSettings, default_settings
+
+GIB = 2.0**30
+_FULL_PRECISION = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One model on ``tp`` GPUs of a type, in a precision, under an engine's settings: what a StepClock is built from.
+
+    ``settings`` None takes what the engine would choose on this GPU.
+    """
+
+    model: Model
+    gpu: Gpu
+    tp: int = 1
+    precision: str = "fp16"
+    settings: EngineSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in BYTES_PER_PARAMETER:
+            raise InputError(f"precision is {self.precision!r}", fix=f"use one of {', '.join(BYTES_PER_PARAMETER)}")
+        if self.tp < 1 or self.model.heads % self.tp:
+            raise InputError(
+                f"{self.model.name}: {self.model.heads} attention heads do not divide among {self.tp} GPUs",
+                fix="use a tensor-parallel degree that divides the heads",
+            )
+        if max(self.model.kv_heads, self.tp) % min(self.model.kv_heads, self.tp):
+            raise InputError(
+                f"{self.model.name}: {self.model.kv_heads} KV heads do not divide among {self.tp} GPUs",
+                fix="use a tensor-parallel degree that divides the KV heads or is a multiple of them",
+            )
+        if self.settings is None:
+            object.__setattr__(self, "settings", default_settings(self.gpu))
+
+    @property
+    def engine(self) -> EngineSettings:
+        assert self.settings is not None
+        return self.settings
+
+    @property
+    def max_request_tokens(self) -> int:
+        """Longest request (input + output) that the engine accepts."""
+        return self.engine.max_model_len_tokens or self.model.max_context_tokens
+
+    def describe(self) -> str:
+        return f"{self.model.name} on {self.tp}x{self.gpu.name} ({self.precision})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """Bytes per GPU: what the engine may use, and what goes to weights, activations and fixed reserves.
+
+    ``kv_bytes`` is the rest; negative when the model does not fit.
+    """
+
+    usable_bytes: float
+    weights_bytes: float
+    activation_bytes: float
+    reserved_bytes: float
+
+    @property
+    def kv_bytes(self) -> float:
+        return self.usable_bytes - self.weights_bytes - self.activation_bytes - self.reserved_bytes
+
+
+def _embedding_parameters(model: Model) -> float:
+    return float(model.vocabulary * model.hidden)
+
+
+def _expert_parameters(model: Model) -> float:
+    """Parameters inside experts: solves total = shared + all experts, active = shared + the share that a token uses."""
+    if model.experts == 1:
+        return 0.0
+    return (model.parameters - model.active_parameters) / (1.0 - model.experts_per_token / model.experts)
+
+
+def weights_bytes(model: Model, precision: str) -> float:
+    """Bytes of the whole model. Quantised precisions keep embeddings and the output layer at 16 bits, as engines do."""
+    embeddings = _embedding_parameters(model) * (1 if model.tied_embeddings else 2)
+    kept = 2.0 if precision not in _FULL_PRECISION else BYTES_PER_PARAMETER[precision]
+    return (model.parameters - embeddings) * BYTES_PER_PARAMETER[precision] + embeddings * kept
+
+
+def kv_bytes_per_token(deployment: Deployment) -> float:
+    """KV bytes of one token on one of the deployment's GPUs; KV heads are repeated where GPUs outnumber them."""
+    model, tp = deployment.model, deployment.tp
+    heads = max(model.kv_heads / tp, 1.0)
+    return 2.0 * heads * model.head_size * model.layers * deployment.engine.kv_bytes_per_element
+
+
+def memory_use(deployment: Deployment) -> MemoryUse:
+    """How one GPU's memory is spent.
+
+    Activations are those of the engine's largest iteration: four hidden-size and three intermediate-size 16-bit rows
+    per batched token, and 32-bit logits with a copy per sequence.
+    """
+    model, engine, tp = deployment.model, deployment.engine, deployment.tp
+    rows = 4.0 * model.hidden + 3.0 * model.intermediate * model.experts_per_token / tp
+    logits = 2.0 * 4.0 * engine.max_num_seqs * model.vocabulary / tp
+    return MemoryUse(
+        usable_bytes=deployment.gpu.memory_gib * GIB * engine.memory_fraction,
+        weights_bytes=weights_bytes(model, deployment.precision) / tp,
+        activation_bytes=2.0 * rows * engine.max_batched_tokens + logits,
+        reserved_bytes=engine.reserved_gib * GIB,
+    )
+
+
+def kv_capacity_tokens(deployment: Deployment) -> int:
+    """Tokens that the KV cache holds, in whole blocks; 0 when the model does not fit."""
+    blocks = memory_use(deployment).kv_bytes / (kv_bytes_per_token(deployment) * deployment.engine.block_tokens)
+    return max(int(blocks), 0) * deployment.engine.block_tokens
+
+
+def missing_memory_gib(deployment: Deployment) -> float:
+    """GiB per GPU by which the model, with room for one block, exceeds the memory; 0 when it fits."""
+    if kv_capacity_tokens(deployment):
+        return 0.0
+    block = kv_bytes_per_token(deployment) * deployment.engine.block_tokens
+    return (block - memory_use(deployment).kv_bytes) / GIB
+
+
+def gemm_flops(gpu: Gpu, precision: str, efficiencies: Efficiencies) -> float:
+    """FLOP/s that matrix products reach. 4-bit weights are unpacked to 16 bits; so is any precision only stored."""
+    native = gpu.is_native(precision) and precision != "int4"
+    peak = gpu.compute_tflops(precision) if native else gpu.tflops["fp16"]
+    share = min(GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE) * efficiencies.gemm_scale, 1.0)
+    if not native and precision not in _FULL_PRECISION:
+        share *= efficiencies.dequantised_gemm_share
+    return peak * 1e12 * share
+
+
+def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None) -> StepClock:
+    """Iteration-time parameters of a configuration. A model that does not fit raises InputError saying by how much."""
+    eff = efficiencies or Efficiencies()
+    model, gpu, tp, engine = deployment.model, deployment.gpu, deployment.tp, deployment.engine
+    missing = missing_memory_gib(deployment)
+    if missing:
+        raise InputError(
+            f"{deployment.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
+            fix="use more GPUs, a smaller precision or a larger GPU",
+        )
+    flops = gemm_flops(gpu, deployment.precision, eff) * tp
+    pair_flops = (
+        min(GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
+    )
+    bandwidth = gpu.bandwidth_gb_s * 1e9
+    embedding = _embedding_parameters(model)
+    per_byte = BYTES_PER_PARAMETER[deployment.precision] / (bandwidth * eff.bandwidth_share * tp)
+    head_bytes = 2.0 * embedding if deployment.precision not in _FULL_PRECISION else 0.0
+    experts = _expert_parameters(model)
+    # The input embedding is looked up, never read whole; the output layer is read once an iteration.
+    dense = model.parameters - experts - (0.0 if model.tied_embeddings else embedding)
+    head_s = head_bytes / (bandwidth * eff.bandwidth_share * tp)
+    in_layers = dense - embedding if head_bytes else dense
+    ring = 2.0 * (tp - 1) / tp
+    return StepClock(
+        overhead_s=eff.overhead_s,
+        # Logits are computed per sequence, not per prompt token.
+        per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(gpu, "fp16", eff) * tp),
+        per_request_s=eff.per_request_s,
+        weights_s=in_layers * per_byte + head_s,
+        expert_weights_s=experts * per_byte,
+        expert_share=model.experts_per_token / model.experts,
+        kv_read_s_per_token=kv_bytes_per_token(deployment) / (bandwidth * eff.kv_bandwidth_share),
+        compute_s_per_token=2.0 * _layer_parameters(model) / flops,
+        attention_s_per_pair=4.0 * model.heads * model.head_size * model.layers / (pair_flops * tp),
+        activation_s_per_token=eff.activation_passes
+        * _activation_bytes(deployment)
+        / (bandwidth * eff.bandwidth_share),
+        collective_s=2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
+        collective_s_per_token=2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(gpu, eff),
+        recompute_share=eff.recompute_share,
+        kv_usable_share=eff.kv_usable_share,
+        kv_capacity_tokens=kv_capacity_tokens(deployment),
+        max_num_seqs=engine.max_num_seqs,
+        max_batched_tokens=engine.max_batched_tokens,
+        block_tokens=engine.block_tokens,
+        chunked_prefill=engine.chunked_prefill,
+    )
+
+
+def _layer_parameters(model: Model) -> float:
+    """Parameters that one token is multiplied with, embeddings and output layer left out."""
+    return model.active_parameters - _embedding_parameters(model) * (1 if model.tied_embeddings else 2)
+
+
+def _activation_bytes(deployment: Deployment) -> float:
+    """Bytes that one token's activations move on one GPU: every operation reads its input and writes its output once.
+
+    Per layer, in hidden sizes: two norms with residuals 8, query and rotation 3, attention 2, output projection 2, MLP
+    input and output 2 (norms and outputs whole on every GPU, the rest split); key and value 9 of their own width;
+    gate, up and product 6 of the intermediate size.
+    """
+    model, tp = deployment.model, deployment.tp
+    whole = 12.0 * model.hidden
+    split = 5.0 * model.hidden + 9.0 * model.kv_hidden + 6.0 * model.intermediate * model.experts_per_token
+    return 2.0 * model.layers * (whole + split / tp)
+
+
+def _link_bytes_s(gpu: Gpu, efficiencies: Efficiencies) -> float:
+    return gpu.interconnect_gb_s * 1e9 * efficiencies.network_share

@@ -1,0 +1,318 @@
+"""Steady state: what a replica does when requests of one size keep arriving.
+
+Parametrised by N, the mean number of requests in decode, because everything else follows from it directly. With d
+decode steps per request, slots c (the most requests that the engine's limits and KV cache hold) and the batch that a
+request sees, b = 1 + N (1 - 1/c) (exact when c slots are busy independently, and b = c at saturation):
+
+- without chunked prefill, prompts and decodes take turns; a prompt costs ``t_p`` of engine time and
+  ``rate = 1 / (d * iteration(b) / N + t_p)``, ``TPOT = N / (rate * d)`` (the stalls by other prompts included);
+- with chunked prefill, N new/d prompt tokens ride along with the b decodes of a mean iteration, in lumps of up to the
+  token budget; ``TPOT`` is that mean iteration and ``rate = N / (d * TPOT)``; the budget also caps N.
+
+Both are Little's law on the decoding requests. A KV-bound engine at saturation admits new prompts into every gap and
+preempts them again; what it then prefills twice is at most the output length per request, of which
+``StepClock.recompute_share`` is counted.
+
+Under Poisson arrivals the time to first token adds three waits to the request's own prefill: for the running iteration
+(half of it), for other prompts (M/D/1: rho_p / (2 (1 - rho_p)) of a prefill, Pollaczek-Khinchine), and for a slot
+(Sakasegawa's approximation of M/G/c, EJOR 1 (1977), scaled by Allen-Cunneen's (1 + 0)/2 for equal sizes:
+``rho ** (sqrt(2 (c + 1)) - 1) / (c (1 - rho)) * residence / 2`` with rho = rate / saturation rate).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+
+from melange.errors import InputError
+from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.slo import Slo
+
+FloatArray = NDArray[np.float64]
+
+_NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadPoint:
+    """A replica under a steady load, elementwise over request sizes (arrays of one shape; means unless said otherwise).
+
+    ``wait_s`` is the queueing part of ``ttft_s`` (infinite at saturation), which a share ``waiting_share`` of the
+    requests meets; ``tpot_decode_s`` is the mean time between output tokens and ``tpot_sd_s`` its standard deviation
+    between requests, ``tpot_max_s`` its value at saturation. ``decode_steps`` is output tokens less one.
+    """
+
+    rate_rps: FloatArray
+    concurrency: FloatArray
+    ttft_s: FloatArray
+    wait_s: FloatArray
+    waiting_share: FloatArray
+    tpot_decode_s: FloatArray
+    tpot_sd_s: FloatArray
+    tpot_max_s: FloatArray
+    decode_steps: FloatArray
+
+    @property
+    def output_tokens(self) -> FloatArray:
+        return self.decode_steps + 1.0
+
+    @property
+    def e2e_s(self) -> FloatArray:
+        return self.ttft_s + self.decode_steps * self.tpot_decode_s
+
+    @property
+    def tpot_e2e_per_token_s(self) -> FloatArray:
+        return self.e2e_s / self.output_tokens
+
+    def ttft_within(self, threshold_s: ArrayLike) -> FloatArray:
+        """Share of requests whose TTFT is within the threshold: the wait is 0 or exponential."""
+        spare = np.asarray(threshold_s, float) - (self.ttft_s - self.wait_s)
+        return self._wait_within(spare)
+
+    def tpot_within(self, threshold_s: ArrayLike) -> FloatArray:
+        """Share of requests whose decode TPOT is within the threshold: normal, cut at its value at saturation."""
+        threshold = np.asarray(threshold_s, float)
+        share = ndtr((threshold - self.tpot_decode_s) / np.maximum(self.tpot_sd_s, 1e-12))
+        sure = (threshold >= self.tpot_max_s) | (self.decode_steps < 1)
+        return np.where(sure, 1.0, share)
+
+    def e2e_within(self, threshold_s: ArrayLike) -> FloatArray:
+        """Share of requests whose latency is within the threshold; decode time integrated at 3 Gauss-Hermite nodes."""
+        fixed = self.ttft_s - self.wait_s
+        total = np.zeros(np.shape(fixed))
+        for node, weight in ((-np.sqrt(3.0), 1 / 6), (0.0, 2 / 3), (np.sqrt(3.0), 1 / 6)):
+            tpot = np.minimum(self.tpot_decode_s + node * self.tpot_sd_s, self.tpot_max_s)
+            total += weight * self._wait_within(np.asarray(threshold_s, float) - fixed - self.decode_steps * tpot)
+        return total
+
+    def _wait_within(self, spare_s: FloatArray) -> FloatArray:
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            late = self.waiting_share * np.exp(-spare_s * self.waiting_share / self.wait_s)
+        late = np.where(np.isinf(self.wait_s), 1.0, np.where(self.wait_s > 0, late, 0.0))
+        return np.where(spare_s >= 0, 1.0 - np.minimum(late, 1.0), 0.0)
+
+    def ttft_quantile_s(self, share: float) -> FloatArray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            tail = np.log(self.waiting_share / (1.0 - share)) * self.wait_s / self.waiting_share
+        return self.ttft_s - self.wait_s + np.where(self.wait_s > 0, np.maximum(np.nan_to_num(tail), 0.0), 0.0)
+
+    def tpot_quantile_s(self, share: float) -> FloatArray:
+        return np.minimum(self.tpot_decode_s + ndtri(share) * self.tpot_sd_s, self.tpot_max_s)
+
+    def e2e_quantile_s(self, share: float) -> FloatArray:
+        """Deviations of TTFT and decode time from their means, added as independent (root of the sum of squares)."""
+        ttft = self.ttft_quantile_s(share) - self.ttft_s
+        decode = self.decode_steps * (self.tpot_quantile_s(share) - self.tpot_decode_s)
+        deviation = np.where(ttft + decode >= 0, 1.0, -1.0) * np.hypot(ttft, decode)
+        fixed = self.ttft_s - self.wait_s + self.decode_steps * self.tpot_decode_s
+        return np.maximum(self.e2e_s + deviation, fixed if share >= 0.5 else 0.0)
+
+    def meets(self, slo: Slo) -> NDArray[np.bool_]:
+        """Whether the load keeps the promise, elementwise.
+
+        Means are compared for a mean SLO. For an attainment SLO the shares within each threshold are multiplied: late
+        first tokens and slow decoding come from the same bursts, so the product errs on the safe side.
+        """
+        ok = np.ones(np.shape(self.rate_rps), dtype=bool)
+        share = np.ones(np.shape(self.rate_rps))
+        single = self.decode_steps < 1
+        for name, threshold in slo.thresholds_s.items():
+            if name == "tpot" and slo.tpot_definition == "decode":
+                ok &= (self.tpot_decode_s <= threshold) | single
+                share = share * self.tpot_within(threshold)
+            elif name == "ttft":
+                ok &= self.ttft_s <= threshold
+                share = share * self.ttft_within(threshold)
+            else:
+                limit = threshold * self.output_tokens if name == "tpot" else np.full(np.shape(share), threshold)
+                ok &= self.e2e_s <= limit
+                share = share * self.e2e_within(limit)
+        return ok if slo.attainment is None else share >= slo.attainment
+
+
+class SteadyState:
+    """A StepClock with requests of given sizes; arrays broadcast to one shape.
+
+    ``slots`` is the most requests in decode at once, 0 where a lone request does not fit (longer than the KV cache or
+    than ``max_request_tokens``). Cached tokens are prefix hits: they are read and take KV space, but are not
+    prefilled.
+    """
+
+    def __init__(
+        self,
+        clock: StepClock,
+        input_tokens: ArrayLike,
+        output_tokens: ArrayLike,
+        cached_tokens: ArrayLike = 0.0,
+        *,
+        max_request_tokens: float = np.inf,
+    ) -> None:
+        shape = np.broadcast_shapes(np.shape(input_tokens), np.shape(output_tokens), np.shape(cached_tokens))
+        self.clock = clock
+        self.input = np.broadcast_to(np.asarray(input_tokens, float), shape)
+        self.output = np.broadcast_to(np.asarray(output_tokens, float), shape)
+        cached = np.broadcast_to(np.asarray(cached_tokens, float), shape)
+        if not (np.all(self.input > 0) and np.all(self.output > 0) and np.all(cached >= 0)):
+            raise InputError("a request size is not positive", fix="give input and output tokens above 0, cached >= 0")
+        # The last prompt token is always computed, or there would be no first output token.
+        self.cached = np.minimum(cached, self.input - 1.0).clip(0.0)
+        self.new = self.input - self.cached
+        self.decode_steps = np.maximum(self.output - 1.0, 0.0)
+        # A request of one output token still passes through an iteration: one step keeps the equations regular.
+        self._steps = np.maximum(self.decode_steps, 1.0)
+        self.context = self.input + self.output / 2.0
+        self._pairs_per_token = causal_pairs(self.new, self.cached) / self.new
+        self._recompute = clock.recompute_share * self.decode_steps
+        self._limit_slots(max_request_tokens)
+        self._saturation = self._flow(self.slots)
+
+    def _limit_slots(self, max_request_tokens: float) -> None:
+        clock = self.clock
+        usable = clock.kv_capacity_tokens * clock.kv_usable_share
+        self.kv_slots = usable / (self.context + clock.block_tokens / 2.0)
+        slots = np.minimum(self.kv_slots, clock.max_num_seqs)
+        self.is_kv_bound = self.kv_slots < clock.max_num_seqs
+        if clock.chunked_prefill:
+            per_step = np.where(self.is_kv_bound, self.new + self._recompute, self.new) / self._steps
+            slots = np.minimum(slots, clock.max_batched_tokens / (1.0 + per_step))
+        longest = self.input + self.output
+        self.fits = (longest <= clock.kv_capacity_tokens) & (longest <= max_request_tokens)
+        self.slots = np.where(self.fits, np.maximum(slots, 1.0), 0.0)
+
+    def _prompt_tokens(self, occupancy: FloatArray) -> FloatArray:
+        """New prompt tokens per request, those prefilled again after preemption included."""
+        fullness = np.divide(occupancy, self.slots, out=np.zeros_like(self.slots), where=self.fits)
+        onset = np.clip((fullness - _NEARLY_FULL) / (1.0 - _NEARLY_FULL), 0.0, 1.0)
+        return self.new + np.where(self.is_kv_bound, onset * self._recompute, 0.0)
+
+    def _batch(self, occupancy: FloatArray) -> FloatArray:
+        return 1.0 + occupancy * (1.0 - 1.0 / np.maximum(self.slots, 1.0))
+
+    def _flow(self, occupancy: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """(rate, decode TPOT, own prefill time, utilisation of the prefill path) at N requests in decode."""
+        with np.errstate(divide="ignore"):
+            return self._chunked(occupancy) if self.clock.chunked_prefill else self._separate(occupancy)
+
+    def _separate(self, occupancy: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        clock, batch = self.clock, self._batch(occupancy)
+        prompt = self._prompt_tokens(occupancy)
+        # Prompts admitted between two decode iterations are prefilled together, within the token budget.
+        together = np.clip(batch / self._steps, 1.0, np.maximum(clock.max_batched_tokens / prompt, 1.0))
+        decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self.context)
+        prefill = self._prefill_s(0.0, together * prompt, together)
+        per_prompt = prefill / together
+        rate = 1.0 / (self._steps * decode / occupancy + per_prompt)
+        busy = rate * per_prompt
+        return rate, decode / (1.0 - busy), prefill, busy
+
+    def _chunked(self, occupancy: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        clock, batch = self.clock, self._batch(occupancy)
+        prompt = self._prompt_tokens(occupancy)
+        budget = np.maximum(clock.max_batched_tokens - batch, 1.0)
+        per_iteration = np.minimum(occupancy * prompt / self._steps, budget)
+        lump = np.maximum(np.minimum(prompt, budget), per_iteration)
+        share = per_iteration / lump
+        plain = clock.iteration_s(decodes=batch, kv_tokens=batch * self.context)
+        mixed = self._prefill_s(batch, lump, lump / prompt)
+        tpot = (1.0 - share) * plain + share * mixed
+        rate = occupancy / (self._steps * tpot)
+        return rate, tpot, mixed * np.maximum(self.new / lump, 1.0), per_iteration / budget
+
+    def _prefill_s(self, decodes: ArrayLike, tokens: FloatArray, requests: FloatArray) -> FloatArray:
+        return self.clock.iteration_s(
+            decodes=decodes,
+            kv_tokens=np.multiply(decodes, self.context) + requests * self.cached,
+            prefill_tokens=tokens,
+            prefill_pairs=tokens * self._pairs_per_token,
+            prefills=np.maximum(requests, 1.0),
+            new_requests=requests,
+        )
+
+    @property
+    def saturation_rps(self) -> FloatArray:
+        """Highest throughput in requests/s, at any latency; 0 where a request does not fit."""
+        return np.where(self.fits, self._saturation[0], 0.0)
+
+    def closed(self, concurrency: ArrayLike) -> LoadPoint:
+        """A closed loop of so many requests (cut at the slots), which never waits for a slot."""
+        occupancy = np.minimum(np.broadcast_to(np.asarray(concurrency, float), self.input.shape), self.slots)
+        return self._point(occupancy, is_open=False)
+
+    def open(self, occupancy_share: ArrayLike) -> LoadPoint:
+        """Poisson arrivals that keep this share of the slots in decode on average; 1 is saturation."""
+        return self._point(np.asarray(occupancy_share, float) * self.slots, is_open=True)
+
+    def open_at_rate(self, rate_rps: ArrayLike) -> LoadPoint:
+        """Poisson arrivals at a rate; at or above saturation the point is saturation's, with an infinite wait."""
+        target = np.asarray(rate_rps, float)
+        return self.open(_bisect(lambda share: self._flow(share * self.slots)[0] <= target, self.input.shape))
+
+    def max_rate_rps(self, slo: Slo) -> FloatArray:
+        """Highest rate of Poisson arrivals that keeps the promise, shape of the sizes; 0 where none does.
+
+        Without thresholds, or where even saturation keeps them, that is the saturation rate.
+        """
+        if not slo.thresholds_s:
+            return self.saturation_rps
+        share = _bisect(lambda share: self.open(share).meets(slo), self.input.shape)
+        found = (share > 0) & self.fits
+        return np.where(found, self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0))[0], 0.0)
+
+    def _point(self, occupancy: FloatArray, *, is_open: bool) -> LoadPoint:
+        occupancy = np.maximum(occupancy, 1e-9)
+        rate, tpot, prefill, busy = self._flow(occupancy)
+        saturation_rps, tpot_max = self._saturation[0], self._saturation[1]
+        wait, waiting = np.zeros_like(rate), np.zeros_like(rate)
+        iteration = np.zeros_like(rate)
+        if is_open:
+            iteration = tpot * np.minimum(occupancy, 1.0) / 2.0
+            wait, waiting = self._wait(rate / saturation_rps, busy, prefill, self._steps * tpot + prefill)
+        return LoadPoint(
+            rate_rps=rate,
+            concurrency=occupancy + rate * prefill,
+            ttft_s=prefill + iteration + wait,
+            wait_s=wait,
+            waiting_share=waiting,
+            tpot_decode_s=tpot,
+            tpot_sd_s=self._spread(occupancy, rate, tpot),
+            tpot_max_s=tpot_max,
+            decode_steps=self.decode_steps,
+        )
+
+    def _wait(
+        self, load: FloatArray, busy: FloatArray, prefill: FloatArray, residence: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Mean wait for other prompts and for a slot, and the share of requests that wait at all."""
+        load, busy = np.minimum(load, 1.0), np.minimum(busy, 1.0)
+        slots = np.maximum(self.slots, 1.0)
+        full = load ** (np.sqrt(2.0 * (slots + 1.0)) - 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            prompts = np.where(busy < 1.0, busy / (2.0 * (1.0 - busy)) * prefill, np.inf)
+            slot = np.where(load < 1.0 - 1e-9, full / (slots * (1.0 - load)) * residence / 2.0, np.inf)
+        return prompts + slot, 1.0 - (1.0 - busy) * (1.0 - full)
+
+    def _spread(self, occupancy: FloatArray, rate: FloatArray, tpot: FloatArray) -> FloatArray:
+        """Standard deviation of a request's mean TPOT.
+
+        The number in decode is a birth-death process; linearised, its variance is N / e with e = dln rate / dln N
+        (e = 1 is the Poisson of an uncrowded engine), of which a request's own duration averages away a third.
+        """
+        above = occupancy * 1.05
+        more_rate, more_tpot, _, _ = self._flow(above)
+        elasticity = np.clip(np.log(more_rate / rate) / np.log(1.05), 0.05, 1.0)
+        slope = np.maximum(more_tpot - tpot, 0.0) / (above - occupancy)
+        return np.asarray(slope * np.sqrt(occupancy / elasticity * 2.0 / 3.0))
+
+
+def _bisect(holds, shape: tuple[int, ...]) -> FloatArray:  # type: ignore[no-untyped-def]
+    """Largest share in [0, 1] for which a monotone condition holds, elementwise, to 2**-20; 0 where none does."""
+    low, high = np.zeros(shape), np.ones(shape)
+    full = holds(high)
+    for _ in range(20):
+        middle = (low + high) / 2.0
+        ok = holds(middle)
+        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+    return np.where(full, 1.0, low)
