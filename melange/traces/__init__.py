@@ -1,0 +1,7 @@
+"""Request traces: arrival times and lengths of requests, read from the formats in use."""
+
+from melange.traces.layout import FORMATS, ROLES, TIME_UNITS
+from melange.traces.read import iter_trace, read_trace
+from melange.traces.trace import Trace
+
+__all__ = ["FORMATS", "ROLES", "TIME_UNITS", "Trace", "iter_trace", "read_trace"]

@@ -1,0 +1,141 @@
+"""Rows: raw columns on their way from a file's reader to a Trace, and the checks that all formats share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from melange.errors import InputError
+from melange.traces.layout import Layout, Role
+from melange.traces.prefixes import PrefixCache
+from melange.traces.trace import IntArray, Trace
+
+UNITS_PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+MAX_TOKENS = 2.0**53
+# Times without a zone, as numpy itself reads them: digits, colons and a point after the date.
+NAIVE_TIME = np.isin(np.arange(256), [0, *b"0123456789:."])
+DATE = re.compile(rb"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Columns of consecutive rows, each of shape (rows,).
+
+    Numbers are float64; times are numbers, bytes, str objects or datetime64; ``hash_ids`` is a list of lists.
+    ``error(row, role, problem)`` makes the InputError that names the value's place in the file.
+    """
+
+    values: Mapping[Role, NDArray[Any]]
+    error: Callable[[int, Role, str], InputError]
+    hash_ids: list[list[int | str]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values["input"])
+
+
+@dataclass(slots=True)
+class Assembler:
+    """Makes checked Traces of one file's rows, in order: its memory is the first time, the sessions, the prefixes."""
+
+    layout: Layout
+    prefixes: PrefixCache
+    _origin: float | int | None = None
+    _sessions: dict[object, int] = field(default_factory=dict)
+
+    def trace(self, rows: Rows) -> Trace:
+        """The rows as a Trace; a value that cannot be what its column says raises InputError."""
+        inputs, outputs = _tokens(rows, "input"), _tokens(rows, "output")
+        cached = _tokens(rows, "cached") if "cached" in rows.values else None
+        if cached is not None and (cached > inputs).any():
+            row = int(np.argmax(cached > inputs))
+            raise rows.error(row, "cached", f"is {cached[row]} for {inputs[row]} input tokens")
+        if rows.hash_ids is not None and cached is None:
+            cached = self._prefix_hits(rows, rows.hash_ids, inputs)
+        return Trace(
+            input_tokens=inputs,
+            output_tokens=outputs,
+            arrival_s=self._arrivals(rows),
+            cached_tokens=cached,
+            session=self._session_codes(rows),
+        )
+
+    def _prefix_hits(self, rows: Rows, hash_ids: list[list[int | str]], inputs: IntArray) -> IntArray:
+        if not self.prefixes.fits(hash_ids, inputs):
+            held = f"holds, here and below, far more blocks of {self.prefixes.block_tokens} tokens than the inputs fill"
+            place = rows.error(0, "hash_ids", held)
+            raise InputError(
+                place.problem, file=place.file, line=place.line, fix="say the trace's block size: --block-tokens"
+            )
+        return self.prefixes.hit_tokens(hash_ids, inputs)
+
+    def _arrivals(self, rows: Rows) -> NDArray[np.float64] | None:
+        if "time" not in rows.values or len(rows) == 0:
+            return None
+        raw, unit = rows.values["time"], self.layout.time_unit
+        if unit is None:
+            _check_marker(rows, raw, self.layout.no_time or "")
+            return None
+        if unit == "iso":
+            ticks = iso_ns(raw)
+            bad = ticks == np.iinfo(np.int64).min
+            if bad.any():
+                row = int(np.argmax(bad))
+                raise rows.error(row, "time", f"is {_text(raw[row])!r}, not an ISO 8601 time")
+            self._origin = int(ticks[0]) if self._origin is None else self._origin
+            return np.asarray((ticks - self._origin) / 1e9, np.float64)
+        if not np.isfinite(raw).all():
+            row = int(np.argmin(np.isfinite(raw)))
+            raise rows.error(row, "time", f"is {raw[row]}, not a time")
+        self._origin = float(raw[0]) if self._origin is None else self._origin
+        return np.asarray((raw - self._origin) / UNITS_PER_S[unit], np.float64)
+
+    def _session_codes(self, rows: Rows) -> IntArray | None:
+        if "session" not in rows.values:
+            return None
+        codes = self._sessions
+        return np.array([codes.setdefault(value, len(codes)) for value in rows.values["session"]], np.int64)
+
+
+def iso_ns(values: NDArray[Any]) -> IntArray:
+    """ISO 8601 times (bytes, str objects or datetime64) in ns since 1970, UTC where no zone is given.
+
+    What is not such a time becomes the smallest int64 (numpy's NaT). Fractions beyond ns are cut.
+    """
+    if values.dtype.kind == "S" and DATE.match(values[0]):
+        octets = values.view(np.uint8).reshape(len(values), -1)
+        if NAIVE_TIME[octets[:, 11:]].all():
+            try:
+                return values.astype("datetime64[ns]").view(np.int64)
+            except ValueError:
+                pass
+    if values.dtype.kind == "M":
+        return values.astype("datetime64[ns]").view(np.int64)
+    texts = np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
+    stamps = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True, errors="coerce")
+    return stamps.dt.as_unit("ns").dt.tz_localize(None).to_numpy("datetime64[ns]").view(np.int64)
+
+
+def _tokens(rows: Rows, role: Role) -> IntArray:
+    values = rows.values[role]
+    good = (values >= 0) & (values < MAX_TOKENS) & (values == np.floor(values))
+    if not good.all():
+        row = int(np.argmin(good))
+        raise rows.error(row, role, f"is {values[row]:g}, not a count of tokens")
+    return values.astype(np.int64)
+
+
+def _check_marker(rows: Rows, raw: NDArray[Any], marker: str) -> None:
+    same = raw == (marker.encode() if raw.dtype.kind == "S" else marker)
+    if not np.all(same):
+        row = int(np.argmin(same))
+        raise rows.error(row, "time", f"is {_text(raw[row])!r} while the first row's is {marker!r} (no time)")
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
