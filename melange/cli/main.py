@@ -1,0 +1,85 @@
+"""The ``melange`` command: a group that imports a command only when it is used, and turns errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from melange import __version__
+from melange.errors import MelangeError
+
+# name: (module:attribute, one line for the overview)
+COMMANDS = {
+    "solve": ("melange.cli.solve:solve", "Find the cheapest fleet for a workload."),
+    "sweep": ("melange.cli.sweep:sweep", "Solve over a range of rates, SLOs or prices."),
+    "gpus": ("melange.cli.gpus:gpus", "List GPUs, models, and what renting them costs."),
+    "workload": ("melange.cli.workload:workload", "Make workload files from traces or metrics."),
+    "schema": ("melange.cli.schema:schema", "Print the JSON Schema of a file format."),
+    "aibrix": ("melange.cli.aibrix:aibrix", "Exchange profiles with AIBrix."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules that are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Command names in the order of COMMANDS."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The overview, without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="melange")
+def melange() -> None:
+    """Find the cheapest fleet of GPUs that serves an LLM workload within a stated latency promise.
+
+    \b
+    Examples:
+      melange solve arena-120ms
+      melange workload from-trace requests.csv --rate 8 --slo-tpot-ms 120 --tpot-definition decode -o workload.yaml
+      melange gpus
+
+    Exit codes: 0 fine, 1 failed, 2 bad usage or input, 3 no fleet can do it, 4 time ran out before any was found.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit; every error is one line on stderr."""
+    try:
+        code = melange.main(args=arguments, prog_name="melange", standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see '{context.command_path} --help'" if context is not None else ""
+        _fail(" ".join(error.format_message().split()) + hint, 2)
+    except MelangeError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"melange: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Renderers: values in, strings out. Only the command line writes them anywhere."""

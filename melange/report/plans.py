@@ -1,0 +1,187 @@
+"""A plan as a table, JSON, YAML or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from melange.plan import Plan, PlanBucket, describe_instances
+from melange.report.tables import percent, rendered, table, usd
+
+
+def render_plan(plan: Plan, output: str = "table", *, colour: bool | None = None) -> str:
+    """The plan as ``table``, ``json``, ``yaml`` or ``csv`` (one row per config in use)."""
+    if output == "json":
+        return json.dumps(plan.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    if output == "yaml":
+        return yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True, width=120).rstrip()
+    if output == "csv":
+        return _csv(plan)
+    return rendered(*_parts(plan), colour=colour)
+
+
+def _csv(plan: Plan) -> str:
+    columns = ("config", "gpu", "instance", "provider", "replicas", "instances", "price_usd_per_hour", "utilization")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for name, count in plan.replicas.items():
+        c = plan.configs[name]
+        machines = plan.instances.get(c.instance_key, 0)
+        writer.writerow(
+            [name, c.gpu, c.instance, c.provider or "", count, machines, c.price_usd_per_hour, plan.utilization[name]]
+        )
+    return out.getvalue().rstrip("\n")
+
+
+def _parts(plan: Plan) -> list[RenderableType]:
+    parts: list[RenderableType] = [_headline(plan), ""]
+    if plan.solved:
+        parts += [_fleet_table(plan), "", _cost_lines(plan), "", _baseline_table(plan), ""]
+        parts += [*_savings_lines(plan), ""]
+        parts += [_share_table(plan), ""]
+    else:
+        parts += [f"  - {escape(reason)}" for reason in plan.reasons]
+    if plan.limits:
+        parts += [_limit_table(plan), ""]
+    if plan.explanation:
+        parts += [*_explanation(plan.explanation), ""]
+    parts += [f"warning: {escape(warning)}" for warning in plan.warnings]
+    if plan.dropped_offers:
+        parts.append(
+            f"{len(plan.dropped_offers)} dearer offers of the same GPU and size left out (listed in plan.json)"
+        )
+    return parts
+
+
+def _headline(plan: Plan) -> str:
+    w = plan.workload
+    headroom = f", headroom {percent(plan.headroom, 0)}" if plan.headroom else ""
+    head = f"[bold]{escape(str(w.get('name')))}[/bold]: {w.get('rate_rps'):g} req/s"
+    head += f" of {escape(str(w['model']))}" if w.get("model") else ""
+    head += f", {escape(plan.slo.describe())}{headroom}\n"
+    if plan.status == "infeasible":
+        return head + "[bold]no fleet can serve it:[/bold]"
+    if not plan.solved:
+        return head + "[bold]time ran out before any fleet was found[/bold]"
+    fleet = escape(describe_instances(plan.instances))
+    proof = "proven cheapest" if plan.status == "optimal" else "not proven cheapest"
+    gap = f"at most {percent(plan.gap, 2)} above the bound {usd(plan.bound_usd_per_hour)}" if plan.gap else "gap 0"
+    return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({proof}, {gap})"
+
+
+def _fleet_table(plan: Plan) -> Group:
+    rows = []
+    for name, count in plan.replicas.items():
+        c = plan.configs[name]
+        machines = plan.instances.get(c.instance_key, 0)
+        provider = " ".join(part for part in (c.provider, c.region, "spot" if c.spot else None) if part)
+        rows.append(
+            (
+                name, c.instance, provider, str(machines), str(count), usd(c.price_usd_per_hour, 3),
+                percent(plan.utilization[name]), "/".join(c.sources), c.price_read_on or "-",
+            )
+        )  # fmt: skip
+    columns = ("config", "instance", "rented from", "inst.", "repl.", "$/h each", "utilized", "rates", "price of")
+    return table("Fleet", columns, rows, left=3)
+
+
+def _cost_lines(plan: Plan) -> str:
+    costs = plan.costs
+    assert costs is not None
+    lines = [f"{usd(costs.usd_per_hour)} per hour, {usd(costs.usd_per_month)} per month of 730 h"]
+    if costs.usd_per_million_tokens is not None:
+        lines.append(
+            f"{usd(costs.usd_per_million_tokens, 3)} per million tokens (the whole cost over input and output tokens; "
+            f"over input tokens alone {usd(costs.usd_per_million_input_tokens, 3)}, "
+            f"over output tokens alone {usd(costs.usd_per_million_output_tokens, 3)})"
+        )
+    if plan.continuous_cost_usd_per_hour is not None:
+        lines.append(
+            f"with slices of 1/{plan.slice_factor}; with continuous shares {usd(plan.continuous_cost_usd_per_hour)}/h"
+        )
+    return "\n".join(lines)
+
+
+def _baseline_table(plan: Plan) -> Group:
+    rows = []
+    ordered = sorted(
+        plan.baselines.items(), key=lambda item: (item[1].cost_usd_per_hour is None, item[1].cost_usd_per_hour or 0)
+    )
+    for name, baseline in ordered:
+        if baseline.cost_usd_per_hour is None:
+            rows.append((f"{name} only", f"cannot serve: {baseline.reason}", "-", "-"))
+            continue
+        fleet = describe_instances(baseline.instances or {})
+        best = " (best)" if name == plan.best_single_type else ""
+        rows.append((f"{name} only{best}", fleet, usd(baseline.cost_usd_per_hour), percent(baseline.savings)))
+    return table("Against one type alone", ("fleet", "instances", "$/h", "savings"), rows, left=2)
+
+
+def _savings_lines(plan: Plan) -> list[str]:
+    if plan.best_single_type is None:
+        return ["no single type can serve this workload: only a mix does"]
+    saved = plan.savings or 0.0
+    best = plan.baselines[plan.best_single_type]
+    if saved < 0.0005:
+        return [f"Renting {plan.best_single_type} alone is as cheap: mixing does not pay here."]
+    return [
+        f"[bold]saves {percent(saved)} against the best single type[/bold] "
+        f"({escape(plan.best_single_type)} at {usd(best.cost_usd_per_hour)}/h)"
+    ]
+
+
+def _share_table(plan: Plan) -> Group:
+    """Input sizes down, output sizes across; a letter per config, with its percentage where a bucket is split."""
+    letters = {name: _letter(n) for n, name in enumerate(plan.replicas)}
+    legend = ", ".join(f"{letter} = {escape(name)}" for name, letter in letters.items())
+    title = f"Who serves which size, tokens up to (input down, output across): {legend}"
+    if any(bucket.input_tokens_max is None for bucket in plan.buckets):
+        rows = [(str(n), f"{b.rate_rps:.4g}", _shares(b, letters)) for n, b in enumerate(plan.buckets)]
+        return table(title, ("bucket", "req/s", "served by"), rows)
+    cells = {(b.input_tokens_max, b.output_tokens_max): _shares(b, letters) for b in plan.buckets}
+    inputs = sorted({b.input_tokens_max or 0 for b in plan.buckets})
+    outputs = sorted({b.output_tokens_max or 0 for b in plan.buckets})
+    rows2 = [(str(i), *(cells.get((i, o), "") for o in outputs)) for i in inputs]
+    return table(title, ("", *(str(o) for o in outputs)), rows2)
+
+
+def _letter(n: int) -> str:
+    return chr(ord("a") + n) if n < 26 else f"c{n}"
+
+
+def _shares(bucket: PlanBucket, letters: Mapping[str, str]) -> str:
+    used = {letters[name]: share for name, share in bucket.shares.items() if share > 0.0005 and name in letters}
+    if len(used) == 1:
+        return next(iter(used))
+    return " ".join(f"{letter}{100 * share:.0f}%" for letter, share in used.items()) or "late"
+
+
+def _limit_table(plan: Plan) -> Group:
+    sign = {"max": "<=", "min": ">=", "max_cost": "<="}
+    rows = [
+        (f"{limit.name} {sign[limit.kind]} {limit.value:g}", f"{limit.used:g}", "binds" if limit.binding else "")
+        for limit in plan.limits
+    ]
+    return table("Limits", ("limit", "used", ""), rows)
+
+
+def _explanation(explanation: Mapping[str, Any]) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for row in explanation.get("capped", ()):
+        more = "no fleet" if row.get("one_more_usd_per_hour") is None else f"{usd(row['one_more_usd_per_hour'])}/h"
+        fewer = "no fleet" if row.get("one_fewer_usd_per_hour") is None else f"{usd(row['one_fewer_usd_per_hour'])}/h"
+        parts.append(f"{row['name']}: one more allowed gives {more}, one fewer {fewer}")
+    return parts
+
+
+def plan_renderable(plan: Plan) -> Group:
+    """The plan's table parts as one rich renderable, for notebooks."""
+    return Group(*_parts(plan))
