@@ -1,0 +1,381 @@
+"""NanoFlow's cost model: what each operation of a layer costs, what bounds a service, and its optimal throughput.
+
+Formulae from arXiv 2408.12757, section 3. Everything is a total over the N GPUs of one tensor-parallel replica: C
+FLOP/s, BW and M memory bytes/s and bytes, NET one-way network bytes/s. S is bytes an element, P parameters (those that
+one token uses, for compute), D hidden size, L layers, p and d mean input and output tokens, kappa KV bytes a token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import yaml
+
+from melange.catalog import BYTES_PER_PARAMETER, Catalog, Gpu, Model
+from melange.datafiles import data_path
+from melange.errors import InputError
+from melange.perfmodel.operation_times import OperationTimes
+from melange.perfmodel.pipeline import OperationKind, layer_kinds
+
+Bound = Literal["compute", "memory", "network"]
+# The achievable GEMM rate over the peak: the paper's percentages of optimal imply 260 of an A100's 312 TFLOPS.
+GEMM_SHARE = 260 / 312
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The N GPUs of one replica taken together, at one precision.
+
+    ``gemm_flop_s`` is the rate that a large GEMM achieves, ``compute_flop_s`` the peak.
+    """
+
+    gpus: int
+    memory_bytes: float
+    compute_flop_s: float
+    bandwidth_bytes_s: float
+    network_bytes_s: float
+    gemm_flop_s: float
+
+    @classmethod
+    def of(cls, gpu: Gpu, *, gpus: int = 1, precision: str = "fp16", gemm_tflops: float | None = None) -> Device:
+        """``gpus`` GPUs of this type; ``gemm_tflops`` (per GPU) is 260/312 of the peak where not given."""
+        if gpus < 1:
+            raise InputError(f"{gpus} GPUs", fix="give at least 1")
+        peak = gpu.compute_tflops(precision)
+        gemm = GEMM_SHARE * peak if gemm_tflops is None else gemm_tflops
+        if not 0 < gemm <= peak:
+            raise InputError(
+                f"the GEMM rate is {gemm:g} TFLOPS", fix=f"give a rate up to {gpu.name}'s peak of {peak:g}"
+            )
+        return cls(
+            gpus=gpus,
+            memory_bytes=gpus * gpu.memory_gib * 2**30,
+            compute_flop_s=gpus * peak * 1e12,
+            bandwidth_bytes_s=gpus * gpu.bandwidth_gb_s * 1e9,
+            network_bytes_s=gpus * gpu.interconnect_gb_s * 1e9,
+            gemm_flop_s=gpus * gemm * 1e12,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchShape:
+    """One iteration's dense batch: decode requests at their mean context, and tokens of prompts being prefilled."""
+
+    decode_tokens: float
+    prefill_tokens: float
+    context_tokens: float
+    prompt_tokens: float
+
+    @classmethod
+    def steady(cls, *, input_tokens: float, output_tokens: float, batch_tokens: float) -> BatchShape:
+        """The mix of a service in its steady state: d of every p + d tokens decode, at the mean context p + d/2."""
+        _check_sizes(input_tokens, output_tokens)
+        decode = batch_tokens * output_tokens / (input_tokens + output_tokens)
+        return cls(
+            decode_tokens=decode,
+            prefill_tokens=batch_tokens - decode,
+            context_tokens=input_tokens + output_tokens / 2,
+            prompt_tokens=input_tokens,
+        )
+
+    @property
+    def tokens(self) -> float:
+        return self.decode_tokens + self.prefill_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationCost:
+    """What one operation of one layer costs on one batch, over all N GPUs."""
+
+    kind: OperationKind
+    flop: float
+    memory_bytes: float
+    network_bytes: float = 0.0
+
+    def times_s(self, device: Device) -> Mapping[Bound, float]:
+        """Time by each resource at the device's peak rates; the largest binds."""
+        return MappingProxyType(
+            {
+                "compute": self.flop / device.compute_flop_s,
+                "memory": self.memory_bytes / device.bandwidth_bytes_s,
+                "network": self.network_bytes / device.network_bytes_s,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """Shares of the peak rates that kernels achieve, and the seconds to launch one.
+
+    The defaults are what the paper's own table of LLaMA-2-70B on 8xA100 shows: the GEMM rate above, decode attention
+    (28.89 of 35.60 ms) and the collectives (31.33 of 47.92 ms). The launch time is a usual figure, not the paper's.
+    """
+
+    compute: float = GEMM_SHARE
+    memory: float = 28.89 / 35.60
+    network: float = 31.33 / 47.92
+    launch_s: float = 5e-6
+
+    def __post_init__(self) -> None:
+        for name in ("compute", "memory", "network"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"efficiency: {name} is {getattr(self, name)}", fix="give a share in (0, 1]")
+        if not (math.isfinite(self.launch_s) and self.launch_s >= 0):
+            raise InputError(f"efficiency: launch_s is {self.launch_s}", fix="give seconds, 0 or more")
+
+    def seconds(self, cost: OperationCost, device: Device) -> float:
+        """t = max(FLOP / (C e), bytes / (BW e), network bytes / (NET e)) + launch."""
+        times = cost.times_s(device)
+        by_resource = times["compute"] / self.compute, times["memory"] / self.memory, times["network"] / self.network
+        return max(by_resource) + self.launch_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceAnalysis:
+    """What bounds one model on N GPUs for requests of one mean size, and how fast it could be.
+
+    Times are of one iteration over all layers: T_comp = 2 B P / C, T_mem = M / BW, T_net = 4 (N-1) B D S L / NET.
+    ``t_r`` = T_mem / T_comp *at the batch that fits in memory*: below 1 the service is bound by compute.
+    ``optimal_tokens_per_s_per_gpu`` = C_gemm / (2 P N) counts input and output tokens; ``attainable`` is the same
+    with the slower of the three resources. Both are bounds, not predictions.
+    """
+
+    model: Model
+    device: Device
+    precision: str
+    batch: BatchShape
+    requests: float
+    t_comp_s: float
+    t_mem_s: float
+    t_net_s: float
+    bound: Bound
+    optimal_tokens_per_s_per_gpu: float
+    attainable_tokens_per_s_per_gpu: float
+    operations: tuple[OperationCost, ...]
+
+    @property
+    def t_r(self) -> float:
+        return self.t_mem_s / self.t_comp_s
+
+
+def analyse(
+    model: Model,
+    device: Device,
+    *,
+    input_tokens: float,
+    output_tokens: float,
+    precision: str = "fp16",
+    batch_tokens: float | None = None,
+) -> ServiceAnalysis:
+    """Analyse a service of this mean request size; ``batch_tokens`` defaults to the batch that fills the memory.
+
+    Raises InputError where the model does not fit, saying by how much.
+    """
+    requests = requests_that_fit(model, device, input_tokens, output_tokens, precision)
+    tokens = requests * (input_tokens + output_tokens) / output_tokens if batch_tokens is None else batch_tokens
+    if not (math.isfinite(tokens) and tokens > 0):
+        raise InputError(f"the batch holds {tokens} tokens", fix="give a positive number of tokens")
+    batch = BatchShape.steady(input_tokens=input_tokens, output_tokens=output_tokens, batch_tokens=tokens)
+    flop = 2 * tokens * model.active_parameters
+    network = 4 * (device.gpus - 1) * tokens * model.hidden * _element_bytes(precision) * model.layers
+    t_mem = device.memory_bytes / device.bandwidth_bytes_s
+    t_net = network / device.network_bytes_s
+    times: dict[Bound, float] = {"compute": flop / device.compute_flop_s, "memory": t_mem, "network": t_net}
+    achieved = max(flop / device.gemm_flop_s, t_mem, t_net)
+    return ServiceAnalysis(
+        model=model,
+        device=device,
+        precision=precision,
+        batch=batch,
+        requests=requests,
+        t_comp_s=times["compute"],
+        t_mem_s=t_mem,
+        t_net_s=t_net,
+        bound=max(times, key=lambda name: times[name]),
+        optimal_tokens_per_s_per_gpu=optimal_tokens_per_s_per_gpu(model, device),
+        attainable_tokens_per_s_per_gpu=tokens / achieved / device.gpus,
+        operations=layer_costs(model, batch, gpus=device.gpus, precision=precision),
+    )
+
+
+def optimal_tokens_per_s_per_gpu(model: Model, device: Device) -> float:
+    """C_gemm / (2 P N), equation 5: all input and output tokens at the achievable GEMM rate."""
+    return device.gemm_flop_s / (2 * model.active_parameters * device.gpus)
+
+
+def requests_that_fit(
+    model: Model, device: Device, input_tokens: float, output_tokens: float, precision: str = "fp16"
+) -> float:
+    """B_req = (M - P S) / (kappa (p + d/2)): requests whose KV cache fits beside the weights, not rounded."""
+    _check_sizes(input_tokens, output_tokens)
+    weights = model.weight_bytes(precision)
+    free = device.memory_bytes - weights
+    if free <= 0:
+        raise InputError(
+            f"{model.name} in {precision} takes {weights / 1e9:.1f} GB, {-free / 1e9:.1f} GB more than "
+            f"{device.gpus} such GPUs hold",
+            fix="use more GPUs or a smaller precision",
+        )
+    kappa = model.kv_bytes_per_token(_element_bytes(precision))
+    return free / (kappa * (input_tokens + output_tokens / 2))
+
+
+def layer_costs(
+    model: Model, batch: BatchShape, *, gpus: int = 1, precision: str = "fp16"
+) -> tuple[OperationCost, ...]:
+    """Every operation of one layer on this batch, in the order of the data flow; collectives where ``gpus`` > 1.
+
+    Dense: 2 n N_w K_w FLOP; bytes are weights, input and output. Attention: 4 n ctx D FLOP (the prompt's full length
+    for prefill: the paper does not use the causal mask); bytes are queries, output, the KV of the mean context (half
+    the prompt for prefill, read once a prompt) and the new tokens' KV. Each all-reduce moves 2 (N-1) n D S bytes.
+    Of a mixture of experts, the weights read are those of the distinct experts that n tokens are expected to touch.
+    """
+    size, n = _element_bytes(precision), batch.tokens
+    queries, kv = model.heads * model.head_size, model.kv_hidden
+    kv_token = 2 * kv * size
+    decode_kv = batch.decode_tokens * (batch.context_tokens + 1) * kv_token
+    prompts = batch.prefill_tokens / batch.prompt_tokens
+    prefill_kv = (prompts * batch.prompt_tokens / 2 + batch.prefill_tokens) * kv_token
+    attention = 4 * queries
+    reduced = OperationCost(
+        kind="o_all_reduce",
+        flop=(gpus - 1) * n * model.hidden,
+        memory_bytes=2 * (gpus - 1) * n * model.hidden * size,
+        network_bytes=2 * (gpus - 1) * n * model.hidden * size,
+    )
+    costs: dict[OperationKind, OperationCost] = {
+        "kqv": _dense("kqv", n, queries + 2 * kv, model.hidden, precision),
+        "decode_attention": OperationCost(
+            kind="decode_attention",
+            flop=attention * batch.decode_tokens * batch.context_tokens,
+            memory_bytes=decode_kv + 2 * batch.decode_tokens * queries * size,
+        ),
+        "prefill_attention": OperationCost(
+            kind="prefill_attention",
+            flop=attention * batch.prefill_tokens * batch.prompt_tokens,
+            memory_bytes=prefill_kv + 2 * batch.prefill_tokens * queries * size,
+        ),
+        "o": _dense("o", n, model.hidden, queries, precision),
+        "o_all_reduce": reduced,
+        "up_gate": _experts("up_gate", model, n, 2 * model.intermediate, model.hidden, precision),
+        "down": _experts("down", model, n, model.hidden, model.intermediate, precision),
+        "down_all_reduce": OperationCost(
+            kind="down_all_reduce",
+            flop=reduced.flop,
+            memory_bytes=reduced.memory_bytes,
+            network_bytes=reduced.network_bytes,
+        ),
+    }
+    return tuple(costs[kind] for kind in layer_kinds(gpus))
+
+
+def modelled_times(
+    model: Model,
+    gpu: Gpu,
+    *,
+    context_tokens: float,
+    prompt_tokens: float,
+    tp: int = 1,
+    precision: str = "fp16",
+    max_tokens: int = 8192,
+    efficiency: Efficiency | None = None,
+) -> OperationTimes:
+    """Operation times from the cost model instead of measurements: a prediction, and labelled as one.
+
+    ``context_tokens`` is the decode requests' mean context, ``prompt_tokens`` the prefilled prompts' length.
+    """
+    efficiency = efficiency or Efficiency()
+    device = Device.of(gpu, gpus=tp, precision=precision)
+    counts = (1, 2, 4, 8, 16, 32, 64, *range(128, max(max_tokens, 128) + 1, 128))
+    points: dict[OperationKind, list[tuple[float, float]]] = {kind: [] for kind in layer_kinds(tp)}
+    mean = {"context_tokens": context_tokens, "prompt_tokens": prompt_tokens}
+    for n in counts:
+        decodes = layer_costs(
+            model, BatchShape(decode_tokens=n, prefill_tokens=0, **mean), gpus=tp, precision=precision
+        )
+        prompts = layer_costs(
+            model, BatchShape(decode_tokens=0, prefill_tokens=n, **mean), gpus=tp, precision=precision
+        )
+        for decode, prompt in zip(decodes, prompts, strict=True):
+            cost = prompt if prompt.kind == "prefill_attention" else decode
+            points[cost.kind].append((n, efficiency.seconds(cost, device)))
+    return OperationTimes(
+        model=model.name,
+        gpu=gpu.name,
+        tp=tp,
+        precision=precision,
+        context_tokens=context_tokens,
+        points={kind: tuple(rows) for kind, rows in points.items()},
+        source=(
+            f"modelled, not measured: roofline at {efficiency.compute:.2f} of peak compute, {efficiency.memory:.2f} of "
+            f"memory and {efficiency.network:.2f} of network bandwidth, {1e6 * efficiency.launch_s:g} us a launch"
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperSet:
+    """The hardware and models that the paper's tables assume (``nanoflow-paper``), and its achievable GEMM rate."""
+
+    catalog: Catalog
+    gemm_tflops: Mapping[str, float]
+
+    def device(self, gpu: str, *, gpus: int = 1) -> Device:
+        found = self.catalog.gpu(gpu)
+        return Device.of(found, gpus=gpus, gemm_tflops=self.gemm_tflops.get(found.name))
+
+
+def load_paper_set() -> PaperSet:
+    """Read ``profiles/catalog/nanoflow-paper.yaml``."""
+    path = data_path("profiles/catalog/nanoflow-paper.yaml")
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    gpus = {
+        name: Gpu(
+            name=name,
+            memory_gib=row["memory_gb"] * 1e9 / 2**30,
+            bandwidth_gb_s=row["bandwidth_gb_s"],
+            tflops={"fp16": row["dense_fp16_tflops"]},
+            interconnect="NVLink",
+            interconnect_gb_s=row["network_gb_s_both_ways"] / 2,
+            source=data["source"],
+        )
+        for name, row in data["gpus"].items()
+    }
+    models = {name: Model(name=name, **row, source=data["source"]) for name, row in data["models"].items()}
+    gemm = {name: row["gemm_tflops"] for name, row in data["gpus"].items() if "gemm_tflops" in row}
+    return PaperSet(catalog=Catalog(gpus=gpus, models=models), gemm_tflops=MappingProxyType(gemm))
+
+
+def _element_bytes(precision: str) -> float:
+    """Activations and KV stay in 16 bits where weights are smaller."""
+    return max(BYTES_PER_PARAMETER[precision], 2.0)
+
+
+def _dense(kind: OperationKind, n: float, width_out: int, width_in: int, precision: str) -> OperationCost:
+    weights = width_out * width_in * BYTES_PER_PARAMETER[precision]
+    return OperationCost(
+        kind=kind,
+        flop=2 * n * width_out * width_in,
+        memory_bytes=weights + n * (width_in + width_out) * _element_bytes(precision),
+    )
+
+
+def _experts(
+    kind: OperationKind, model: Model, n: float, width_out: int, width_in: int, precision: str
+) -> OperationCost:
+    """A dense operation that ``experts_per_token`` of ``experts`` copies of the weights compute for each token."""
+    active, experts = model.experts_per_token, model.experts
+    one = _dense(kind, active * n, width_out, width_in, precision)
+    distinct = experts * (1 - (1 - active / experts) ** n)
+    weights = width_out * width_in * BYTES_PER_PARAMETER[precision]
+    return OperationCost(kind=kind, flop=one.flop, memory_bytes=one.memory_bytes + (distinct - 1) * weights)
+
+
+def _check_sizes(input_tokens: float, output_tokens: float) -> None:
+    for name, value in (("input", input_tokens), ("output", output_tokens)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"mean {name} tokens are {value}", fix="give positive sizes")
