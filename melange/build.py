@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melange.catalog import Catalog, load_catalog
 from melange.errors import InputError
@@ -55,6 +56,13 @@ class Build:
         """Shares of the problem's rows -> shares of the buckets, (n_buckets, n_configs); zero rows for late ones."""
         wide = np.vstack([shares, np.zeros(shares.shape[1])])
         return np.asarray(wide[self.group])
+
+    def unmeasured(self) -> NDArray[np.bool_]:
+        """(problem's buckets, n_configs): where a config was not measured for some bucket of the row."""
+        rows = np.zeros((int(self.group.max()) + 1, len(self.configs)), dtype=bool)
+        served = self.group >= 0
+        np.logical_or.at(rows, self.group[served], np.isnan(self.max_rate_rps[served]))
+        return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +192,8 @@ def _offers_in_play(
     priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
     for name in named:
         _check_name(name, chosen, listed, gpus, priced, catalog)
-    for gpu in missing:
-        if not wanted:
-            warnings.append(f"{gpu} is profiled but {priced} has no offer that fits it: left out")
+    if not wanted:
+        warnings.extend(f"{gpu} is profiled but {priced} has no offer that fits it: left out" for gpu in missing)
     allowed = [
         offer
         for offer in chosen
@@ -293,8 +300,11 @@ def _with_problem(build: Build, max_cost: float | None, slice_factor: int | None
         if not allowed or share > 1 - (slo.attainment or 1.0):
             return replace(build, unservable=tuple(build.label(int(b)) for b in stuck))
         late = {int(b) for b in stuck}
-        text = f"{100 * share:.2g}% of the requests ({', '.join(build.label(b) for b in sorted(late))}) cannot be served in "
-        text += "time by any config and use up part of the share that may miss; they are not sized for"
+        names = ", ".join(build.label(b) for b in sorted(late))
+        text = (
+            f"{100 * share:.2g}% of the requests ({names}) cannot be served in time by any config and use up part of "
+        )
+        text += "the share that may miss; they are not sized for"
         build = replace(build, warnings=(*build.warnings, text))
     group = _groups(build, late, tie_outputs)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,27 +1,37 @@
-"""plan_fleet: a workload's cheapest fleet as a Plan, with its baselines, binding limits and provenance."""
+"""plan_fleet: a workload's cheapest fleet as a Plan."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from melange import __version__
+from melange.assemble import costs_of, plan_of
+from melange.baselines import single_type_baselines
 from melange.build import Build, Limits, build_problem
-from melange.catalog import load_catalog
 from melange.checker import violations
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.offers import PriceChoice
-from melange.plan import HOURS_PER_MONTH, Baseline, Costs, Plan, PlanBucket, PlanConfig, PlanLimit
-from melange.problem import GroupLimit, Problem, Solution
+from melange.plan import Plan
+from melange.problem import Problem, Solution
 from melange.profile_source import load_profile
 from melange.profiles import Profile
 from melange.slo import Slo
 from melange.solver import solve
-from melange.workload import Workload
 from melange.workload_file import WorkloadSpec
+
+__all__ = [
+    "PlanOptions",
+    "costs_of",
+    "nearest_slo_factor",
+    "plan_fleet",
+    "prepare",
+    "scaled_slo",
+    "solve_checked",
+    "solved_fleet",
+    "with_extras",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +95,56 @@ def plan_fleet(spec: WorkloadSpec, options: PlanOptions | None = None, *, profil
     options = options or PlanOptions()
     build = prepare(spec, options, profile)
     if build.problem is None:
-        return _plan(build, Solution(status="infeasible"), options, reasons=_unservable_reasons(spec, build, options))
-    solution = solve(build.problem, gap=options.gap, time_limit_s=options.time_limit_s)
-    faults = violations(build.problem, solution)
+        plan = plan_of(build, Solution(status="infeasible"), {})
+        return _labelled(replace(plan, reasons=_unservable_reasons(spec, build, options)), options)
+    solution, reasons = solve_checked(build.problem, options)
+    baselines = single_type_baselines(
+        build.problem,
+        solution,
+        {offer.gpu: {o.key for o in build.offers if o.gpu == offer.gpu} for offer in build.offers},
+        build.unmeasured(),
+        gap=options.gap,
+        time_limit_s=options.time_limit_s,
+    )
+    plan = replace(plan_of(build, solution, baselines), reasons=reasons)
+    return _labelled(with_extras(plan, build.problem, solution, options), options)
+
+
+def solve_checked(problem: Problem, options: PlanOptions) -> tuple[Solution, tuple[str, ...]]:
+    """Solve and re-verify; beside the solution the reasons why there is none. A failed check raises MelangeError."""
+    solution = solve(problem, gap=options.gap, time_limit_s=options.time_limit_s)
+    faults = violations(problem, solution)
     if faults:
         raise MelangeError(f"the solver's plan fails its check: {faults[0]}")
-    reasons: tuple[str, ...] = ()
-    if solution.status == "infeasible":
-        from melange.explain import infeasibility_reasons
+    if solution.status != "infeasible":
+        return solution, ()
+    from melange.explain import infeasibility_reasons
 
-        reasons = infeasibility_reasons(build.problem, time_limit_s=options.time_limit_s)
-    return _plan(build, solution, options, reasons=reasons)
+    return solution, infeasibility_reasons(problem, time_limit_s=options.time_limit_s)
+
+
+def with_extras(plan: Plan, problem: Problem, solution: Solution, options: PlanOptions) -> Plan:
+    """The plan with what else the options ask of a solved problem: the cost without slices, the explanation."""
+    if solution.cost_usd_per_hour is None:
+        return plan
+    if problem.slice_factor is not None:
+        free = solve(replace(problem, slice_factor=None), gap=options.gap, time_limit_s=options.time_limit_s)
+        plan = replace(plan, continuous_cost_usd_per_hour=free.cost_usd_per_hour)
+    if options.explain:
+        from melange.explain import explain
+
+        plan = replace(plan, explanation=explain(problem, solution, gap=options.gap).to_dict())
+    return plan
+
+
+def _labelled(plan: Plan, options: PlanOptions) -> Plan:
+    asked = {"gap_asked": options.gap, "time_limit_s": options.time_limit_s}
+    return replace(
+        plan,
+        slice_factor=options.slice_factor,
+        extra={"routing": "input-only"} if options.tie_outputs else {},
+        provenance={**plan.provenance, **asked},
+    )
 
 
 def solved_fleet(spec: WorkloadSpec, options: PlanOptions | None = None) -> Plan:
@@ -143,262 +192,3 @@ def nearest_slo_factor(spec: WorkloadSpec, build: Build, options: PlanOptions) -
         middle = (low * high) ** 0.5
         low, high = (low, middle) if serves(middle) else (middle, high)
     return float(np.ceil(high * 100) / 100)
-
-
-def _plan(build: Build, solution: Solution, options: PlanOptions, *, reasons: tuple[str, ...]) -> Plan:
-    problem = build.problem
-    baselines = {} if problem is None else _baselines(build, problem, solution, options)
-    costed = {name: b.cost_usd_per_hour for name, b in baselines.items() if b.cost_usd_per_hour is not None}
-    workload = build.spec.workload
-    plan = Plan(
-        status=solution.status,  # type: ignore[arg-type]
-        slo=workload.slo,
-        workload=_workload_row(workload),
-        configs={config.name: _config(build, c) for c, config in enumerate(build.configs)},
-        buckets=_buckets(build, solution),
-        cost_usd_per_hour=solution.cost_usd_per_hour,
-        bound_usd_per_hour=solution.bound_usd_per_hour,
-        gap=solution.gap,
-        baselines=baselines,
-        best_single_type=min(costed, key=lambda name: costed[name]) if costed else None,
-        headroom=build.spec.headroom,
-        slice_factor=options.slice_factor,
-        reasons=reasons,
-        warnings=build.warnings,
-        dropped_offers=tuple(
-            {"instance": d.offer.name, "gpu": d.offer.gpu, "provider": d.offer.provider, "reason": d.reason}
-            for d in build.dropped
-        ),
-        extra={"routing": "input-only"} if options.tie_outputs else {},
-        provenance=_provenance(build, options),
-    )
-    if problem is None or solution.instances is None or solution.replicas is None or solution.shares is None:
-        return plan
-    plan = replace(
-        plan,
-        instances=_counts(problem.instances, solution.instances),
-        replicas=_counts(problem.configs, solution.replicas),
-        utilization=_utilization(build, solution),
-        limits=_limits(build, problem, solution),
-        costs=costs_of(float(solution.cost_usd_per_hour or 0.0), workload),
-    )
-    if options.slice_factor is not None:
-        free = solve(replace(problem, slice_factor=None), gap=options.gap, time_limit_s=options.time_limit_s)
-        plan = replace(plan, continuous_cost_usd_per_hour=free.cost_usd_per_hour)
-    if options.explain:
-        from melange.explain import explain
-
-        plan = replace(plan, explanation=explain(problem, solution, gap=options.gap).to_dict())
-    return plan
-
-
-def _counts(names: Sequence[str], counts: np.ndarray[Any, Any]) -> dict[str, int]:
-    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
-
-
-def costs_of(usd_per_hour: float, workload: Workload) -> Costs:
-    """A fleet's cost per month and per million tokens, at the workload's true means."""
-    hourly_inputs = workload.input_tokens_per_s * 3600 / 1e6
-    hourly_outputs = workload.output_tokens_per_s * 3600 / 1e6
-    return Costs(
-        usd_per_hour=usd_per_hour,
-        usd_per_month=usd_per_hour * HOURS_PER_MONTH,
-        usd_per_million_tokens=usd_per_hour / (hourly_inputs + hourly_outputs),
-        usd_per_million_input_tokens=usd_per_hour / hourly_inputs,
-        usd_per_million_output_tokens=usd_per_hour / hourly_outputs,
-    )
-
-
-def _utilization(build: Build, solution: Solution) -> dict[str, float]:
-    """Load / replicas per config in use, at the workload's rate without headroom."""
-    assert solution.shares is not None
-    assert solution.replicas is not None
-    shares = build.expand(solution.shares)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        load = np.where(shares > 0, shares * build.rate_rps[:, None] / build.max_rate_rps, 0.0).sum(axis=0)
-    return {
-        config.name: float(load[c] / solution.replicas[c])
-        for c, config in enumerate(build.configs)
-        if solution.replicas[c]
-    }
-
-
-def _buckets(build: Build, solution: Solution) -> tuple[PlanBucket, ...]:
-    w = build.spec.workload
-    shares = None if solution.shares is None else build.expand(solution.shares)
-    rows = []
-    for b, (i, j) in enumerate(build.cells):
-        rates = build.max_rate_rps[b]
-        rows.append(
-            PlanBucket(
-                input_tokens_max=w.grid.input_edges_tokens[i],
-                output_tokens_max=w.grid.output_edges_tokens[j],
-                rate_rps=float(build.rate_rps[b]),
-                mean_input_tokens=float(w.mean_input_tokens[i, j]),
-                mean_output_tokens=float(w.mean_output_tokens[i, j]),
-                mean_product_tokens2=float(w.mean_product_tokens2[i, j]),
-                mean_cached_tokens=float(w.mean_cached_tokens[i, j]),
-                load_input_tokens=float(build.load_tokens[b, 0]),
-                load_output_tokens=float(build.load_tokens[b, 1]),
-                shares={}
-                if shares is None
-                else {c.name: float(s) for c, s in zip(build.configs, shares[b], strict=True) if s > 0},
-                max_rate_rps={
-                    c.name: None if np.isnan(r) else float(r) for c, r in zip(build.configs, rates, strict=True)
-                },
-            )
-        )
-    return tuple(rows)
-
-
-def _config(build: Build, c: int) -> PlanConfig:
-    from melange.build import config_key
-
-    config, catalog = build.configs[c], load_catalog()
-    offer, table = config.instance, build.profile.configs[config_key(config)]
-    try:
-        shape = _figures(catalog.model(config.model))
-    except InputError:
-        shape = None
-    return PlanConfig(
-        gpu=offer.gpu,
-        instance=offer.name,
-        instance_key=offer.key,
-        gpus_per_instance=offer.gpus,
-        tp=config.tp,
-        precision=config.precision,
-        engine=config.engine,
-        model=config.model,
-        price_usd_per_hour=offer.price_usd_per_hour,
-        provider=offer.provider or None,
-        region=offer.region,
-        spot=offer.spot,
-        price_set=offer.price_set or None,
-        price_read_on=offer.read_on,
-        headroom=float(build.headroom[c]),
-        sources=table.sources,
-        hardware=_figures(catalog.gpu(offer.gpu)),
-        model_shape=shape,
-        profile=table.to_dict(),
-    )
-
-
-def _figures(value: Any) -> dict[str, Any]:
-    row = {item.name: getattr(value, item.name) for item in fields(value) if item.name not in ("aliases", "source")}
-    return {key: dict(item) if isinstance(item, Mapping) else item for key, item in row.items()}
-
-
-def _baselines(build: Build, problem: Problem, solution: Solution, options: PlanOptions) -> dict[str, Baseline]:
-    """The cheapest fleet of each GPU type alone, within that type's own limits; budget and other floors left out."""
-    result = {}
-    for gpu in dict.fromkeys(offer.gpu for offer in build.offers):
-        keys = {offer.key for offer in build.offers if offer.gpu == gpu}
-        own = tuple(limit for limit in problem.limits if set(limit.weights) & keys)
-        alone = replace(problem, limits=own, max_cost_usd_per_hour=None).only_instances(keys)
-        result[gpu] = (
-            Baseline(reason=f"no {gpu} config is profiled for this model")
-            if alone is None
-            else _baseline(build, alone, solution, options)
-        )
-    return result
-
-
-def _baseline(build: Build, alone: Problem, solution: Solution, options: PlanOptions) -> Baseline:
-    stuck = [alone.buckets[b] for b in np.flatnonzero(~np.isfinite(alone.load).any(axis=1))]
-    if stuck:
-        return Baseline(reason=_stuck_reason(build, alone, stuck))
-    best = solve(alone, gap=options.gap, time_limit_s=options.time_limit_s)
-    if best.instances is None or best.replicas is None or best.cost_usd_per_hour is None:
-        if best.status == "unknown":
-            return Baseline(reason="the time limit passed before a fleet was found", proven=False)
-        caps = ", ".join(_limit_text(limit) for limit in alone.limits)
-        return Baseline(reason=f"the limits do not allow enough of it ({caps})")
-    savings = None
-    if solution.cost_usd_per_hour is not None:
-        savings = 1 - solution.cost_usd_per_hour / best.cost_usd_per_hour
-    return Baseline(
-        instances=_counts(alone.instances, best.instances),
-        replicas=_counts(alone.configs, best.replicas),
-        cost_usd_per_hour=best.cost_usd_per_hour,
-        savings=savings,
-        proven=best.status == "optimal",
-    )
-
-
-def _stuck_reason(build: Build, alone: Problem, stuck: list[str]) -> str:
-    columns = [c for c, config in enumerate(build.configs) if config.name in alone.configs]
-    names = ", ".join(stuck[:4]) + (" ..." if len(stuck) > 4 else "")
-    rows = [b for b in range(len(build.rate_rps)) if build.label(b) in stuck]
-    unmeasured = bool(rows) and bool(np.isnan(build.max_rate_rps[np.ix_(rows, columns)]).any())
-    return f"sizes not measured on it: {names}" if unmeasured else f"it cannot meet the SLO for sizes {names}"
-
-
-def _limit_text(limit: GroupLimit) -> str:
-    parts = [f"{limit.name} >= {limit.minimum}"] if limit.minimum else []
-    parts += [f"{limit.name} <= {limit.maximum}"] if limit.maximum is not None else []
-    return " and ".join(parts)
-
-
-def _limits(build: Build, problem: Problem, solution: Solution) -> tuple[PlanLimit, ...]:
-    """Every limit asked for; a cap binds when one more unit would exceed it, a floor when the fleet sits on it."""
-    assert solution.instances is not None
-    counts = dict(zip(problem.instances, solution.instances, strict=True))
-    rows: list[PlanLimit] = []
-    for limit in problem.limits:
-        used = float(sum(weight * counts[key] for key, weight in limit.weights.items()))
-        step = min(limit.weights.values(), default=1)
-        if limit.maximum is not None:
-            binding = used + step > limit.maximum
-            rows.append(PlanLimit(name=limit.name, kind="max", value=limit.maximum, used=used, binding=binding))
-        if limit.minimum:
-            rows.append(
-                PlanLimit(
-                    name=limit.name, kind="min", value=limit.minimum, used=used, binding=used - step < limit.minimum
-                )
-            )
-    if problem.max_cost_usd_per_hour is not None:
-        cost = float(solution.cost_usd_per_hour or 0.0)
-        cheapest = float(problem.price_usd_per_hour.min())
-        rows.append(
-            PlanLimit(
-                name="cost_usd_per_hour",
-                kind="max_cost",
-                value=problem.max_cost_usd_per_hour,
-                used=cost,
-                binding=cost + cheapest > problem.max_cost_usd_per_hour,
-            )
-        )
-    return tuple(rows)
-
-
-def _workload_row(w: Workload) -> dict[str, Any]:
-    return {
-        "name": w.name,
-        "model": w.model,
-        "rate_rps": w.total_rate_rps,
-        "representative": w.representative,
-        "input_edges_tokens": list(w.grid.input_edges_tokens),
-        "output_edges_tokens": list(w.grid.output_edges_tokens),
-        "input_tokens_per_s": w.input_tokens_per_s,
-        "output_tokens_per_s": w.output_tokens_per_s,
-        "burstiness_cv": w.burstiness_cv,
-        "provenance": dict(w.provenance),
-    }
-
-
-def _provenance(build: Build, options: PlanOptions) -> dict[str, Any]:
-    spec = build.spec
-    return {
-        "melange_version": __version__,
-        "workload_file": spec.file,
-        "profile": dict(build.profile.provenance),
-        "prices": {
-            "set": None if spec.prices.file else spec.prices.price_set,
-            "file": spec.prices.file,
-            "spot": spec.prices.spot,
-            "read_on": {offer.key: offer.read_on for offer in build.offers},
-            "source": {offer.key: offer.source for offer in build.offers},
-        },
-        "gap_asked": options.gap,
-        "time_limit_s": options.time_limit_s,
-    }
