@@ -1,0 +1,118 @@
+"""Building an engine: from a model's name or folder and a few options to an Engine that is ready to serve."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from melange.catalog import load_catalog
+from melange.errors import InputError
+from melange.nanoflow.collectives import TensorParallel
+from melange.nanoflow.config import DecoderConfig
+from melange.nanoflow.decoder import Decoder
+from melange.nanoflow.engine import Engine
+from melange.nanoflow.executor import Executor
+from melange.nanoflow.kv_cache import KvCache, pages_that_fit
+from melange.nanoflow.placement import DTYPES, Placement, usable_device
+from melange.nanoflow.scheduler import Scheduler, SchedulerLimits
+from melange.nanoflow.weights import load_weights, random_weights
+from melange.perfmodel.pipeline import Pipeline
+
+GPU_MEMORY_SHARE = 0.9
+CPU_KV_GIB = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How to run a model.
+
+    ``model`` is a Hugging Face folder or the name of a catalog model (random weights drawn from ``seed``).
+    ``kv_memory_gib``, on each process, is by default 90% of what the weights leave free on a GPU, and 1 GiB on a CPU.
+    ``pipeline`` None runs one batch of ``batch_tokens``; else the pipeline's own size counts. ``max_requests`` must be
+    less than the batch. ``expected_output_tokens``: see SchedulerLimits.
+    """
+
+    model: str
+    dtype: str = "bf16"
+    device: str = "cpu"
+    tp: int = 1
+    batch_tokens: int = 2048
+    max_requests: int = 256
+    page_tokens: int = 16
+    kv_memory_gib: float | None = None
+    max_context_tokens: int | None = None
+    expected_output_tokens: int | None = None
+    pipeline: Pipeline | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype is {self.dtype!r}", fix=f"use one of {', '.join(DTYPES)}")
+        if self.kv_memory_gib is not None and not self.kv_memory_gib > 0:
+            raise InputError(f"kv_memory_gib is {self.kv_memory_gib}", fix="give a positive number")
+        if self.pipeline is not None and self.pipeline.tp != self.tp:
+            raise InputError(f"the pipeline is for tp {self.pipeline.tp}, not {self.tp}", fix="search one for this tp")
+
+    @property
+    def run_pipeline(self) -> Pipeline:
+        if self.pipeline is not None:
+            return self.pipeline
+        return Pipeline.unsplit(model=self.model, gpu=self.device, batch_tokens=self.batch_tokens, tp=self.tp)
+
+
+def resolve_model(name: str) -> tuple[DecoderConfig, Path | None]:
+    """The shape of a model folder, and the folder; or of a catalog model, and None (no weights to read)."""
+    folder = Path(name)
+    if folder.is_dir():
+        return DecoderConfig.from_folder(folder), folder
+    if os.sep in name and folder.parent.is_dir():
+        raise InputError("no such model folder", file=name)
+    return DecoderConfig.from_catalog(load_catalog().model(name)), None
+
+
+def build_engine(options: EngineOptions, parallel: TensorParallel | None = None) -> Engine:
+    """Load the weights and reserve the KV cache. A tensor-parallel follower uses only the engine's executor."""
+    parallel = parallel or TensorParallel()
+    config, folder = resolve_model(options.model)
+    config.check_tensor_parallel(options.tp)
+    limits = _limits(config, options, pages=1)
+    device = usable_device(options.device, parallel.rank)
+    placement = Placement(dtype=DTYPES[options.dtype], device=device, rank=parallel.rank, tp=options.tp)
+    if folder is None:
+        weights = random_weights(config, placement, seed=options.seed)
+    else:
+        weights = load_weights(folder, config, placement)
+    tokens = options.page_tokens
+    pages = pages_that_fit(config, placement, memory_bytes=_kv_bytes(options, device), page_tokens=tokens)
+    cache = KvCache.empty(config, placement, pages=pages, page_tokens=tokens)
+    decoder = Decoder(config, weights, cache, batch_tokens=limits.batch_tokens, parallel=parallel)
+    executor = Executor(decoder, options.run_pipeline, seed=options.seed)
+    return Engine(Scheduler(_limits(config, options, pages=pages)), executor)
+
+
+def _kv_bytes(options: EngineOptions, device: torch.device) -> float:
+    if options.kv_memory_gib is not None:
+        return options.kv_memory_gib * 2**30
+    if device.type == "cpu":
+        return CPU_KV_GIB * 2**30
+    free, _ = torch.cuda.mem_get_info(device)
+    return free * GPU_MEMORY_SHARE
+
+
+def _limits(config: DecoderConfig, options: EngineOptions, *, pages: int) -> SchedulerLimits:
+    context = options.max_context_tokens or config.max_context_tokens
+    if context > config.max_context_tokens:
+        raise InputError(f"max_context_tokens {context} exceed the model's {config.max_context_tokens}")
+    return SchedulerLimits(
+        batch_tokens=options.run_pipeline.batch_tokens,
+        max_requests=options.max_requests,
+        pages=pages,
+        page_tokens=options.page_tokens,
+        max_context_tokens=context,
+        vocabulary=config.vocabulary,
+        end_tokens=config.end_tokens,
+        expected_output_tokens=options.expected_output_tokens,
+    )

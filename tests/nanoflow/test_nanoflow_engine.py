@@ -1,0 +1,137 @@
+"""The engine against transformers: same random weights, same greedy tokens, whatever the batching and the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from melange.nanoflow.batch import Batch
+from melange.nanoflow.engine import Engine
+from melange.nanoflow.scheduler import GenerationRequest
+from melange.perfmodel.pipeline import Pipeline
+
+MODELS = ["llama", "mixtral"]
+
+
+def prompts(lengths: list[int], seed: int = 3) -> list[tuple[int, ...]]:
+    draw = np.random.default_rng(seed)
+    return [tuple(int(t) for t in draw.integers(3, 128, length)) for length in lengths]
+
+
+def requests(lengths: list[int], outputs: list[int], **changes: Any) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(**({"id": str(i), "prompt": p, "max_tokens": o, "ignore_end": True} | changes))
+        for i, (p, o) in enumerate(zip(prompts(lengths), outputs, strict=True))
+    ]
+
+
+def greedy(oracle: Any, request: GenerationRequest) -> list[int]:
+    """transformers' greedy continuation, recomputed from scratch for every token."""
+    ids = torch.tensor([request.prompt])
+    with torch.no_grad():
+        for _ in range(request.max_tokens):
+            ids = torch.cat([ids, oracle(ids, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
+    return [int(t) for t in ids[0, len(request.prompt) :]]
+
+
+def pipelines() -> dict[str, Pipeline]:
+    names = {"model": "tiny", "gpu": "cpu"}
+    reversed_ = Pipeline.interleaved(**names, splits=(7, 18, 32))
+    return {
+        "unsplit": Pipeline.unsplit(**names, batch_tokens=32),
+        "serial": Pipeline.serial(**names, splits=(12, 32)),
+        "interleaved": Pipeline.interleaved(**names, splits=(12, 32)),
+        "three": Pipeline.interleaved(**names, splits=(5, 20, 32)),
+        # Against every batch's data flow where a prompt is cut: the executor must still find an order that works.
+        "reversed": replace(reversed_, operations=tuple(reversed(reversed_.operations))),
+    }
+
+
+LENGTHS = [1, 3, 4, 5, 8, 40, 17, 2, 33, 16, 12, 70]
+OUTPUTS = [9, 1, 12, 4, 5, 8, 3, 20, 2, 7, 4, 6]
+
+
+@pytest.mark.parametrize("order", list(pipelines()))
+@pytest.mark.parametrize("model", MODELS)
+def test_greedy_tokens_equal_transformers(
+    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str, order: str
+) -> None:
+    """Ragged requests, prompts longer than a batch, lengths on and beside page boundaries, more than run at once."""
+    wanted = requests(LENGTHS, OUTPUTS)
+    produced = make_engine(model, pipeline=pipelines()[order]).generate(wanted)
+    assert produced == {request.id: greedy(oracles[model], request) for request in wanted}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_logits_are_close_to_transformers_at_every_step(
+    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(model, pipeline=pipelines()["interleaved"])
+    decoder = engine.executor.decoder
+    seen: list[torch.Tensor] = []
+    logits = decoder.logits
+
+    def keep(batch: Batch) -> torch.Tensor:
+        seen.append(logits(batch))
+        return seen[-1]
+
+    monkeypatch.setattr(decoder, "logits", keep)
+    (request,) = requests([50], [6])
+    tokens = engine.generate([request])[request.id]
+    with torch.no_grad():
+        whole = oracles[model](torch.tensor([[*request.prompt, *tokens]]), use_cache=False).logits[0, 49:-1]
+    ours = torch.cat([step for step in seen if len(step)])
+    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_tokens_stay_the_same_at_full_memory(
+    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str
+) -> None:
+    """A cache that holds little more than the longest request: requests wait, or are put back, and lose nothing."""
+    wanted = requests(LENGTHS, OUTPUTS)
+    page_gib = 3 * 2 * 4 * 2 * 8 * 4 / 2**30
+    expected = {request.id: greedy(oracles[model], request) for request in wanted}
+    patient = make_engine(model, kv_memory_gib=19.5 * page_gib, pipeline=pipelines()["interleaved"])
+    assert patient.scheduler.limits.pages == 19
+    assert patient.generate(wanted) == expected
+    assert patient.scheduler.put_back_requests == 0
+    hasty = make_engine(
+        model, kv_memory_gib=19.5 * page_gib, expected_output_tokens=1, pipeline=pipelines()["interleaved"]
+    )
+    assert hasty.generate(wanted) == expected
+    assert hasty.scheduler.put_back_requests > 0
+
+
+def test_end_tokens_stop_a_request_unless_ignored(make_engine: Callable[..., Engine], oracles: dict[str, Any]) -> None:
+    (request,) = requests([5], [20])
+    expected = greedy(oracles["llama"], request)
+    engine = make_engine("llama")
+    end = expected[6]
+    engine.scheduler.limits = replace(engine.scheduler.limits, end_tokens=frozenset({end}))
+    stopped = engine.generate([replace(request, ignore_end=False)])[request.id]
+    assert stopped == expected[: expected.index(end) + 1]
+    assert engine.generate([request])[request.id] == expected
+
+
+def test_sampling_follows_the_softmax(make_engine: Callable[..., Engine], oracles: dict[str, Any]) -> None:
+    """1,600 first tokens at temperature 2: their frequencies lie within 5 standard deviations of the probabilities."""
+    (prompt,) = prompts([6])
+    with torch.no_grad():
+        shares = (oracles["llama"](torch.tensor([prompt])).logits[0, -1] / 2.0).softmax(-1)
+    engine = make_engine("llama", batch_tokens=1024, max_requests=128)
+    draws = 1600
+    produced = engine.generate(
+        GenerationRequest(id=str(i), prompt=prompt, max_tokens=1, temperature=2.0) for i in range(draws)
+    )
+    counts = torch.bincount(torch.tensor([tokens[0] for tokens in produced.values()]), minlength=128)
+    deviation = (draws * shares * (1 - shares)).sqrt()
+    assert ((counts - draws * shares).abs() <= 5 * deviation + 1).all()
