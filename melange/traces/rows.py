@@ -55,6 +55,7 @@ class Assembler:
         if cached is not None and (cached > inputs).any():
             row = int(np.argmax(cached > inputs))
             raise rows.error(row, "cached", f"is {cached[row]} for {inputs[row]} input tokens")
+        simulated = rows.hash_ids is not None and cached is None
         if rows.hash_ids is not None and cached is None:
             cached = self._prefix_hits(rows, rows.hash_ids, inputs)
         return Trace(
@@ -63,6 +64,7 @@ class Assembler:
             arrival_s=self._arrivals(rows),
             cached_tokens=cached,
             session=self._session_codes(rows),
+            cached_upper_bound=simulated,
         )
 
     def _prefix_hits(self, rows: Rows, hash_ids: list[list[int | str]], inputs: IntArray) -> IntArray:

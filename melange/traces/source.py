@@ -49,7 +49,7 @@ class Source:
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty only at the end. Damaged gzip data raise InputError."""
         if self.head and self._pending:
-            data, self._pending = self._pending, b""
+            data, self._pending = self._pending[:size], self._pending[size:]
             return data
         try:
             data = self._stream.read(size)

@@ -20,6 +20,7 @@ class Trace:
     ``arrival_s``: seconds after the first row of the file, None where the trace tells no times.
     ``input_tokens``, ``output_tokens``: lengths, >= 0; zero-token requests occur and are kept.
     ``cached_tokens``: prefix-hit input tokens, at most the input; None where not told.
+    ``cached_upper_bound``: whether they are those of an infinite cache rather than told by the trace.
     ``session``: a number per request, equal for requests of one session; None where not told.
     """
 
@@ -28,6 +29,7 @@ class Trace:
     arrival_s: NDArray[np.float64] | None = None
     cached_tokens: IntArray | None = None
     session: IntArray | None = None
+    cached_upper_bound: bool = False
 
     def __post_init__(self) -> None:
         for name in ("input_tokens", "output_tokens", "cached_tokens", "session"):
@@ -52,8 +54,8 @@ class Trace:
                 f"trace: {name} has shape {array.shape} for {len(self.input_tokens)} requests",
                 fix="give one value per request",
             )
-        if not np.array_equal(array, given):
-            raise InputError(f"trace: {name} holds values that {np.dtype(dtype).name} cannot", fix="check the values")
+        if dtype is np.int64 and not np.array_equal(array, given):
+            raise InputError(f"trace: {name} holds values that are not whole numbers", fix="check the values")
         array.setflags(write=False)
         object.__setattr__(self, name, array)
 
@@ -78,6 +80,7 @@ class Trace:
             arrival_s=None if self.arrival_s is None else self.arrival_s[index],
             cached_tokens=None if self.cached_tokens is None else self.cached_tokens[index],
             session=None if self.session is None else self.session[index],
+            cached_upper_bound=self.cached_upper_bound,
         )
 
     @classmethod
@@ -91,4 +94,5 @@ class Trace:
             return None if any(array is None for array in arrays) else np.concatenate(arrays)
 
         names = ("input_tokens", "output_tokens", "arrival_s", "cached_tokens", "session")
-        return cls(**{name: column(name) for name in names})  # type: ignore[arg-type]
+        bound = any(part.cached_upper_bound for part in parts)
+        return cls(**{name: column(name) for name in names}, cached_upper_bound=bound)  # type: ignore[arg-type]

@@ -1,0 +1,348 @@
+"""From a trace's requests to a Workload: rate and true mean sizes per bucket, and what was left out on the way."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange.errors import InputError
+from melange.sizes import SizeGrid
+from melange.slo import Slo
+from melange.traces import Trace, iter_trace
+from melange.traces.layout import TimeUnit
+from melange.traces.source import Progress
+from melange.workload import Representative, Workload
+
+PEAK_WINDOW_S = 60.0
+WARN_DROPPED_SHARE = 0.01
+SIZE_REASONS = ("zero_input", "zero_output", "input_above_grid", "output_above_grid")
+REASONS = ("outside_window", *SIZE_REASONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceReport:
+    """What a trace held and what of it the workload keeps.
+
+    ``rows``: requests read. ``kept``: those inside the window and the grid. ``dropped``: reason -> requests, each under
+    the first that applies of outside_window, zero_input, zero_output, input_above_grid, output_above_grid.
+    ``rate_rps``: the workload's rate of kept requests. ``span_s``: from the first to the last arrival, cut to the
+    window. ``interarrival_cv``: coefficient of variation of the times between kept requests (1 for Poisson).
+    ``peak_to_mean``: most kept requests in a whole minute over the mean of the whole minutes. The last three are None
+    where the trace does not tell them. Mean sizes are of kept requests; ``mean_cached_tokens`` is None where the trace
+    tells no cached tokens.
+    """
+
+    rows: int
+    kept: int
+    dropped: Mapping[str, int]
+    rate_rps: float
+    mean_input_tokens: float
+    mean_output_tokens: float
+    mean_cached_tokens: float | None = None
+    span_s: float | None = None
+    interarrival_cv: float | None = None
+    peak_to_mean: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if set(self.dropped) != set(REASONS) or self.kept + sum(self.dropped.values()) != self.rows:
+            raise InputError(
+                f"trace report: {self.kept} kept and {dict(self.dropped)} dropped do not make {self.rows} rows",
+                fix=f"count every row once, under {', '.join(REASONS)}",
+            )
+        object.__setattr__(self, "dropped", MappingProxyType(dict(self.dropped)))
+
+    @property
+    def dropped_share(self) -> float:
+        """Share of the window's requests that do not fit the grid."""
+        lost = sum(self.dropped[reason] for reason in SIZE_REASONS)
+        return lost / (lost + self.kept)
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready; absent figures left out."""
+        names = ("rows", "kept", "rate_rps", "span_s", "interarrival_cv", "peak_to_mean")
+        means = ("mean_input_tokens", "mean_output_tokens", "mean_cached_tokens")
+        figures = {name: getattr(self, name) for name in (*names, *means)}
+        return {
+            **{name: value for name, value in figures.items() if value is not None},
+            "dropped": {reason: count for reason, count in self.dropped.items() if count},
+            "dropped_share": self.dropped_share,
+            "warnings": list(self.warnings),
+        }
+
+
+def workload_from_trace(
+    path: str | os.PathLike[str],
+    *,
+    grid: SizeGrid,
+    slo: Slo,
+    rate_rps: float | None = None,
+    window_s: tuple[float, float] | None = None,
+    name: str | None = None,
+    model: str | None = None,
+    representative: Representative = "mean",
+    format: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    time_unit: TimeUnit | None = None,
+    block_tokens: int = 512,
+    on_progress: Progress | None = None,
+) -> tuple[Workload, TraceReport]:
+    """Read a trace file in bounded memory and count its requests into the grid's buckets.
+
+    The reading arguments are those of :func:`melange.traces.iter_trace`, the others those of
+    :func:`workload_from_requests`, as are the errors; ``name`` is the file's unless given.
+    """
+    parts = iter_trace(
+        path, format=format, columns=columns, time_unit=time_unit, block_tokens=block_tokens, on_progress=on_progress
+    )
+    try:
+        return workload_from_requests(
+            parts,
+            grid=grid,
+            slo=slo,
+            rate_rps=rate_rps,
+            window_s=window_s,
+            name=name or Path(path).name.split(".")[0],
+            model=model,
+            representative=representative,
+            source=Path(path).name,
+        )
+    except InputError as error:
+        raise error.located(path) from error
+
+
+def workload_from_requests(
+    parts: Iterable[Trace],
+    *,
+    grid: SizeGrid,
+    slo: Slo,
+    rate_rps: float | None = None,
+    window_s: tuple[float, float] | None = None,
+    name: str = "trace",
+    model: str | None = None,
+    representative: Representative = "mean",
+    source: str | None = None,
+) -> tuple[Workload, TraceReport]:
+    """Count requests into the grid's buckets, with the true means of their sizes.
+
+    Kept are the requests with sizes in the grid and, with ``window_s``, an arrival in [start, end) seconds after the
+    trace's first row. ``rate_rps`` is the rate of *kept* requests, in requests/s, shared out over the buckets by their
+    numbers; without it the rate is kept requests / span, where the span runs from the first to the last arrival (of
+    all rows, kept or not) and is cut to the window. How a trace is cut into ``parts`` makes no difference.
+
+    InputError: no request is kept; no rate given and no arrival times, or all of one instant; a window without
+    arrival times; a rate that is not positive.
+    """
+    if rate_rps is not None and not (math.isfinite(rate_rps) and rate_rps > 0):
+        raise InputError(f"rate is {rate_rps}", fix="give a positive number of requests per second")
+    if window_s is not None and not window_s[0] < window_s[1]:
+        raise InputError(f"window is {window_s[0]:g}:{window_s[1]:g}", fix="its end must come after its start")
+    counts = _Counts(grid, window_s)
+    for part in parts:
+        counts.add(part)
+    report = counts.report(rate_rps)
+    means = {key: _mean(total, counts.requests) for key, total in counts.sums.items()}
+    workload = Workload(
+        name=name,
+        grid=grid,
+        rate_rps=counts.requests * (report.rate_rps / report.kept),
+        mean_input_tokens=means["input"],
+        mean_output_tokens=means["output"],
+        mean_product_tokens2=means["product"],
+        mean_cached_tokens=means["cached"],
+        slo=slo,
+        model=model,
+        representative=representative,
+        burstiness_cv=report.interarrival_cv,
+        provenance=_provenance(report, source, window_s, rate_rps is not None),
+    )
+    return workload, report
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    """Running figures of arrival times: exact for times in order, and aware of those that are not."""
+
+    origin_s: float
+    first_s: float = math.inf
+    last_s: float = -math.inf
+    gaps: int = 0
+    backwards: int = 0
+    _gap_sum: float = 0.0
+    _gap_sum2: float = 0.0
+    _latest_kept_s: float | None = None
+    _per_window: Counter[int] = field(default_factory=Counter)
+
+    def see(self, times_s: NDArray[np.float64]) -> None:
+        if len(times_s):
+            self.first_s = min(self.first_s, float(times_s.min()))
+            self.last_s = max(self.last_s, float(times_s.max()))
+
+    def keep(self, times_s: NDArray[np.float64]) -> None:
+        if len(times_s) == 0:
+            return
+        before = times_s if self._latest_kept_s is None else np.concatenate(([self._latest_kept_s], times_s))
+        gaps = np.diff(before)
+        self.gaps += len(gaps)
+        self.backwards += int((gaps < 0).sum())
+        self._gap_sum += float(gaps.sum())
+        self._gap_sum2 += float(gaps @ gaps)
+        self._latest_kept_s = float(times_s[-1])
+        windows, numbers = np.unique(np.floor((times_s - self.origin_s) / PEAK_WINDOW_S), return_counts=True)
+        self._per_window.update(dict(zip(windows.astype(int).tolist(), numbers.tolist(), strict=True)))
+
+    def cv(self) -> float | None:
+        if self.gaps < 2 or self.backwards or self._gap_sum <= 0:
+            return None
+        mean = self._gap_sum / self.gaps
+        return math.sqrt(max(self._gap_sum2 / self.gaps - mean * mean, 0.0)) / mean
+
+    def peak_to_mean(self, end_s: float) -> float | None:
+        whole = math.floor((end_s - self.origin_s) / PEAK_WINDOW_S)
+        numbers = [count for window, count in self._per_window.items() if 0 <= window < whole]
+        return max(numbers) / (sum(numbers) / whole) if whole >= 2 and numbers else None
+
+
+class _Counts:
+    """Requests and sums of their sizes per bucket, added up part by part; arrays have the grid's shape."""
+
+    def __init__(self, grid: SizeGrid, window_s: tuple[float, float] | None) -> None:
+        self.grid = grid
+        self.window_s = window_s
+        self.rows = 0
+        self.requests = np.zeros(grid.shape)
+        self.sums = {name: np.zeros(grid.shape) for name in ("input", "output", "product", "cached")}
+        self.dropped = dict.fromkeys(REASONS, 0)
+        self.cached_told = True
+        self.cached_upper_bound = False
+        self.timed = True
+        start = 0.0 if window_s is None else max(window_s[0], 0.0)
+        self.arrivals = _Arrivals(origin_s=start)
+
+    def add(self, part: Trace) -> None:
+        self.rows += len(part)
+        self.timed &= part.arrival_s is not None
+        self.cached_told &= part.cached_tokens is not None
+        self.cached_upper_bound |= part.cached_upper_bound
+        inside = self._inside_window(part)
+        self._count_dropped(part, inside)
+        bucket = self.grid.locate(part.input_tokens, part.output_tokens)
+        kept = inside & (bucket >= 0)
+        self._add_sizes(part, kept, bucket[kept])
+        if part.arrival_s is not None:
+            self.arrivals.see(part.arrival_s)
+            self.arrivals.keep(part.arrival_s[kept])
+
+    def _add_sizes(self, part: Trace, kept: NDArray[np.bool_], bucket: NDArray[np.int64]) -> None:
+        inputs, outputs = part.input_tokens[kept].astype(float), part.output_tokens[kept].astype(float)
+        weights = {"input": inputs, "output": outputs, "product": inputs * outputs}
+        if part.cached_tokens is not None:
+            weights["cached"] = part.cached_tokens[kept].astype(float)
+        cells = math.prod(self.grid.shape)
+        self.requests += np.bincount(bucket, minlength=cells).reshape(self.grid.shape)
+        for name, weight in weights.items():
+            self.sums[name] += np.bincount(bucket, weight, cells).reshape(self.grid.shape)
+
+    def _inside_window(self, part: Trace) -> NDArray[np.bool_]:
+        if self.window_s is None:
+            return np.ones(len(part), dtype=np.bool_)
+        if part.arrival_s is None:
+            raise InputError(
+                "a window of a trace without arrival times", fix="leave out --window, or map a time column"
+            )
+        return np.asarray((part.arrival_s >= self.window_s[0]) & (part.arrival_s < self.window_s[1]))
+
+    def _count_dropped(self, part: Trace, left: NDArray[np.bool_]) -> None:
+        self.dropped["outside_window"] += int((~left).sum())
+        tests = (
+            part.input_tokens == 0,
+            part.output_tokens == 0,
+            part.input_tokens > self.grid.max_input_tokens,
+            part.output_tokens > self.grid.max_output_tokens,
+        )
+        for reason, hit in zip(SIZE_REASONS, tests, strict=True):
+            self.dropped[reason] += int((left & hit).sum())
+            left = left & ~hit
+
+    def report(self, rate_rps: float | None) -> TraceReport:
+        kept = int(self.requests.sum())
+        if kept == 0:
+            raise InputError(f"no request is kept of {self.rows:,}: {self._reasons()}", fix=self._nothing_kept_fix())
+        span = self._span_s()
+        totals = {name: float(total.sum()) / kept for name, total in self.sums.items()}
+        return TraceReport(
+            rows=self.rows,
+            kept=kept,
+            dropped=self.dropped,
+            rate_rps=self._rate_rps(kept, span) if rate_rps is None else rate_rps,
+            mean_input_tokens=totals["input"],
+            mean_output_tokens=totals["output"],
+            mean_cached_tokens=totals["cached"] if self.cached_told else None,
+            span_s=span,
+            interarrival_cv=self.arrivals.cv() if self.timed else None,
+            peak_to_mean=None if span is None else self.arrivals.peak_to_mean(self.arrivals.origin_s + span),
+            warnings=tuple(self._warnings(kept)),
+        )
+
+    def _span_s(self) -> float | None:
+        if not self.timed:
+            return None
+        start, end = self.window_s or (-math.inf, math.inf)
+        return min(self.arrivals.last_s, end) - max(self.arrivals.first_s, start)
+
+    def _rate_rps(self, kept: int, span_s: float | None) -> float:
+        if span_s is None:
+            raise InputError("the trace tells no arrival times and so no rate", fix="give the rate: --rate R")
+        if span_s <= 0:
+            raise InputError("all requests arrive in one instant, which tells no rate", fix="give the rate: --rate R")
+        return kept / span_s
+
+    def _warnings(self, kept: int) -> Iterable[str]:
+        lost = sum(self.dropped[reason] for reason in SIZE_REASONS)
+        if lost > WARN_DROPPED_SHARE * (lost + kept):
+            yield f"{lost / (lost + kept):.1%} of the requests are dropped: {self._reasons()}"
+        if self.timed and self.arrivals.backwards:
+            yield (
+                f"{self.arrivals.backwards:,} requests arrive before the one above them: burstiness is not told; "
+                "sort the trace by time to have it"
+            )
+        if self.cached_upper_bound:
+            yield "cached tokens are those of an infinite prefix cache that starts empty: an upper bound"
+
+    def _reasons(self) -> str:
+        words = {
+            "outside_window": "outside the window",
+            "zero_input": "with zero input tokens",
+            "zero_output": "with zero output tokens",
+            "input_above_grid": f"above {self.grid.max_input_tokens:,} input tokens",
+            "output_above_grid": f"above {self.grid.max_output_tokens:,} output tokens",
+        }
+        return ", ".join(f"{count:,} {words[reason]}" for reason, count in self.dropped.items() if count)
+
+    def _nothing_kept_fix(self) -> str:
+        if self.dropped["outside_window"] == self.rows:
+            return f"the trace runs from {self.arrivals.first_s:g} to {self.arrivals.last_s:g} s after its first row"
+        return "check the grid's edges and which column is which"
+
+
+def _mean(total: NDArray[np.float64], requests: NDArray[np.float64]) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = np.divide(total, requests, out=np.full(requests.shape, np.nan), where=requests > 0)
+    return means
+
+
+def _provenance(
+    report: TraceReport, source: str | None, window_s: tuple[float, float] | None, rate_given: bool
+) -> dict[str, object]:
+    facts = {key: value for key, value in report.to_dict().items() if key not in ("rate_rps", "warnings")}
+    origin: dict[str, object] = {} if source is None else {"trace": source}
+    if window_s is not None:
+        origin["window_s"] = list(window_s)
+    return {**origin, **facts, "rate": "given" if rate_given else "kept requests / span_s"}
