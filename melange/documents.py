@@ -76,7 +76,7 @@ def _value(node: yaml.Node, path: Path, marks: dict[Path, tuple[int, int]], file
     return _scalar(node, path, marks, file)
 
 
-def _scalar(node: yaml.Node, path: Path, marks: Mapping[Path, tuple[int, int]], file: str) -> Any:
+def _scalar(node: Any, path: Path, marks: Mapping[Path, tuple[int, int]], file: str) -> Any:
     line, column = marks[path]
     if node.tag == "tag:yaml.org,2002:timestamp":
         return node.value
@@ -84,10 +84,11 @@ def _scalar(node: yaml.Node, path: Path, marks: Mapping[Path, tuple[int, int]], 
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"cannot read the value {node.value!r}", file=file, line=line, column=column) from error
-    if isinstance(value, str) and path and _looks_like_number(value) and node.style is None:
+    if isinstance(value, str) and path and _looks_like_number(value) and not node.style:
         return float(value)
-    if isinstance(value, float) and math.isnan(value):
-        raise InputError("the value is NaN", file=file, line=line, column=column, fix="give a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        shown = "NaN" if math.isnan(value) else "infinite"
+        raise InputError(f"the value is {shown}", file=file, line=line, column=column, fix="give a finite number")
     return value
 
 

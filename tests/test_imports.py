@@ -1,0 +1,75 @@
+"""The flow of imports: values at the bottom, computations above, the command line on top; never back."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import melange
+
+PACKAGE = Path(melange.__file__).parent
+
+# Each layer may import itself and the layers above it in this list.
+LAYERS = [
+    {"melange", "errors", "datafiles", "files"},
+    {"slo", "sizes", "documents"},
+    {"catalog"},
+    {"workload", "fleet", "measurements", "problem", "plan"},
+    {"offers", "profiles", "traces", "prometheus"},
+    {"histogram", "perfmodel"},
+    {"workload_file", "profiler", "nanoflow"},
+    {"profile_source", "formulation", "solver", "checker", "explain"},
+    {"build"},
+    {"assemble", "baselines"},
+    {"planner"},
+    {"routing", "interop", "sweep", "uncertainty"},
+    {"simulator"},
+    {"attain"},
+    {"report"},
+    {"testing"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+HEAVY = ("torch", "vllm", "pulp", "highspy", "pandas", "scipy", "numba", "aiohttp", "matplotlib", "rich", "pyarrow")
+
+
+def imports_of(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "melange":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {_module(alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("melange.")}
+    return found
+
+
+def _module(name: str) -> str:
+    return name if (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir() else "melange"
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_imports_follow_the_flow(file):
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    own = "melange" if parts == ("__init__",) else parts[0]
+    assert own in LEVEL, f"say in LAYERS where {own} belongs"
+    for name in imports_of(file) - {"_data"}:
+        assert LEVEL[name] <= LEVEL[own], f"{own} imports {name}, which lies above it"
+
+
+def test_importing_melange_is_light():
+    code = f"import sys, melange, melange.cli.main; print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_exists():
+    for name in melange.__all__:
+        assert getattr(melange, name) is not None
+    with pytest.raises(AttributeError):
+        melange.nonsense  # noqa: B018
