@@ -6,7 +6,7 @@ which ``new_requests`` start in it. With n = decodes + prefill_tokens::
 
     gemm      = (weights_read_s(n) ** k + (compute_s_per_token * n) ** k) ** (1 / k)
     attention = kv_read_s_per_token * kv_tokens + attention_s_per_pair * prefill_pairs
-    other     = activation_s_per_token * n
+    other     = other_s_per_token * n
     host      = overhead_s + per_sequence_s * sequences + per_request_s * new_requests
     network   = collective_s + collective_s_per_token * n
     iteration = host + network + gemm + attention + other
@@ -14,8 +14,8 @@ which ``new_requests`` start in it. With n = decodes + prefill_tokens::
 where ``weights_read_s(n) = weights_s + expert_weights_s * (1 - (1 - expert_share) ** n)`` counts the distinct experts
 that n tokens are expected to touch (each picks the share a/E of the experts, independently). k = infinity is the
 roofline's maximum, k = 1 the plain sum; in between reading weights and multiplying overlap in part. GEMMs, attention,
-the operations that only move activations (norms, rotations, gates) and collectives follow each other in every layer of
-a conventional engine, so they add.
+collectives and ``other`` (norms, rotations and gates, which only move activations, and the host's work on each token)
+follow each other in a conventional engine, so they add.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StepClock:
     kv_read_s_per_token: float
     compute_s_per_token: float
     attention_s_per_pair: float
-    activation_s_per_token: float = 0.0
+    other_s_per_token: float = 0.0
     collective_s: float = 0.0
     collective_s_per_token: float = 0.0
     overlap_exponent: float = 4.0
@@ -67,7 +67,7 @@ class StepClock:
     chunked_prefill: bool = True
 
     def __post_init__(self) -> None:
-        for item in fields(self):
+        for item in fields(StepClock):
             value = getattr(self, item.name)
             if item.name in _COUNTS:
                 if value < 1 or int(value) != value:
@@ -121,7 +121,7 @@ class StepClock:
         attention = self.kv_read_s_per_token * np.asarray(kv_tokens, float) + self.attention_s_per_pair * np.asarray(
             prefill_pairs, float
         )
-        moved = self.collective_s + (self.collective_s_per_token + self.activation_s_per_token) * tokens
+        moved = self.collective_s + (self.collective_s_per_token + self.other_s_per_token) * tokens
         return np.asarray(host + moved + self.gemm_s(tokens) + attention)
 
 

@@ -19,21 +19,22 @@ from melange.errors import InputError
 
 FloatArray = NDArray[np.float64]
 
-# Highest sustained share of the printed dense fp16 rate that large matrix products reach. A100 SXM 267.9 of 312, H100
-# SXM 792 of 989, H200 794 of 989, B200 1745 of 2250, MI300X 782 of 1307: the "maximum achievable matmul FLOPS" table of
-# stas00/ml-engineering (compute/accelerator). L4: 53-57 of 121 for 4096 to 10240 square, held down by its 72 W
-# (zzc0721/torch-performance-test-data, issue 120); T4 at 70 W alike. H100 NVL: 0.63 measured in tf32 under its 400 W.
-# The A10G's 70 TFLOPS already count fp32 accumulation, so its share is high. GPUs not listed take DEFAULT_GEMM_SHARE.
+# Share of the printed dense fp16 rate that large matrix products sustain, by public microbenchmarks, none of them a serving
+# measurement. A100: 260-262 of 312 TFLOPS (NanoFlow, arXiv 2408.12757). H100 792 of 989, H200 794 of 989, B200 1745 of
+# 2250, MI300X 782 of 1307: the "maximum achievable matmul FLOPS" table of stas00/ml-engineering. A10G 62-69 of 70, L4
+# 52-59 of 121 (its 72 W cap), L40S 269 of 362: zzc0721/torch-performance-test-data, issues 126, 120 and 43, squares of
+# 4096 to 10240. T4: taken as the L4, with a 70 W cap. H100 NVL: 0.63 measured in tf32 under its 400 W.
 GEMM_SHARE: Mapping[str, float] = MappingProxyType(
     {
         "T4": 0.45,
-        "L4": 0.46,
-        "A10G": 0.90,
-        "A100-40GB": 0.86,
-        "A100-80GB": 0.86,
-        "H100": 0.80,
+        "L4": 0.45,
+        "A10G": 0.94,
+        "L40S": 0.74,
+        "A100-40GB": 0.835,
+        "A100-80GB": 0.835,
+        "H100": 0.73,
         "H100-NVL": 0.63,
-        "H200": 0.80,
+        "H200": 0.73,
         "B200": 0.776,
         "MI300X": 0.60,
     }
@@ -77,6 +78,13 @@ PRIORS: Mapping[str, Prior] = MappingProxyType(
             high=0.98,
             meaning="share of peak bandwidth when the paged KV cache is read",
         ),
+        "vector_attention_share": Prior(
+            mean=0.2,
+            spread=0.5,
+            low=0.02,
+            high=1.0,
+            meaning="share of the fp32 rate that per-head decode attention reaches",
+        ),
         "attention_share": Prior(
             mean=0.5, spread=0.4, low=0.02, high=1.0, meaning="prefill attention relative to the GPU's best matmul rate"
         ),
@@ -90,6 +98,13 @@ PRIORS: Mapping[str, Prior] = MappingProxyType(
             mean=2e-5, spread=1.5, low=1e-7, high=0.01, meaning="host time per sequence of an iteration, in seconds"
         ),
         "per_request_s": Prior(mean=2e-3, spread=1.5, low=1e-5, high=0.5, meaning="host time per request, in seconds"),
+        "per_token_s": Prior(
+            mean=2e-6,
+            spread=1.0,
+            low=1e-8,
+            high=1e-3,
+            meaning="host time per token (tokenising, slot mapping), in seconds",
+        ),
         "collective_latency_s": Prior(
             mean=1.5e-5, spread=0.7, low=1e-6, high=1e-3, meaning="fixed time of one all-reduce, in seconds"
         ),
@@ -118,11 +133,13 @@ class Efficiencies:
     dequantised_gemm_share: float = PRIORS["dequantised_gemm_share"].mean
     bandwidth_share: float = PRIORS["bandwidth_share"].mean
     kv_bandwidth_share: float = PRIORS["kv_bandwidth_share"].mean
+    vector_attention_share: float = PRIORS["vector_attention_share"].mean
     attention_share: float = PRIORS["attention_share"].mean
     activation_passes: float = PRIORS["activation_passes"].mean
     overhead_s: float = PRIORS["overhead_s"].mean
     per_sequence_s: float = PRIORS["per_sequence_s"].mean
     per_request_s: float = PRIORS["per_request_s"].mean
+    per_token_s: float = PRIORS["per_token_s"].mean
     collective_latency_s: float = PRIORS["collective_latency_s"].mean
     network_share: float = PRIORS["network_share"].mean
     kv_usable_share: float = PRIORS["kv_usable_share"].mean

@@ -16,7 +16,8 @@ class EngineSettings:
     ``memory_fraction`` is the share of the GPU's memory that the engine may use; ``reserved_gib`` of that goes to
     neither weights, activations nor KV cache (CUDA context, graphs, communication buffers). ``max_model_len_tokens``
     is the longest request (input + output); None takes the model's own context. ``kv_bytes_per_element`` is 2 for a
-    16-bit cache.
+    16-bit cache. ``vector_attention`` says that decode attention runs per query head on the vector units, as vLLM's
+    first PagedAttention kernels did, rather than on tensor cores with the query heads of a KV head together.
     """
 
     name: str = "vllm"
@@ -27,6 +28,7 @@ class EngineSettings:
     reserved_gib: float = 0.5
     kv_bytes_per_element: float = 2.0
     chunked_prefill: bool = True
+    vector_attention: bool = False
     max_model_len_tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ VLLM_0_2 = EngineSettings(
     max_num_seqs=256,
     max_batched_tokens=4096,
     chunked_prefill=False,
+    vector_attention=True,
     max_model_len_tokens=18432,
 )
 

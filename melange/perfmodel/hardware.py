@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from melange.catalog import BYTES_PER_PARAMETER, Gpu, Model
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
@@ -176,12 +178,11 @@ def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None)
         weights_s=in_layers * per_byte + head_s,
         expert_weights_s=experts * per_byte,
         expert_share=model.experts_per_token / model.experts,
-        kv_read_s_per_token=kv_bytes_per_token(deployment) / (bandwidth * eff.kv_bandwidth_share),
+        kv_read_s_per_token=_decode_attention_s(deployment, eff),
         compute_s_per_token=2.0 * _layer_parameters(model) / flops,
         attention_s_per_pair=4.0 * model.heads * model.head_size * model.layers / (pair_flops * tp),
-        activation_s_per_token=eff.activation_passes
-        * _activation_bytes(deployment)
-        / (bandwidth * eff.bandwidth_share),
+        other_s_per_token=eff.per_token_s
+        + eff.activation_passes * _activation_bytes(deployment) / (bandwidth * eff.bandwidth_share),
         collective_s=2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
         collective_s_per_token=2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(gpu, eff),
         recompute_share=eff.recompute_share,
@@ -192,6 +193,17 @@ def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None)
         block_tokens=engine.block_tokens,
         chunked_prefill=engine.chunked_prefill,
     )
+
+
+def _decode_attention_s(deployment: Deployment, efficiencies: Efficiencies) -> float:
+    """Decode attention per cached token: the KV read, or the vector arithmetic where that takes longer."""
+    model, gpu = deployment.model, deployment.gpu
+    read = kv_bytes_per_token(deployment) / (gpu.bandwidth_gb_s * 1e9 * efficiencies.kv_bandwidth_share)
+    if not deployment.engine.vector_attention:
+        return read
+    flop = 4.0 * model.heads * model.head_size * model.layers / deployment.tp
+    rate = gpu.tflops.get("fp32", gpu.tflops["fp16"] / 4.0) * 1e12 * efficiencies.vector_attention_share
+    return float(np.hypot(read, flop / rate))
 
 
 def _layer_parameters(model: Model) -> float:

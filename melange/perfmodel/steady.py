@@ -236,6 +236,25 @@ class SteadyState:
         """Highest throughput in requests/s, at any latency; 0 where a request does not fit."""
         return np.where(self.fits, self._saturation[0], 0.0)
 
+    def engine_time_s(self) -> dict[str, FloatArray]:
+        """Engine time per request at saturation, by what it is spent on.
+
+        ``host`` (scheduling and per-request work), ``weights`` (reading them), ``kv`` (reading the cache), ``compute``
+        (matrix products, prefill attention, activations) and ``network``. Parts that overlap are counted in full.
+        """
+        clock, batch = self.clock, np.maximum(self.slots, 1.0)
+        prompt, steps = self._prompt_tokens(self.slots), self._steps
+        tokens = prompt + steps
+        read = steps / batch * clock.weights_read_s(batch)
+        return {
+            "host": clock.per_request_s + steps * (clock.overhead_s / batch + clock.per_sequence_s),
+            "weights": read,
+            "kv": steps * self.context * clock.kv_read_s_per_token,
+            "compute": (clock.compute_s_per_token + clock.other_s_per_token) * tokens
+            + clock.attention_s_per_pair * self._pairs_per_token * prompt,
+            "network": steps / batch * clock.collective_s + clock.collective_s_per_token * tokens,
+        }
+
     def closed(self, concurrency: ArrayLike) -> LoadPoint:
         """A closed loop of so many requests (cut at the slots), which never waits for a slot."""
         occupancy = np.minimum(np.broadcast_to(np.asarray(concurrency, float), self.input.shape), self.slots)
