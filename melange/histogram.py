@@ -23,8 +23,17 @@ from melange.workload import Representative, Workload
 
 PEAK_WINDOW_S = 60.0
 WARN_DROPPED_SHARE = 0.01
-SIZE_REASONS = ("zero_input", "zero_output", "input_above_grid", "output_above_grid")
-REASONS = ("outside_window", *SIZE_REASONS)
+# Why a request is dropped, in the order in which the reasons are tried.
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "outside_window": "outside the window",
+        "zero_input": "with zero input tokens",
+        "zero_output": "with zero output tokens",
+        "input_above_grid": "above the grid's last input edge",
+        "output_above_grid": "above the grid's last output edge",
+    }
+)
+SIZE_REASONS = tuple(reason for reason in REASONS if reason != "outside_window")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +284,9 @@ class _Counts:
     def report(self, rate_rps: float | None) -> TraceReport:
         kept = int(self.requests.sum())
         if kept == 0:
-            raise InputError(f"no request is kept of {self.rows:,}: {self._reasons()}", fix=self._nothing_kept_fix())
+            raise InputError(
+                f"no request is kept of {self.rows:,}: {describe_dropped(self.dropped)}", fix=self._nothing_kept_fix()
+            )
         span = self._span_s()
         totals = {name: float(total.sum()) / kept for name, total in self.sums.items()}
         return TraceReport(
@@ -308,7 +319,7 @@ class _Counts:
     def _warnings(self, kept: int) -> Iterable[str]:
         lost = sum(self.dropped[reason] for reason in SIZE_REASONS)
         if lost > WARN_DROPPED_SHARE * (lost + kept):
-            yield f"{lost / (lost + kept):.1%} of the requests are dropped: {self._reasons()}"
+            yield f"{lost / (lost + kept):.1%} of the requests are dropped: {describe_dropped(self.dropped)}"
         if self.timed and self.arrivals.backwards:
             yield (
                 f"{self.arrivals.backwards:,} requests arrive before the one above them: burstiness is not told; "
@@ -317,20 +328,15 @@ class _Counts:
         if self.cached_upper_bound:
             yield "cached tokens are those of an infinite prefix cache that starts empty: an upper bound"
 
-    def _reasons(self) -> str:
-        words = {
-            "outside_window": "outside the window",
-            "zero_input": "with zero input tokens",
-            "zero_output": "with zero output tokens",
-            "input_above_grid": f"above {self.grid.max_input_tokens:,} input tokens",
-            "output_above_grid": f"above {self.grid.max_output_tokens:,} output tokens",
-        }
-        return ", ".join(f"{count:,} {words[reason]}" for reason, count in self.dropped.items() if count)
-
     def _nothing_kept_fix(self) -> str:
         if self.dropped["outside_window"] == self.rows:
             return f"the trace runs from {self.arrivals.first_s:g} to {self.arrivals.last_s:g} s after its first row"
         return "check the grid's edges and which column is which"
+
+
+def describe_dropped(dropped: Mapping[str, int]) -> str:
+    """Numbers and reasons in words: ``3 with zero output tokens, 12 above the grid's last input edge``."""
+    return ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in dropped.items() if count)
 
 
 def _mean(total: NDArray[np.float64], requests: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -344,5 +350,5 @@ def _provenance(
     facts = {key: value for key, value in report.to_dict().items() if key not in ("rate_rps", "warnings")}
     origin: dict[str, object] = {} if source is None else {"trace": source}
     if window_s is not None:
-        origin["window_s"] = list(window_s)
+        origin["window_s"] = [edge if math.isfinite(edge) else None for edge in window_s]
     return {**origin, **facts, "rate": "given" if rate_given else "kept requests / span_s"}
