@@ -41,6 +41,8 @@ def read_document(file: str | os.PathLike[str], schema: str | None = None) -> Do
     """Parse a YAML or JSON file of one mapping and, when named, check it against a published schema."""
     name = os.fspath(file)
     text = read_text(file)
+    if text.lstrip().startswith("{"):
+        text = text.replace("\t", " ")  # JSON may indent with tabs, which YAML forbids; JSON strings hold none
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         node = yaml.compose(text, loader)
@@ -113,24 +115,26 @@ def load_schema(name: str) -> dict[str, Any]:
     return result
 
 
-def check_schema(document: Document, schema: str) -> None:
-    """Raise the first violation of the schema as an InputError at its place, with a "did you mean" for keys."""
+def check_schema(document: Document, schema: str | dict[str, Any], *, see: str = "see 'melange schema'") -> None:
+    """Raise the first violation of a schema, or of a published one by name, as an InputError at its place.
+
+    An unknown key gets a "did you mean"; ``see`` is the advice where there is no better one.
+    """
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(load_schema(schema))
+    validator = jsonschema.Draft202012Validator(load_schema(schema) if isinstance(schema, str) else schema)
     errors = sorted(validator.iter_errors(document.data), key=lambda e: (len(e.absolute_path), str(e.absolute_path)))
     if not errors:
         return
     error = errors[0]
     while error.context:
         error = min(error.context, key=lambda e: -len(e.absolute_path))
-    raise _schema_error(document, error)
+    raise _schema_error(document, error, see)
 
 
-def _schema_error(document: Document, error: Any) -> InputError:
+def _schema_error(document: Document, error: Any, see: str) -> InputError:
     path: Path = tuple(error.absolute_path)
     where = ".".join(str(part) for part in path) or "the document"
-    see = "see 'melange schema'"
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = next(key for key in error.instance if key not in known)
@@ -154,7 +158,7 @@ def _schema_error(document: Document, error: Any) -> InputError:
         return document.error(
             path, f"{where} is {error.instance}", f"give a value {bounds[error.validator]} {error.validator_value}"
         )
-    if error.validator == "minItems":
+    if error.validator in ("minItems", "minProperties"):
         return document.error(path, f"{where} is empty", "give at least one entry")
     return document.error(path, f"{where}: {error.message}", see)
 

@@ -84,14 +84,19 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _answer(given: dict[str, Any]) -> Any:
+    from melange.interop.release import is_release_config, plan_release
+    from melange.offers import PriceChoice
     from melange.planner import plan_fleet
+    from melange.slo import Slo
     from melange.workload_file import load_workload
 
+    if is_release_config(given["workload"]):
+        return plan_release(given["workload"], _options(Slo(), PriceChoice(), given))
     spec = load_workload(given["workload"])
-    return plan_fleet(spec, _options(spec, given))
+    return plan_fleet(spec, _options(spec.workload.slo, spec.prices, given))
 
 
-def _options(spec: Any, given: dict[str, Any]) -> Any:
+def _options(slo: Any, prices: Any, given: dict[str, Any]) -> Any:
     from melange.build import Limits
     from melange.planner import PlanOptions
 
@@ -105,8 +110,8 @@ def _options(spec: Any, given: dict[str, Any]) -> Any:
     kept = ("rate_rps", "slice_factor", "headroom", "fill", "gap", "time_limit_s", "explain")
     return PlanOptions(
         **{name: given[name] for name in kept},
-        slo=_slo(spec.workload.slo, given),
-        prices=_prices(spec.prices, given),
+        slo=_slo(slo, given),
+        prices=_prices(prices, given),
         limits=limits,
         tie_outputs=given["routing"] == "input-only",
     )
