@@ -18,12 +18,11 @@ import yaml
 from melange.catalog import BYTES_PER_PARAMETER, Catalog, Gpu, Model
 from melange.datafiles import data_path
 from melange.errors import InputError
+from melange.perfmodel.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
 from melange.perfmodel.operation_times import OperationTimes
 from melange.perfmodel.pipeline import OperationKind, layer_kinds
 
 Bound = Literal["compute", "memory", "network"]
-# The achievable GEMM rate over the peak: the paper's percentages of optimal imply 260 of an A100's 312 TFLOPS.
-GEMM_SHARE = 260 / 312
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +41,11 @@ class Device:
 
     @classmethod
     def of(cls, gpu: Gpu, *, gpus: int = 1, precision: str = "fp16", gemm_tflops: float | None = None) -> Device:
-        """``gpus`` GPUs of this type; ``gemm_tflops`` (per GPU) is 260/312 of the peak where not given."""
+        """``gpus`` GPUs of this type; ``gemm_tflops`` per GPU defaults to what :data:`GEMM_SHARE` says it sustains."""
         if gpus < 1:
             raise InputError(f"{gpus} GPUs", fix="give at least 1")
         peak = gpu.compute_tflops(precision)
-        gemm = GEMM_SHARE * peak if gemm_tflops is None else gemm_tflops
+        gemm = GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE) * peak if gemm_tflops is None else gemm_tflops
         if not 0 < gemm <= peak:
             raise InputError(
                 f"the GEMM rate is {gemm:g} TFLOPS", fix=f"give a rate up to {gpu.name}'s peak of {peak:g}"
@@ -109,28 +108,27 @@ class OperationCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
-    """Shares of the peak rates that kernels achieve, and the seconds to launch one.
+    """Shares of the peak bandwidths that kernels achieve, and the seconds to launch one; GEMMs have the device's rate.
 
-    The defaults are what the paper's own table of LLaMA-2-70B on 8xA100 shows: the GEMM rate above, decode attention
-    (28.89 of 35.60 ms) and the collectives (31.33 of 47.92 ms). The launch time is a usual figure, not the paper's.
+    The defaults are what the paper's own table of LLaMA-2-70B on 8xA100 shows: decode attention 28.89 of 35.60 ms, the
+    collectives 31.33 of 47.92 ms. The launch time is a usual figure, not the paper's.
     """
 
-    compute: float = GEMM_SHARE
     memory: float = 28.89 / 35.60
     network: float = 31.33 / 47.92
     launch_s: float = 5e-6
 
     def __post_init__(self) -> None:
-        for name in ("compute", "memory", "network"):
+        for name in ("memory", "network"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"efficiency: {name} is {getattr(self, name)}", fix="give a share in (0, 1]")
         if not (math.isfinite(self.launch_s) and self.launch_s >= 0):
             raise InputError(f"efficiency: launch_s is {self.launch_s}", fix="give seconds, 0 or more")
 
     def seconds(self, cost: OperationCost, device: Device) -> float:
-        """t = max(FLOP / (C e), bytes / (BW e), network bytes / (NET e)) + launch."""
+        """t = max(FLOP / C_gemm, bytes / (BW e), network bytes / (NET e)) + launch."""
         times = cost.times_s(device)
-        by_resource = times["compute"] / self.compute, times["memory"] / self.memory, times["network"] / self.network
+        by_resource = cost.flop / device.gemm_flop_s, times["memory"] / self.memory, times["network"] / self.network
         return max(by_resource) + self.launch_s
 
 
@@ -311,8 +309,9 @@ def modelled_times(
         context_tokens=context_tokens,
         points={kind: tuple(rows) for kind, rows in points.items()},
         source=(
-            f"modelled, not measured: roofline at {efficiency.compute:.2f} of peak compute, {efficiency.memory:.2f} of "
-            f"memory and {efficiency.network:.2f} of network bandwidth, {1e6 * efficiency.launch_s:g} us a launch"
+            f"modelled, not measured: roofline at {device.gemm_flop_s / tp / 1e12:.0f} TFLOPS a GPU, "
+            f"{efficiency.memory:.2f} of memory and {efficiency.network:.2f} of network bandwidth, "
+            f"{1e6 * efficiency.launch_s:g} us a launch"
         ),
     )
 
