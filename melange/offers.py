@@ -204,6 +204,6 @@ def price_age_days(read_on: str | None, today: date) -> int | None:
     parts = (read_on or "").split("-")
     try:
         numbers = [int(part) for part in parts]
-        return (today - date(numbers[0], *(numbers[1:] + [1, 1])[:2])).days
+        return (today - date(numbers[0], *[*numbers[1:], 1, 1][:2])).days
     except (ValueError, IndexError, TypeError):
         return None

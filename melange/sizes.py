@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,7 @@ PAPER_OUTPUT_EDGES_TOKENS = (25, 100, 250, 500, 1000, 2000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeGrid:
-    """Upper, inclusive bucket edges in tokens; bucket (i, j) holds sizes in (edge[i-1], edge[i]] x (edge[j-1], edge[j]].
+    """Upper, inclusive bucket edges in tokens: bucket (i, j) holds (edge[i-1], edge[i]] x (edge[j-1], edge[j]].
 
     The first bucket of each axis starts above zero tokens.
     """
@@ -76,7 +77,7 @@ def _checked_edges(name: str, edges: Sequence[int]) -> tuple[int, ...]:
     for edge in edges:
         if isinstance(edge, bool) or int(edge) != edge or edge <= 0:
             raise InputError(f"{name} holds {edge!r}", fix="edges are positive whole numbers of tokens")
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         if high <= low:
             raise InputError(f"{name} is not ascending: {high} follows {low}", fix="sort the edges")
     return tuple(int(edge) for edge in edges)

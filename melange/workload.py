@@ -86,7 +86,8 @@ class Workload:
             above = busy & (values > edges * (1 + 1e-9))
             if above.any():
                 raise InputError(
-                    f"workload {self.name}: {name} {values[above][0]:g} lies above its bucket's edge {edges[above][0]:g}",
+                    f"workload {self.name}: {name} {values[above][0]:g} lies above its bucket's edge "
+                    f"{edges[above][0]:g}",
                     fix="check edges and means",
                 )
 
@@ -105,7 +106,7 @@ class Workload:
         return float(np.nansum(self.rate_rps * np.nan_to_num(self.mean_output_tokens)))
 
     def representative_tokens(self) -> tuple[FloatArray, FloatArray]:
-        """Input and output size at which each bucket's load is taken, shape of the grid; NaN for an empty mean bucket."""
+        """Input and output size at which each bucket's load is taken; shape of the grid, NaN for empty buckets."""
         if self.representative == "upper_edge":
             return self.grid.upper_edges()
         return self.mean_input_tokens, self.mean_output_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -136,7 +137,7 @@ def _grid(document: Document) -> SizeGrid:
         return SizeGrid.paper()
     for name in ("input_edges_tokens", "output_edges_tokens"):
         edges = sizes[name]
-        for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        for i, (low, high) in enumerate(pairwise(edges)):
             if high <= low:
                 raise document.error(
                     ("sizes", name, i + 1), f"{name} is not ascending: {high} follows {low}", "sort the edges"

@@ -5,7 +5,10 @@ import pytest
 from melange import Gpu, InputError, Model, load_catalog
 
 ISSUE_GPUS = ["T4", "L4", "A10G", "L40S", "A100-40GB", "A100-80GB", "H100", "H100-NVL", "H200", "B200", "MI300X"]
-ISSUE_MODELS = ["llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3-70b", "llama-3.1-8b", "llama-3.1-70b", "qwen2-72b", "qwen3-8b", "qwen3-32b", "deepseek-67b", "mixtral-8x7b"]
+ISSUE_MODELS = [
+    "llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3-70b", "llama-3.1-8b", "llama-3.1-70b",
+    "qwen2-72b", "qwen3-8b", "qwen3-32b", "deepseek-67b", "mixtral-8x7b",
+]  # fmt: skip
 
 
 def test_the_catalog_holds_what_is_promised_with_sources():
@@ -34,7 +37,7 @@ def test_bare_a100_is_skypilots_40_gb_card():
 
 
 def test_unknown_names_suggest_the_nearest():
-    with pytest.raises(InputError, match="did you mean .*H100"):
+    with pytest.raises(InputError, match=r"did you mean .*H100"):
         load_catalog().gpu("H1000")
     with pytest.raises(InputError, match=r"llama-3\.1-8b"):
         load_catalog().model("llama-3.1-8B-instruct")

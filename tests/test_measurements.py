@@ -70,7 +70,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_said(tmp_path):
             "-1",
         ),
         (
-            '{"record": "point", "model": "x", "gpu": "L4", "input_tokens": "a", "output_tokens": 1, "achieved_rps": 1}',
+            '{"record": "point", "model": "", "gpu": "L4", "input_tokens": "a", "output_tokens": 1, "achieved_rps": 1}',
             "m.jsonl:1",
         ),
     ],

@@ -70,22 +70,26 @@ def oracles(folders: dict[str, Path]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make_engine(folders: dict[str, Path]) -> Iterator[Callable[..., Any]]:
-    """Builds engines on a tiny folder, closed at the test's end; keyword arguments change the options."""
-    from melange.nanoflow.build import EngineOptions, build_engine
+def options(folders: dict[str, Path]) -> Callable[..., Any]:
+    """Options of a small engine on a tiny folder; keyword arguments change them."""
+    from melange.nanoflow.build import EngineOptions
+
+    def make(name: str, **changes: Any) -> Any:
+        small = {"dtype": "fp32", "batch_tokens": 32, "max_requests": 8, "page_tokens": 4, "kv_memory_gib": 0.01}
+        return EngineOptions(**({"model": str(folders[name])} | small | changes))
+
+    return make
+
+
+@pytest.fixture
+def make_engine(options: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Builds engines of such options in this process, closed at the test's end."""
+    from melange.nanoflow.build import build_engine
 
     made: list[Any] = []
 
     def make(name: str, **changes: Any) -> Any:
-        options = {
-            "model": str(folders[name]),
-            "dtype": "fp32",
-            "batch_tokens": 32,
-            "max_requests": 8,
-            "page_tokens": 4,
-            "kv_memory_gib": 0.01,
-        }
-        made.append(build_engine(EngineOptions(**(options | changes))))
+        made.append(build_engine(options(name, **changes)))
         return made[-1]
 
     yield make

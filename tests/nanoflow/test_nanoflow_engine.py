@@ -14,7 +14,9 @@ pytest.importorskip("torch")
 import torch
 
 from melange.nanoflow.batch import Batch
+from melange.nanoflow.build import EngineOptions
 from melange.nanoflow.engine import Engine
+from melange.nanoflow.processes import running_engine
 from melange.nanoflow.scheduler import GenerationRequest
 from melange.perfmodel.pipeline import Pipeline
 
@@ -135,3 +137,16 @@ def test_sampling_follows_the_softmax(make_engine: Callable[..., Engine], oracle
     counts = torch.bincount(torch.tensor([tokens[0] for tokens in produced.values()]), minlength=128)
     deviation = (draws * shares * (1 - shares)).sqrt()
     assert ((counts - draws * shares).abs() <= 5 * deviation + 1).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_two_processes_produce_the_same_tokens(
+    options: Callable[..., EngineOptions], oracles: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads and MLPs halved over two gloo processes, the all-reduces in the pipeline's order between nano-batches."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    wanted = requests(LENGTHS, OUTPUTS)
+    pipeline = Pipeline.interleaved(model="tiny", gpu="cpu", splits=(12, 32), tp=2)
+    with running_engine(options(model, tp=2, pipeline=pipeline)) as engine:
+        produced = engine.generate(wanted)
+    assert produced == {request.id: greedy(oracles[model], request) for request in wanted}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def test_survives_its_file_form(splits: list[int], tp: int) -> None:
         Pipeline.unsplit(model="m", gpu="g", batch_tokens=splits[-1], tp=tp, unsplit_s=1e-3),
     ):
         assert Pipeline.from_dict(json.loads(json.dumps(pipeline.to_dict()))) == pipeline
+        assert pickle.loads(pickle.dumps(pipeline)) == pipeline
 
 
 def test_interleaved_is_the_order_of_the_paper() -> None:

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from melange.cli.main import COMMANDS, melange
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run([sys.executable, "-m", "melange", *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def commands(group=melange, path=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = dict(commands())
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_explains_itself_with_an_example(path):
+    command = ALL[path]
+    text = command.get_help(click.Context(command, info_name=path[-1]))
+    assert isinstance(command, click.Group) or "Examples:" in text
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{parameter.opts} has no help"
+
+
+def test_overview_agrees_with_the_commands():
+    for name, (_, text) in COMMANDS.items():
+        assert text.endswith(".")
+        assert (name,) in ALL
+
+
+def test_solve_prints_the_fleet():
+    done = run("solve", "arena-120ms")
+    assert done.returncode == 0
+    assert "1 x L4 + 1 x A100-80GB at $4.37/h" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["solve", "nowhere.yaml"], 2, "nowhere.yaml: cannot read it"),
+        (["solve"], 2, "Missing argument 'WORKLOAD'"),
+        (["slove"], 2, "No such command 'slove'"),
+        (["solve", "arena-120ms", "--rate", "-3"], 2, "rate is -3"),
+        (["solve", "arena-120ms", "--rate", "nan"], 2, "rate is nan"),
+        (["solve", "arena-120ms", "--max", "L4"], 2, "not NAME=NUMBER"),
+        (["solve", "arena-120ms", "--max", "L9=1"], 2, "unknown GPU or instance type 'L9'"),
+        (["solve", "arena-120ms", "--slo-tpot-ms", "40"], 2, "assume"),
+        (["solve", "arena-120ms", "--price-set", "2031"], 2, "unknown price set"),
+        (["solve", "arena-120ms", "--prices", "absent.csv"], 2, "absent.csv: cannot read it"),
+        (["solve", "arena-120ms", "--only", "L4", "--max", "L4=2"], 3, "no fleet"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, arguments, code, message):
+    extra = ["--plan", "plan.json"] if arguments[:1] == ["solve"] and code == 2 else []
+    done = run(*arguments, *extra, cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", ["json", "yaml", "csv"])
+def test_machine_readable_outputs(output):
+    import csv
+    import io
+    import json
+
+    import yaml
+
+    text = run("solve", "arena-120ms", "-o", output).stdout
+    if output == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [row["config"] for row in rows] == ["L4", "A100-80GB"]
+    else:
+        data = json.loads(text) if output == "json" else yaml.safe_load(text)
+        assert data["schema_version"] == 1
+        assert data["cost_usd_per_hour"] == pytest.approx(4.37)
+
+
+def test_plan_file_that_cannot_be_written(tmp_path):
+    done = run("solve", "arena-120ms", "--plan", "no/such/folder/plan.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot write it" in done.stderr
+
+
+def test_gpus_lists_prices_with_their_age():
+    import json
+
+    data = json.loads(run("gpus", "-o", "json", "--gpu", "L4").stdout)
+    assert {offer["gpu"] for offer in data["offers"]} == {"L4"}
+    assert all("price_age_days" in offer for offer in data["offers"])
+    assert "did you mean" in run("gpus", "--gpu", "L44").stderr
+    assert "llama-3.1-70b" in run("gpus", "--models").stdout
