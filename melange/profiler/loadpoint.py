@@ -1,0 +1,318 @@
+"""LoadPoint: from the records of one load to a Measurement, and from a Measurement to a verdict under an SLO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange.measurements import ConfigKey, LatencyStats, Measurement
+from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord
+from melange.profiler.statistics import (
+    LOOKS,
+    MIN_BATCHED,
+    Bounds,
+    growth_rps,
+    independent_mean_bounds,
+    mean_bounds,
+    share_bounds,
+    warm_up_length,
+)
+from melange.slo import Slo, tpot_s
+
+Verdict = Literal["pass", "fail", "undecided"]
+
+KEEPS_UP = 0.98  # achieved over offered rate of a sustainable load
+TOLERATED_FAILURES = 0.01
+GENERATIONS = 6.0
+BUSY_LIMIT = 0.85  # of the client's core: beyond it queueing in the client shows in the latencies
+LAG_LIMIT_S, LAG_SHARE = 0.005, 0.2  # event-loop lag that is always fine, and as a share of the mean TTFT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is measured, and when: goes into every Measurement."""
+
+    key: ConfigKey
+    engine_version: str | None = None
+    date: str | None = None
+
+
+def look_confidence(run: LoadRun) -> float:
+    """Confidence that a verdict at this moment of a load needs, so that all looks together keep 95%."""
+    share = run.elapsed_s / run.load.max_s
+    passed = [risk for at, risk in LOOKS if share >= at * (1 - 1e-9)]
+    return 1 - (passed[-1] if passed else LOOKS[0][1])
+
+
+def summarise(run: LoadRun, subject: Subject) -> Measurement:
+    """The Measurement of a load: warm-up cut, unfinished tail cut, latencies with percentiles and upper bounds.
+
+    Requests sent after the oldest unfinished one are left out, so long requests are not under-represented. With no
+    finished request the point is invalid.
+    """
+    confidence = look_confidence(run)
+    settled = sorted(_settled(run), key=lambda record: record.sent_s)
+    good = [record for record in settled if record.ok]
+    good = good[_warm_up(good, run.load) :]
+    start = good[0].sent_s if good else 0.0
+    failures = sum(not record.ok for record in run.records)
+    rates = _rates(run, good, start, confidence)
+    latencies = _latencies(good, closed=run.load.rate_rps is None)
+    reason = _invalid_reason(good, run, latencies)
+    load = run.load
+    return Measurement(
+        model=subject.key.model,
+        gpu=subject.key.gpu,
+        tp=subject.key.tp,
+        precision=subject.key.precision,
+        engine=subject.key.engine,
+        input_tokens=load.size.input_tokens,
+        output_tokens=load.size.output_tokens,
+        cached_tokens=load.size.cached_tokens,
+        loop=load.loop,
+        offered_rps=rates.offered,
+        achieved_rps=rates.achieved,
+        concurrency=float(load.concurrency) if load.concurrency else rates.in_system,
+        **latencies,
+        samples=len(good),
+        failures=failures,
+        duration_s=round(run.elapsed_s, 6),
+        queue_growth_rps=None if rates.growth is None else rates.growth.value,
+        saturated=rates.saturated,
+        valid=reason is None,
+        invalid_reason=reason,
+        engine_version=subject.engine_version,
+        date=subject.date,
+        sample_ttft_s=tuple(round(record.ttft_s, 6) for record in good),
+        sample_e2e_s=tuple(round(record.e2e_s, 6) for record in good),
+        sample_output_tokens=tuple(record.output_tokens for record in good),
+        extra=_extra(run, settled, rates, confidence),
+    )
+
+
+def _warm_up(good: Sequence[RequestRecord], load: Load) -> int:
+    """Leading records to leave out; a closed loop's first round starts all at once and is never steady."""
+    found = warm_up_length([record.e2e_s for record in good])
+    first_round = load.concurrency or 0
+    return max(found, first_round) if len(good) >= 2 * first_round else found
+
+
+def _settled(run: LoadRun) -> list[RequestRecord]:
+    """Records of requests sent before the oldest one still in flight: all of their kind are complete."""
+    cut = min(run.in_flight_sent_s, default=math.inf)
+    before = [record for record in run.records if record.sent_s < cut]
+    # a closed loop short of two rounds would lose everything to one straggler
+    return before if before or run.load.rate_rps is not None else list(run.records)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rates:
+    offered: float | None
+    achieved: float
+    growth: Bounds | None
+    in_system: float | None
+    saturated: bool
+
+
+def _rates(run: LoadRun, good: Sequence[RequestRecord], start_s: float, confidence: float) -> _Rates:
+    """Arrival and completion rate over the time after the warm-up, to the end of the load."""
+    concurrency = run.load.concurrency
+    if concurrency is not None:
+        mean = float(np.mean([record.e2e_s for record in good])) if good else math.inf
+        return _Rates(offered=None, achieved=concurrency / mean, growth=None, in_system=None, saturated=False)
+    window = run.elapsed_s - start_s
+    sent = [record.sent_s for record in run.records] + list(run.in_flight_sent_s)
+    arrivals = sum(at >= start_s for at in sent)
+    if window <= 0 or arrivals < MIN_BATCHED:
+        offered = run.load.rate_rps
+        done = len(good) / run.elapsed_s
+        return _Rates(offered=offered, achieved=done, growth=None, in_system=None, saturated=not good)
+    offered = arrivals / window
+    # a failed request has left, whenever it failed: its sending time is the best that is known of it
+    left = [r.end_s if r.end_s is not None else r.sent_s for r in run.records] + [math.inf] * len(run.in_flight_sent_s)
+    growth = growth_rps(sent, left, start_s, run.elapsed_s, confidence)
+    failed = sum(not record.ok and record.sent_s >= start_s for record in run.records) / window
+    achieved = max(0.0, min(offered, offered - growth.value) - failed)
+    saturated = growth.low > (1 - KEEPS_UP) * offered
+    held = sum(r.e2e_s for r in good) / max(len(good), 1) * offered
+    return _Rates(offered=offered, achieved=achieved, growth=growth, in_system=held, saturated=saturated)
+
+
+def _latencies(good: Sequence[RequestRecord], *, closed: bool) -> dict[str, LatencyStats | None]:
+    names = ("ttft_s", "tpot_decode_s", "tpot_e2e_per_token_s", "e2e_s")
+    if not good:
+        return dict.fromkeys(names)
+    ttft, e2e = np.array([record.ttft_s for record in good]), np.array([record.e2e_s for record in good])
+    tokens = np.array([record.output_tokens for record in good])
+    per_token = tpot_s("e2e_per_token", e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+    decode = tpot_s("decode", e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+    series = dict(zip(names, (ttft, decode, per_token, e2e), strict=True))
+    return {name: _stats(values, closed) for name, values in series.items()}
+
+
+def _stats(values: NDArray[np.float64], closed: bool) -> LatencyStats | None:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    p50, p90, p95, p99 = (round(float(q), 7) for q in np.quantile(known, (0.5, 0.9, 0.95, 0.99)))
+    upper = _bounds(known, 0.95, closed).high
+    return LatencyStats(
+        mean=float(known.mean()), p50=p50, p90=p90, p95=p95, p99=p99, mean_upper=upper if math.isfinite(upper) else None
+    )
+
+
+def _bounds(values: NDArray[np.float64], confidence: float, closed: bool) -> Bounds:
+    """Few requests of a closed loop start apart from each other and barely correlate; an open loop's do."""
+    if closed and len(values) < MIN_BATCHED:
+        return independent_mean_bounds(values, confidence)
+    return mean_bounds(values, confidence)
+
+
+def _invalid_reason(
+    good: Sequence[RequestRecord], run: LoadRun, latencies: Mapping[str, LatencyStats | None]
+) -> str | None:
+    if not good:
+        first = next((record.error for record in run.records if record.error), None)
+        return f"no request finished in {run.elapsed_s:.1f} s" + (f" ({first})" if first else "")
+    ttft = latencies["ttft_s"]
+    return client_bottleneck(run.health, ttft.mean if ttft else 0.0)
+
+
+def client_bottleneck(health: ClientHealth, ttft_s: float) -> str | None:
+    """Why the client, not the server, may have set the latencies; None where it did not."""
+    if health.busy_share > BUSY_LIMIT:
+        return (
+            f"client bottleneck: {100 * health.busy_share:.0f}% of its core busy, "
+            f"ceiling {health.ceiling_chunks_per_s:.0f} chunks/s"
+        )
+    allowed = max(LAG_LIMIT_S, LAG_SHARE * ttft_s)
+    late = max(health.lag_p99_s, health.late_p99_s)
+    if late > allowed:
+        return f"client bottleneck: p99 lag {1000 * late:.1f} ms, allowed {1000 * allowed:.1f} ms"
+    return None
+
+
+def _extra(
+    run: LoadRun, settled: Sequence[RequestRecord], rates: _Rates, confidence: float
+) -> dict[str, object]:
+    health = run.health
+    gaps = np.concatenate([record.gaps_s for record in settled if record.ok] or [np.empty(0)])
+    errors: dict[str, int] = {}
+    for record in run.records:
+        if record.error is not None:
+            errors[record.error[:120]] = errors.get(record.error[:120], 0) + 1
+    facts: dict[str, object] = {"seed": run.load.seed, "confidence": round(confidence, 6)}
+    if run.load.rate_rps is not None:
+        facts["nominal_rps"] = run.load.rate_rps
+    if rates.growth is not None and math.isfinite(rates.growth.low):
+        facts["queue_growth_low_rps"] = rates.growth.low
+    if len(gaps):
+        facts["itl_s"] = {f"p{q}": round(float(np.quantile(gaps, q / 100)), 7) for q in (50, 90, 99)}
+    if health.busy_share:
+        facts["client"] = {
+            "busy_share": round(health.busy_share, 4),
+            "ceiling_chunks_per_s": round(health.ceiling_chunks_per_s, 1),
+            "lag_p99_s": round(health.lag_p99_s, 6),
+            "late_p99_s": round(health.late_p99_s, 6),
+        }
+    if errors:
+        facts["errors"] = dict(sorted(errors.items(), key=lambda item: -item[1])[:5])
+    return facts
+
+
+def judge(point: Measurement, slo: Slo) -> Verdict:
+    """Whether a load is sustainable under an SLO, at the confidence that the point was stopped with.
+
+    ``pass`` needs the statistic within its limit by its bound, no queue trend and achieved/offered >= 0.98; ``fail``
+    needs one of them violated by its bound; anything else is ``undecided``. Needs the point's samples.
+    """
+    if not point.valid or point.samples == 0:
+        return "fail" if point.saturated and point.failures == 0 else "undecided"
+    if point.loop == "open" and not _long_enough(point):
+        return "undecided"
+    verdicts = [_keeps_up(point), _failures_tolerable(point), *_latency_verdicts(point, slo)]
+    if "fail" in verdicts:
+        return "fail"
+    return "undecided" if "undecided" in verdicts else "pass"
+
+
+def confidence_of(point: Measurement) -> float:
+    value = point.extra.get("confidence", 0.95)
+    return float(value) if isinstance(value, (int, float)) else 0.95
+
+
+def _long_enough(point: Measurement) -> bool:
+    """Whether the load saw several generations of requests: within one, no batch is independent of another."""
+    if point.e2e_s is None or point.duration_s is None:
+        return False
+    return point.duration_s >= GENERATIONS * point.e2e_s.mean or point.saturated
+
+
+def _keeps_up(point: Measurement) -> Verdict:
+    if point.loop == "closed":
+        return "pass"
+    if point.saturated:
+        return "fail"
+    if point.queue_growth_rps is None or not point.offered_rps:
+        return "undecided"
+    low = point.extra.get("queue_growth_low_rps")
+    grows = isinstance(low, float) and low > 0
+    return "undecided" if grows or point.achieved_rps < KEEPS_UP * point.offered_rps else "pass"
+
+
+def _failures_tolerable(point: Measurement) -> Verdict:
+    share = point.failures / (point.failures + point.samples)
+    return "fail" if share > TOLERATED_FAILURES and point.failures > 1 else "pass"
+
+
+def _latency_verdicts(point: Measurement, slo: Slo) -> list[Verdict]:
+    if not slo.thresholds_s:
+        return []
+    confidence, closed = confidence_of(point), point.loop == "closed"
+    ttft = np.asarray(point.sample_ttft_s or (), float)
+    e2e = np.asarray(point.sample_e2e_s or (), float)
+    tokens = np.asarray(point.sample_output_tokens or (), float)
+    if slo.attainment is not None:
+        met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+        met = np.append(met, np.zeros(point.failures, dtype=bool))
+        share = share_bounds(met, confidence)
+        return [_against(share.low >= slo.attainment, share.high < slo.attainment)]
+    tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+    series = {"tpot": tpot[~np.isnan(tpot)], "ttft": ttft, "e2e": e2e}
+    verdicts = []
+    for name, limit in slo.thresholds_s.items():
+        if len(series[name]):
+            bounds = _bounds(series[name], confidence, closed)
+            verdicts.append(_against(bounds.high <= limit, bounds.low > limit))
+    return verdicts
+
+
+def _against(holds: bool, violated: bool) -> Verdict:
+    if holds:
+        return "pass"
+    return "fail" if violated else "undecided"
+
+
+def statistic_text(point: Measurement, slo: Slo) -> str:
+    """The point's current statistic against the SLO, for people: ``TPOT 18.2/20 ms``."""
+    parts = []
+    stats_of = {
+        "tpot": point.tpot_decode_s if slo.tpot_definition == "decode" else point.tpot_e2e_per_token_s,
+        "ttft": point.ttft_s,
+        "e2e": point.e2e_s,
+    }
+    for name, limit in slo.thresholds_s.items():
+        value = stats_of[name]
+        if value is not None:
+            parts.append(f"{name.upper()} {1000 * value.mean:.3g}/{1000 * limit:g} ms")
+    if slo.attainment is not None and point.sample_e2e_s:
+        met = slo.met(
+            e2e_s=point.sample_e2e_s, ttft_s=point.sample_ttft_s or (), output_tokens=point.sample_output_tokens or ()
+        )
+        parts.append(f"attained {100 * float(np.mean(met)):.1f}/{100 * slo.attainment:g}%")
+    return ", ".join(parts) or f"{point.achieved_rps:.3g} req/s"

@@ -1,0 +1,322 @@
+"""next_step: the search for one size's capacity, as a pure function of the load points that it already has.
+
+Closed-loop points at growing concurrency give the curve rate = concurrency / latency; treating the engine as a server
+whose speed depends on how many requests it holds (Chandy, Herzog and Woo 1975, flow-equivalent service) turns that
+curve into a guess of the Poisson capacity. Poisson loads on both sides of the guess then confirm a bracket, which is
+bisected until it is narrow enough. Because the state is the list of points, an interrupted search goes on where it
+was, and points of another SLO are taken up for free.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange.errors import InputError
+from melange.measurements import Measurement
+from melange.profiler.load import Load, Size
+from melange.profiler.loadpoint import judge
+from melange.slo import Slo, tpot_s
+
+FloatArray = NDArray[np.float64]
+Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
+Predict = Callable[[Size], float | None]
+
+NEARLY = 0.48  # steps are a little under half the resolution, so that a bracket around a guess is narrow enough
+LONE_REQUESTS = 6
+LONE_ATTEMPTS = 2
+LEAST_REQUESTS = 80
+LATENCIES_PER_LOAD = 20
+LADDER_ROUNDS = 2.5
+LADDER_FACTOR = 4
+SATURATION_GAIN = 1.08  # a rung that adds less throughput than this for 4 times the concurrency ends the ladder
+MOST_IN_SYSTEM = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """What is searched for and how finely.
+
+    ``resolution`` is the widest bracket high/low that counts as found. A Poisson load lasts until it is decided, at
+    most as long as ``requests`` take at its rate (or 20 latencies, where that is longer), and ``point_s``. ``open_points`` bounds the
+    Poisson loads of a cell: what is not decided by then is censored.
+    """
+
+    slo: Slo
+    resolution: float = 1.25
+    point_s: float = 120.0
+    requests: int = 400
+    max_concurrency: int = 256
+    open_points: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1.01 <= self.resolution <= 4:
+            raise InputError(f"resolution is {self.resolution}", fix="give a ratio between 1.01 and 4, such as 1.25")
+        if not self.point_s > 0:
+            raise InputError(f"seconds per load point is {self.point_s}", fix="give a positive time")
+        if self.max_concurrency < 1:
+            raise InputError(f"max concurrency is {self.max_concurrency}", fix="give at least 1")
+
+    @property
+    def samples_needed(self) -> int:
+        """Requests that can decide the statistic: rare misses need more of them, up to 2000."""
+        rare = 0 if self.slo.attainment is None else math.ceil(6 / (1 - self.slo.attainment))
+        return min(2000, max(self.requests, rare))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What is known of one size's highest sustainable rate.
+
+    ``low_rps`` is the largest rate confirmed to hold, ``high_rps`` the smallest above it confirmed not to (None: not
+    known). ``open`` means the search has more to do.
+    """
+
+    size: Size
+    low_rps: float
+    high_rps: float | None
+    status: Status
+    guess_rps: float | None = None
+
+    @property
+    def width(self) -> float:
+        """high / low; infinite where one of them is missing, 1 for an exact zero."""
+        if self.high_rps == 0:
+            return 1.0
+        return self.high_rps / self.low_rps if self.low_rps > 0 and self.high_rps is not None else math.inf
+
+    def describe(self) -> str:
+        high = "?" if self.high_rps is None else f"{self.high_rps:.3g}"
+        return f"{self.low_rps:.3g}..{high} req/s ({self.status})"
+
+
+def next_step(
+    size: Size, points: Sequence[Measurement], settings: SearchSettings, hint_rps: float | None = None
+) -> Load | Capacity:
+    """The next load to run, or the capacity once nothing more is worth running.
+
+    ``points`` are all of this size, in the order in which they were measured. ``hint_rps`` is a capacity expected from
+    elsewhere (a neighbouring size, a performance model); it replaces the ladder.
+    """
+    if does_not_fit(points):
+        return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="does not fit")
+    closed = {int(p.concurrency or 0): p for p in points if p.loop == "closed" and p.valid}
+    if 1 not in closed:
+        if sum(p.loop == "closed" for p in points) >= LONE_ATTEMPTS:
+            return Capacity(size=size, low_rps=0.0, high_rps=None, status="censored")
+        return _closed_load(size, 1, settings)
+    if judge(closed[1], settings.slo) == "fail":
+        return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="unreachable")
+    known = capacity_so_far(size, points, settings, hint_rps)
+    opened = sum(p.loop == "open" for p in points)
+    if known.status != "open" or opened >= settings.open_points:
+        return known if known.status != "open" else _censored(known)
+    if opened == 0 and hint_rps is None:
+        rung = _next_rung(closed, settings)
+        if rung is not None and sum(p.loop == "closed" and p.concurrency == rung for p in points) == 0:
+            return _closed_load(size, rung, settings)
+    rate = _next_rate(points, known, settings)
+    return _open_load(size, rate, settings, points, opened)
+
+
+def does_not_fit(points: Sequence[Measurement]) -> bool:
+    """Whether a point records that this size exceeds the engine's context or memory."""
+    return any(p.loop == "capacity" and p.achieved_rps == 0 for p in points)
+
+
+def capacity_so_far(
+    size: Size, points: Sequence[Measurement], settings: SearchSettings, hint_rps: float | None = None
+) -> Capacity:
+    """The bracket that the points give, whatever else may be worth measuring."""
+    passed, failed, _ = _verdicts(points, settings.slo)
+    high = min(failed, default=None)
+    low = max((rate for rate in passed if high is None or rate < high), default=0.0)
+    guess = hint_rps if hint_rps is not None else guess_rps(points, settings.slo)
+    known = Capacity(size=size, low_rps=low, high_rps=high, status="open", guess_rps=guess)
+    if known.width <= settings.resolution:
+        return _with_status(known, "bracketed")
+    return known
+
+
+def _with_status(known: Capacity, status: Status) -> Capacity:
+    return Capacity(
+        size=known.size, low_rps=known.low_rps, high_rps=known.high_rps, status=status, guess_rps=known.guess_rps
+    )
+
+
+def _censored(known: Capacity) -> Capacity:
+    return _with_status(known, "censored")
+
+
+def _verdicts(points: Sequence[Measurement], slo: Slo) -> tuple[list[float], list[float], list[float]]:
+    """Rates of the Poisson points that passed, failed, and stayed undecided."""
+    rates: dict[str, list[float]] = {"pass": [], "fail": [], "undecided": []}
+    for point in points:
+        if point.loop == "open" and (point.valid or point.saturated):
+            rates[judge(point, slo)].append(_rate_of(point))
+    return rates["pass"], rates["fail"], rates["undecided"]
+
+
+def _rate_of(point: Measurement) -> float:
+    """The rate a verdict is about: what really arrived."""
+    return float(point.offered_rps or point.achieved_rps)
+
+
+def _next_rung(closed: dict[int, Measurement], settings: SearchSettings) -> int | None:
+    """The next concurrency of the ladder, or None where the curve is known up to the SLO or to saturation."""
+    rungs = sorted(closed)
+    top = closed[rungs[-1]]
+    if judge(top, settings.slo) == "fail" or rungs[-1] * LADDER_FACTOR > settings.max_concurrency:
+        return None
+    if len(rungs) > 1 and top.achieved_rps < SATURATION_GAIN * closed[rungs[-2]].achieved_rps:
+        return None
+    return rungs[-1] * LADDER_FACTOR
+
+
+def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> float:
+    """Where the next Poisson load goes: beside the guess, outwards until bracketed, then into the wider half."""
+    step = settings.resolution**NEARLY
+    passed, failed, undecided = _verdicts(points, settings.slo)
+    low, high = known.low_rps or None, known.high_rps
+    doubtful = [u for u in undecided if (low is None or u > low) and (high is None or u < high)]
+    tried = len(passed) + len(failed) + len(undecided)
+    if low is None and high is None:
+        start = known.guess_rps or 1.0
+        return start / step if not doubtful else min(doubtful) / step
+    if low is not None and high is not None:
+        return _inside(low, high, doubtful)
+    outward = step if doubtful else settings.resolution**0.98
+    outward **= max(1, tried - 1)  # a guess that is far off is left behind in growing strides
+    if low is not None:
+        return max(doubtful, default=low) * outward
+    return min(doubtful, default=high or 0.0) / outward
+
+
+def _inside(low: float, high: float, doubtful: Sequence[float]) -> float:
+    """The geometric middle of the widest gap between what is decided and what was tried without result."""
+    marks = [low, *sorted(doubtful), high]
+    gaps = [(b / a, math.sqrt(a * b)) for a, b in zip(marks[:-1], marks[1:], strict=True)]
+    return max(gaps)[1]
+
+
+def _closed_load(size: Size, concurrency: int, settings: SearchSettings) -> Load:
+    rounds = LONE_REQUESTS if concurrency == 1 else LADDER_ROUNDS
+    return Load(
+        size=size,
+        concurrency=concurrency,
+        max_s=settings.point_s,
+        min_requests=math.ceil(rounds * concurrency),
+        seed=_seed(settings, size, concurrency),
+    )
+
+
+def _open_load(
+    size: Size, rate: float, settings: SearchSettings, points: Sequence[Measurement], number: int
+) -> Load:
+    longest = LATENCIES_PER_LOAD * _expected_latency_s(points, rate)
+    return Load(
+        size=size,
+        rate_rps=rate,
+        max_s=min(settings.point_s, max(settings.samples_needed / rate, longest)),
+        min_requests=LEAST_REQUESTS,
+        seed=_seed(settings, size, 1000 + number),
+    )
+
+
+def _seed(settings: SearchSettings, size: Size, number: int) -> int:
+    return zlib.crc32(repr((settings.seed, tuple(size), number)).encode())
+
+
+def guess_rps(points: Sequence[Measurement], slo: Slo) -> float | None:
+    """Poisson capacity expected from the closed-loop curve; None without one."""
+    curve = _curve([p for p in points if p.loop == "closed" and p.valid and p.e2e_s is not None])
+    if curve is None:
+        return None
+    low, high = 0.0, float(curve.rate_rps.max()) * 0.99
+    if _expected_to_hold(curve, slo, high):
+        return high
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _expected_to_hold(curve, slo, middle) else (low, middle)
+    return max(low, 1e-6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Curve:
+    """Throughput with n = 1..N requests in the system, ``rate_rps``: (N,), and what else a Poisson load needs.
+
+    ``slots`` is the number in service beyond which requests wait, ``prefill_s`` the lone TTFT.
+    """
+
+    rate_rps: FloatArray
+    slots: float
+    prefill_s: float
+    output_tokens: float
+
+
+def _curve(closed: Sequence[Measurement]) -> _Curve | None:
+    """Latency is close to affine in the number of requests, so it is interpolated, and continued, linearly."""
+    rungs = sorted({int(p.concurrency or 1): p for p in closed}.items())
+    if not rungs or rungs[0][1].ttft_s is None:
+        return None
+    at = np.array([n for n, _ in rungs], float)
+    e2e = np.array([p.e2e_s.mean for _, p in rungs if p.e2e_s is not None])
+    n = np.arange(1.0, min(MOST_IN_SYSTEM, 4 * at[-1] + 16) + 1)
+    rate = np.maximum.accumulate(n / np.maximum.accumulate(_continued(n, at, e2e)))
+    flat = len(at) > 1 and at[-1] / e2e[-1] < SATURATION_GAIN * at[-2] / e2e[-2]
+    slots = float(n[np.argmax(rate >= 0.97 * rate[-1])]) if flat else math.inf
+    return _Curve(
+        rate_rps=rate, slots=slots, prefill_s=rungs[0][1].ttft_s.mean, output_tokens=rungs[0][1].output_tokens
+    )
+
+
+def _continued(n: FloatArray, at: FloatArray, values: FloatArray) -> FloatArray:
+    inner = np.interp(n, at, values)
+    if len(at) == 1:
+        return np.asarray(inner)
+    slope = max(0.0, (values[-1] - values[-2]) / (at[-1] - at[-2]))
+    return np.asarray(np.where(n > at[-1], values[-1] + slope * (n - at[-1]), inner))
+
+
+def _expected_to_hold(curve: _Curve, slo: Slo, rate_rps: float) -> bool:
+    """Whether the SLO holds at a Poisson rate, from the stationary number in a server of state-dependent speed.
+
+    TTFT is the lone one, the queue of prefills in front of it (M/D/1), and the wait for a slot: a closed loop's own
+    TTFT is not used, because its requests return in bursts.
+    """
+    weights = np.concatenate(([0.0], np.cumsum(np.log(rate_rps) - np.log(curve.rate_rps))))
+    shares = np.exp(weights - weights.max())
+    shares = shares / shares.sum()
+    busy = rate_rps * curve.prefill_s
+    if shares[-1] > 1e-3 or busy >= 1:
+        return False  # the number in the system does not stay within the curve
+    n = np.arange(1.0, len(curve.rate_rps) + 1)
+    waiting = np.maximum(0.0, n - curve.slots)
+    queue = curve.prefill_s * (1 + busy / (2 * (1 - busy)))
+    seen = shares[1:] * n / float((shares[1:] * n).sum())
+    e2e = n / curve.rate_rps
+    ttft = np.minimum(queue + waiting / curve.rate_rps, e2e)
+    tokens = np.full(len(n), curve.output_tokens)
+    if slo.attainment is not None:
+        met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+        return float(seen[met].sum()) >= slo.attainment
+    tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=np.maximum(tokens, 2))
+    values = {"tpot": tpot, "ttft": ttft, "e2e": e2e}
+    return all(float(seen @ values[name]) <= limit for name, limit in slo.thresholds_s.items())
+
+
+def _expected_latency_s(points: Sequence[Measurement], rate_rps: float) -> float:
+    """Mean E2E expected at a rate, by Little's law on the closed-loop curve, as flat as saturation allows."""
+    closed = sorted((p for p in points if p.loop == "closed" and p.e2e_s is not None), key=lambda p: p.achieved_rps)
+    if not closed:
+        return 0.0
+    rates = [p.achieved_rps for p in closed]
+    latencies = [p.e2e_s.mean for p in closed if p.e2e_s is not None]
+    return float(np.interp(rate_rps, rates, latencies))
