@@ -19,11 +19,12 @@ from melange.errors import InputError
 
 FloatArray = NDArray[np.float64]
 
-# Share of the printed dense fp16 rate that large matrix products sustain, by public microbenchmarks, none of them a serving
-# measurement. A100: 260-262 of 312 TFLOPS (NanoFlow, arXiv 2408.12757). H100 792 of 989, H200 794 of 989, B200 1745 of
-# 2250, MI300X 782 of 1307: the "maximum achievable matmul FLOPS" table of stas00/ml-engineering. A10G 62-69 of 70, L4
-# 52-59 of 121 (its 72 W cap), L40S 269 of 362: zzc0721/torch-performance-test-data, issues 126, 120 and 43, squares of
-# 4096 to 10240. T4: taken as the L4, with a 70 W cap. H100 NVL: 0.63 measured in tf32 under its 400 W.
+# Share of the printed dense fp16 rate that large matrix products sustain, by public microbenchmarks, none of them a
+# serving measurement. Squares of 4096 to 10240 in zzc0721/torch-performance-test-data, issues 126, 120, 79 and 43: A10G
+# 62-69 of 70 TFLOPS, L4 52-54 of 121 (held down by its 72 W), H100 668-760 of 989 (the H200 has the same chip),
+# L40S 269 of 362 (its best). A100 260-262 of 312 (NanoFlow, arXiv 2408.12757). B200 1745 of 2250, MI300X 782 of 1307:
+# the "maximum achievable matmul FLOPS" table of stas00/ml-engineering. T4: taken as the L4, with a 70 W cap. H100 NVL:
+# 0.63 measured in tf32 under its 400 W.
 GEMM_SHARE: Mapping[str, float] = MappingProxyType(
     {
         "T4": 0.45,

@@ -21,116 +21,19 @@ Under Poisson arrivals the time to first token adds three waits to the request's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
 
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
 
 FloatArray = NDArray[np.float64]
 
 _NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LoadPoint:
-    """A replica under a steady load, elementwise over request sizes (arrays of one shape; means unless said otherwise).
-
-    ``wait_s`` is the queueing part of ``ttft_s`` (infinite at saturation), which a share ``waiting_share`` of the
-    requests meets; ``tpot_decode_s`` is the mean time between output tokens and ``tpot_sd_s`` its standard deviation
-    between requests, ``tpot_max_s`` its value at saturation. ``decode_steps`` is output tokens less one.
-    """
-
-    rate_rps: FloatArray
-    concurrency: FloatArray
-    ttft_s: FloatArray
-    wait_s: FloatArray
-    waiting_share: FloatArray
-    tpot_decode_s: FloatArray
-    tpot_sd_s: FloatArray
-    tpot_max_s: FloatArray
-    decode_steps: FloatArray
-
-    @property
-    def output_tokens(self) -> FloatArray:
-        return self.decode_steps + 1.0
-
-    @property
-    def e2e_s(self) -> FloatArray:
-        return self.ttft_s + self.decode_steps * self.tpot_decode_s
-
-    @property
-    def tpot_e2e_per_token_s(self) -> FloatArray:
-        return self.e2e_s / self.output_tokens
-
-    def ttft_within(self, threshold_s: ArrayLike) -> FloatArray:
-        """Share of requests whose TTFT is within the threshold: the wait is 0 or exponential."""
-        spare = np.asarray(threshold_s, float) - (self.ttft_s - self.wait_s)
-        return self._wait_within(spare)
-
-    def tpot_within(self, threshold_s: ArrayLike) -> FloatArray:
-        """Share of requests whose decode TPOT is within the threshold: normal, cut at its value at saturation."""
-        threshold = np.asarray(threshold_s, float)
-        share = ndtr((threshold - self.tpot_decode_s) / np.maximum(self.tpot_sd_s, 1e-12))
-        sure = (threshold >= self.tpot_max_s) | (self.decode_steps < 1)
-        return np.where(sure, 1.0, share)
-
-    def e2e_within(self, threshold_s: ArrayLike) -> FloatArray:
-        """Share of requests whose latency is within the threshold; decode time integrated at 3 Gauss-Hermite nodes."""
-        fixed = self.ttft_s - self.wait_s
-        total = np.zeros(np.shape(fixed))
-        for node, weight in ((-np.sqrt(3.0), 1 / 6), (0.0, 2 / 3), (np.sqrt(3.0), 1 / 6)):
-            tpot = np.minimum(self.tpot_decode_s + node * self.tpot_sd_s, self.tpot_max_s)
-            total += weight * self._wait_within(np.asarray(threshold_s, float) - fixed - self.decode_steps * tpot)
-        return total
-
-    def _wait_within(self, spare_s: FloatArray) -> FloatArray:
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            late = self.waiting_share * np.exp(-spare_s * self.waiting_share / self.wait_s)
-        late = np.where(np.isinf(self.wait_s), 1.0, np.where(self.wait_s > 0, late, 0.0))
-        return np.where(spare_s >= 0, 1.0 - np.minimum(late, 1.0), 0.0)
-
-    def ttft_quantile_s(self, share: float) -> FloatArray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            tail = np.log(self.waiting_share / (1.0 - share)) * self.wait_s / self.waiting_share
-        return self.ttft_s - self.wait_s + np.where(self.wait_s > 0, np.maximum(np.nan_to_num(tail), 0.0), 0.0)
-
-    def tpot_quantile_s(self, share: float) -> FloatArray:
-        return np.minimum(self.tpot_decode_s + ndtri(share) * self.tpot_sd_s, self.tpot_max_s)
-
-    def e2e_quantile_s(self, share: float) -> FloatArray:
-        """Deviations of TTFT and decode time from their means, added as independent (root of the sum of squares)."""
-        ttft = self.ttft_quantile_s(share) - self.ttft_s
-        decode = self.decode_steps * (self.tpot_quantile_s(share) - self.tpot_decode_s)
-        deviation = np.where(ttft + decode >= 0, 1.0, -1.0) * np.hypot(ttft, decode)
-        fixed = self.ttft_s - self.wait_s + self.decode_steps * self.tpot_decode_s
-        return np.maximum(self.e2e_s + deviation, fixed if share >= 0.5 else 0.0)
-
-    def meets(self, slo: Slo) -> NDArray[np.bool_]:
-        """Whether the load keeps the promise, elementwise.
-
-        Means are compared for a mean SLO. For an attainment SLO the shares within each threshold are multiplied: late
-        first tokens and slow decoding come from the same bursts, so the product errs on the safe side.
-        """
-        ok = np.ones(np.shape(self.rate_rps), dtype=bool)
-        share = np.ones(np.shape(self.rate_rps))
-        single = self.decode_steps < 1
-        for name, threshold in slo.thresholds_s.items():
-            if name == "tpot" and slo.tpot_definition == "decode":
-                ok &= (self.tpot_decode_s <= threshold) | single
-                share = share * self.tpot_within(threshold)
-            elif name == "ttft":
-                ok &= self.ttft_s <= threshold
-                share = share * self.ttft_within(threshold)
-            else:
-                limit = threshold * self.output_tokens if name == "tpot" else np.full(np.shape(share), threshold)
-                ok &= self.e2e_s <= limit
-                share = share * self.e2e_within(limit)
-        return ok if slo.attainment is None else share >= slo.attainment
 
 
 class SteadyState:
@@ -186,7 +89,7 @@ class SteadyState:
         """New prompt tokens per request, those prefilled again after preemption included."""
         fullness = np.divide(occupancy, self.slots, out=np.zeros_like(self.slots), where=self.fits)
         onset = np.clip((fullness - _NEARLY_FULL) / (1.0 - _NEARLY_FULL), 0.0, 1.0)
-        return self.new + np.where(self.is_kv_bound, onset * self._recompute, 0.0)
+        return np.asarray(self.new + np.where(self.is_kv_bound, onset * self._recompute, 0.0))
 
     def _batch(self, occupancy: FloatArray) -> FloatArray:
         return 1.0 + occupancy * (1.0 - 1.0 / np.maximum(self.slots, 1.0))
@@ -292,7 +195,7 @@ class SteadyState:
         return LoadPoint(
             rate_rps=rate,
             concurrency=occupancy + rate * prefill,
-            ttft_s=prefill + iteration + wait,
+            prefill_s=prefill + iteration,
             wait_s=wait,
             waiting_share=waiting,
             tpot_decode_s=tpot,
@@ -326,7 +229,7 @@ class SteadyState:
         return np.asarray(slope * np.sqrt(occupancy / elasticity * 2.0 / 3.0))
 
 
-def _bisect(holds, shape: tuple[int, ...]) -> FloatArray:  # type: ignore[no-untyped-def]
+def _bisect(holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[int, ...]) -> FloatArray:
     """Largest share in [0, 1] for which a monotone condition holds, elementwise, to 2**-20; 0 where none does."""
     low, high = np.zeros(shape), np.ones(shape)
     full = holds(high)

@@ -1,0 +1,373 @@
+"""Fitting the efficiencies to load points, and the error on points that were held out.
+
+A nonlinear least-squares problem in the efficiencies' logarithms (scipy, ``soft_l1`` loss so that a few bad cells do
+not decide) with the priors as further residuals. What the data cannot tell apart stays at its prior: an efficiency is
+fitted only if the data shrink its standard deviation, from the Gauss-Newton approximation of the posterior covariance
+``(J^T J + prior^-1)^-1``, by a third or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from melange.catalog import Catalog, load_catalog
+from melange.errors import InputError
+from melange.measurements import Measurement, MeasurementFile
+from melange.perfmodel.calibration import Calibration, Label
+from melange.perfmodel.efficiencies import PRIORS, Efficiencies
+from melange.perfmodel.engine import EngineSettings, default_settings
+from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.loadpoint import LoadPoint
+from melange.perfmodel.steady import SteadyState
+
+FloatArray = NDArray[np.float64]
+
+MIN_POINTS = 8
+NOISE = 0.1  # expected log error of one load point: measurement noise and what the model leaves out
+_TTFT_WEIGHT = 0.3  # time to first token carries queueing noise that means of short runs do not average out
+_IDENTIFIED = 2.0 / 3.0
+
+_NAMES = tuple(PRIORS)
+_MEANS = np.log([prior.mean for prior in PRIORS.values()])
+_SPREADS = np.array([prior.spread for prior in PRIORS.values()])
+_LOW = np.log([prior.low for prior in PRIORS.values()]) - 1e-9
+_HIGH = np.log([prior.high for prior in PRIORS.values()]) + 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Load points of one deployment, as arrays of shape (points,); NaN where a point does not know a figure.
+
+    ``is_saturation`` marks capacities and saturated points, ``is_closed`` closed loops.
+    """
+
+    deployment: Deployment
+    points: tuple[Measurement, ...]
+    input_tokens: FloatArray
+    output_tokens: FloatArray
+    cached_tokens: FloatArray
+    rate_rps: FloatArray
+    concurrency: FloatArray
+    tpot_s: FloatArray
+    ttft_s: FloatArray
+    is_saturation: NDArray[np.bool_]
+    is_closed: NDArray[np.bool_]
+
+    def state(self, efficiencies: Efficiencies) -> SteadyState:
+        return SteadyState(
+            step_clock(self.deployment, efficiencies),
+            self.input_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            max_request_tokens=self.deployment.max_request_tokens,
+        )
+
+
+def points_of(file: MeasurementFile) -> list[Measurement]:
+    """A file's points, those without an engine version taking the one that all of its headers name."""
+    versions = {header.facts.get("engine_version") for header in file.headers}
+    version = versions.pop() if len(versions) == 1 else None
+    if not isinstance(version, str):
+        return list(file.points)
+    return [point if point.engine_version else replace(point, engine_version=version) for point in file.points]
+
+
+def group_points(
+    points: Sequence[Measurement], *, catalog: Catalog | None = None, settings: EngineSettings | None = None
+) -> tuple[Group, ...]:
+    """Usable points by deployment: valid, with a rate, and not estimates themselves."""
+    catalog = catalog or load_catalog()
+    usable = [p for p in points if p.valid and p.achieved_rps > 0 and p.source != "estimated"]
+    usable.sort(key=lambda p: (p.key, p.engine_version or ""))
+    groups = []
+    for (key, version), members in groupby(usable, lambda p: (p.key, p.engine_version)):
+        gpu = catalog.gpu(key.gpu)
+        deployment = Deployment(
+            model=catalog.model(key.model),
+            gpu=gpu,
+            tp=key.tp,
+            precision=key.precision,
+            settings=settings or default_settings(gpu, key.engine, version),
+        )
+        groups.append(_group(deployment, tuple(members)))
+    return tuple(groups)
+
+
+def _group(deployment: Deployment, points: tuple[Measurement, ...]) -> Group:
+    def column(value: Callable[[Measurement], float | None]) -> FloatArray:
+        return np.array([np.nan if (v := value(p)) is None else v for p in points], dtype=float)
+
+    return Group(
+        deployment=deployment,
+        points=points,
+        input_tokens=column(lambda p: p.input_tokens),
+        output_tokens=column(lambda p: p.output_tokens),
+        cached_tokens=column(lambda p: p.cached_tokens),
+        rate_rps=column(lambda p: p.achieved_rps),
+        concurrency=column(lambda p: p.concurrency),
+        tpot_s=column(lambda p: None if p.tpot_decode_s is None else p.tpot_decode_s.mean),
+        ttft_s=column(lambda p: None if p.ttft_s is None else p.ttft_s.mean),
+        is_saturation=np.array([p.loop == "capacity" or (p.saturated and p.loop == "open") for p in points]),
+        is_closed=np.array([p.loop == "closed" and p.concurrency is not None for p in points]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the model says of a group's points; arrays (points,), NaN where the point knows nothing to compare."""
+
+    rate_log_error: FloatArray
+    tpot_log_error: FloatArray
+    ttft_log_error: FloatArray
+
+    def headline(self) -> FloatArray:
+        """One log error per point: the rate's where throughput was measured, else TPOT's, else TTFT's."""
+        rate_or_tpot = np.where(np.isnan(self.rate_log_error), self.tpot_log_error, self.rate_log_error)
+        return np.where(np.isnan(rate_or_tpot), self.ttft_log_error, rate_or_tpot)
+
+
+def predict(group: Group, efficiencies: Efficiencies) -> Prediction:
+    """Log of predicted over measured, per point.
+
+    A saturated point or capacity is compared with the saturation rate; a closed loop with the rate and latencies at its
+    concurrency; an open loop with the latencies at its rate, and with the saturation rate where that lies below it.
+    """
+    state = group.state(efficiencies)
+    saturation = np.maximum(state.saturation_rps, 1e-12)
+    rate = np.where(group.is_saturation, np.log(saturation / group.rate_rps), np.nan)
+    tpot, ttft = np.full(rate.shape, np.nan), np.full(rate.shape, np.nan)
+    closed, is_open = group.is_closed, ~group.is_closed & ~group.is_saturation
+    if closed.any():
+        # Not every request is decoding; the rest of the concurrency is in prefill.
+        point = state.closed(np.where(closed, group.concurrency, 1.0))
+        share = np.clip(group.concurrency / point.concurrency, 0.0, 1.0)
+        point = state.closed(np.where(closed, group.concurrency * share, 1.0))
+        rate = np.where(closed, np.log(np.maximum(point.rate_rps, 1e-12) / group.rate_rps), rate)
+        tpot, ttft = _latency_errors(group, point, closed, tpot, ttft)
+    if is_open.any():
+        point = state.open_at_rate(np.where(is_open, group.rate_rps, 1e-9))
+        beyond = is_open & (saturation < group.rate_rps)
+        rate = np.where(beyond, np.log(saturation / group.rate_rps), rate)
+        tpot, ttft = _latency_errors(group, point, is_open, tpot, ttft)
+    return Prediction(rate_log_error=rate, tpot_log_error=tpot, ttft_log_error=ttft)
+
+
+def _latency_errors(
+    group: Group, point: LoadPoint, chosen: NDArray[np.bool_], tpot: FloatArray, ttft: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpot_error = np.log(point.tpot_decode_s / group.tpot_s)
+        ttft_error = np.log(point.ttft_s / group.ttft_s)
+    tpot_error = np.where(np.isfinite(tpot_error), tpot_error, np.nan)
+    ttft_error = np.where(np.isfinite(ttft_error), ttft_error, np.nan)
+    return np.where(chosen, tpot_error, tpot), np.where(chosen, ttft_error, ttft)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Outcome of one fit: efficiencies, their log standard deviations, and the names that data identified."""
+
+    efficiencies: Efficiencies
+    spreads: Mapping[str, float]
+    fitted: tuple[str, ...]
+
+
+def fit(groups: Sequence[Group]) -> Fit:
+    """Fit what the groups' points identify; everything else keeps its prior."""
+    free = np.ones(len(_NAMES), dtype=bool)
+    logs, spreads = _solve(groups, free)
+    free = spreads < _IDENTIFIED * _SPREADS
+    logs, spreads = _solve(groups, free)
+    return Fit(
+        efficiencies=Efficiencies.from_logs(logs),
+        spreads=dict(zip(_NAMES, spreads.tolist(), strict=True)),
+        fitted=tuple(name for name, is_free in zip(_NAMES, free, strict=True) if is_free),
+    )
+
+
+def _solve(groups: Sequence[Group], free: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Log efficiencies and their standard deviations with only the free ones moved; shapes (efficiencies,)."""
+    if not free.any():
+        return _MEANS, _SPREADS
+
+    def full(values: FloatArray) -> FloatArray:
+        logs = _MEANS.copy()
+        logs[free] = values
+        return logs
+
+    def data(values: FloatArray) -> FloatArray:
+        return _residuals(groups, Efficiencies.from_logs(full(values)))
+
+    def residuals(values: FloatArray) -> FloatArray:
+        return np.concatenate([data(values), (values - _MEANS[free]) / _SPREADS[free]])
+
+    start = np.clip(_MEANS[free], _LOW[free] + 1e-6, _HIGH[free] - 1e-6)
+    result = least_squares(residuals, start, bounds=(_LOW[free], _HIGH[free]), loss="soft_l1", diff_step=[1e-4])
+    jacobian = _jacobian(data, result.x)
+    precision = jacobian.T @ jacobian + np.diag(_SPREADS[free] ** -2.0)
+    spreads = _SPREADS.copy()
+    spreads[free] = np.sqrt(np.diag(np.linalg.inv(precision)))
+    return full(result.x), spreads
+
+
+def _residuals(groups: Sequence[Group], efficiencies: Efficiencies) -> FloatArray:
+    parts = []
+    for group in groups:
+        errors = predict(group, efficiencies)
+        parts += [errors.rate_log_error / NOISE, errors.tpot_log_error / NOISE]
+        parts.append(errors.ttft_log_error / NOISE * _TTFT_WEIGHT)
+    residuals = np.concatenate(parts)
+    # Which figures a point knows does not depend on the efficiencies, except "beyond saturation", where 0 is no error.
+    return np.where(np.isnan(residuals), 0.0, residuals)
+
+
+def _jacobian(function: Callable[[FloatArray], FloatArray], at: FloatArray) -> FloatArray:
+    step = 1e-3
+    columns = []
+    for index in range(len(at)):
+        shift = np.zeros_like(at)
+        shift[index] = step
+        columns.append((function(at + shift) - function(at - shift)) / (2 * step))
+    return np.stack(columns, axis=1)
+
+
+def calibrate(
+    points: Sequence[Measurement],
+    *,
+    name: str,
+    catalog: Catalog | None = None,
+    settings: EngineSettings | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    provenance: Mapping[str, object] | None = None,
+) -> Calibration:
+    """Fit the efficiencies to load points and report the error on held-out ones.
+
+    ``settings`` None takes each GPU's engine defaults for the version that the points name. Raises InputError when
+    there are too few points, or when they identify nothing.
+    """
+    groups = group_points(points, catalog=catalog, settings=settings)
+    count = sum(len(group.points) for group in groups)
+    if count < MIN_POINTS:
+        raise InputError(
+            f"{count} usable load points (measured or published, valid, with a rate above 0) are too few to calibrate",
+            fix=f"give at least {MIN_POINTS}, of several sizes; with latencies at two concurrencies to fit latency too",
+        )
+    _refuse_unfit(groups)
+    outcome = fit(groups)
+    if not outcome.fitted:
+        raise InputError(
+            "the load points identify none of the model's efficiencies",
+            fix="add other sizes, concurrencies or GPUs; points of one size at one load say the same thing repeatedly",
+        )
+    errors, spread = _held_out(groups, folds, seed)
+    return Calibration(
+        name=name,
+        efficiencies=outcome.efficiencies,
+        spreads=outcome.spreads,
+        fitted=outcome.fitted,
+        label=_label(groups),
+        settings=settings or _common_settings(groups),
+        model_error=spread,
+        errors=errors,
+        provenance=provenance or {},
+    )
+
+
+def _refuse_unfit(groups: Sequence[Group]) -> None:
+    for group in groups:
+        state = group.state(Efficiencies())
+        if not state.fits.all():
+            point = group.points[int(np.argmin(state.fits))]
+            raise InputError(
+                f"{group.deployment.describe()}: a measured request of {point.input_tokens:g} input and "
+                f"{point.output_tokens:g} output tokens does not fit the memory or context that the model assumes",
+                fix="give the engine's real settings (memory fraction, batched tokens, model length)",
+            )
+
+
+def _label(groups: Sequence[Group]) -> Label:
+    loads = {
+        round(float(c if np.isfinite(c) else r), 6)
+        for group in groups
+        for c, r, tpot in zip(group.concurrency, group.rate_rps, group.tpot_s, strict=True)
+        if np.isfinite(tpot)
+    }
+    return "full" if len(loads) >= 2 else "throughput-only"
+
+
+def _common_settings(groups: Sequence[Group]) -> EngineSettings | None:
+    """The engine settings when all groups share them; None leaves each GPU its defaults."""
+    distinct = {group.deployment.engine for group in groups}
+    return distinct.pop() if len(distinct) == 1 else None
+
+
+def _subset(group: Group, chosen: NDArray[np.bool_]) -> Group | None:
+    if not chosen.any():
+        return None
+    return _group(group.deployment, tuple(p for p, keep in zip(group.points, chosen, strict=True) if keep))
+
+
+def split(groups: Sequence[Group], held: NDArray[np.bool_]) -> tuple[list[Group], list[Group]]:
+    """(kept, held-out) groups; ``held`` has one entry per point, in the groups' order."""
+    kept: list[Group] = []
+    out: list[Group] = []
+    start = 0
+    for group in groups:
+        mask = held[start : start + len(group.points)]
+        start += len(group.points)
+        for target, part in ((kept, _subset(group, ~mask)), (out, _subset(group, mask))):
+            if part is not None:
+                target.append(part)
+    return kept, out
+
+
+def regions(group: Group, efficiencies: Efficiencies) -> list[str]:
+    """Per point, what most of the engine's time goes to: host, weights, kv, compute or network."""
+    times = group.state(efficiencies).engine_time_s()
+    names = list(times)
+    return [names[index] for index in np.argmax(np.stack([times[name] for name in names]), axis=0)]
+
+
+def _held_out(groups: Sequence[Group], folds: int, seed: int) -> tuple[dict[str, object], float]:
+    count = sum(len(group.points) for group in groups)
+    fold = np.random.default_rng(seed).permutation(count) % min(folds, count)
+    found: list[tuple[str, str, float]] = []
+    for index in range(min(folds, count)):
+        kept, out = split(groups, fold == index)
+        efficiencies = fit(kept).efficiencies
+        for group in out:
+            errors = predict(group, efficiencies).headline()
+            for region, error in zip(regions(group, efficiencies), errors, strict=True):
+                if np.isfinite(error):
+                    found.append((region, group.deployment.gpu.name, float(error)))
+    if not found:
+        raise InputError("no held-out point has anything to compare", fix="give rates or latencies")
+    errors = np.array([error for _, _, error in found])
+    summary: dict[str, object] = {
+        "held_out_median": _median(errors),
+        "held_out_p90": float(f"{np.quantile(np.abs(np.expm1(errors)), 0.9):.3g}"),
+        "folds": min(folds, count),
+        "points": len(found),
+        "by_region": _by(found, 0),
+        "by_gpu": _by(found, 1),
+    }
+    return summary, float(np.sqrt(np.mean(errors**2)))
+
+
+def _by(found: Sequence[tuple[str, str, float]], index: int) -> dict[str, dict[str, float]]:
+    result = {}
+    for name in sorted({row[index] for row in found}):
+        values = np.array([row[2] for row in found if row[index] == name])
+        result[str(name)] = {"median": _median(values), "points": len(values)}
+    return result
+
+
+def _median(log_errors: FloatArray) -> float:
+    return float(f"{np.median(np.abs(np.expm1(log_errors))):.3g}")

@@ -1,0 +1,138 @@
+"""Calibration: efficiencies with what is known about them, and the YAML file that keeps them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import yaml
+
+from melange.documents import Document, read_document
+from melange.errors import InputError
+from melange.files import write_atomic
+from melange.perfmodel.efficiencies import PRIORS, Efficiencies
+from melange.perfmodel.engine import EngineSettings
+
+FILE_VERSION = 1
+
+Label = Literal["prior", "throughput-only", "full"]
+
+# Log error of the model's form where nothing was measured: a judgement, wider than any held-out error seen so far.
+PRIOR_MODEL_ERROR = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Efficiencies, how well each is known, and how wrong the model was on data it had not seen.
+
+    ``spreads`` are standard deviations of the efficiencies' logarithms, ``fitted`` names those that data identified
+    (the others stay at their prior). ``label`` is ``full`` when latencies at two or more concurrencies were among the
+    data, ``throughput-only`` when they were not (rates bound by a latency limit then rest on priors), ``prior``
+    without data. ``settings`` are the measured engine's, None for each GPU's defaults. ``model_error`` is the standard
+    deviation of the log error on held-out points.
+    """
+
+    name: str = "prior"
+    efficiencies: Efficiencies = field(default_factory=Efficiencies)
+    spreads: Mapping[str, float] = field(default_factory=lambda: {name: prior.spread for name, prior in PRIORS.items()})
+    fitted: tuple[str, ...] = ()
+    label: Label = "prior"
+    settings: EngineSettings | None = None
+    model_error: float = PRIOR_MODEL_ERROR
+    errors: Mapping[str, object] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if set(self.spreads) != set(PRIORS) or not all(value >= 0 for value in self.spreads.values()):
+            raise InputError("calibration: spreads do not cover the efficiencies", fix="give one >= 0 for each")
+        unknown = set(self.fitted) - set(PRIORS)
+        if unknown:
+            raise InputError(f"calibration: unknown efficiency {sorted(unknown)[0]!r}", fix=f"use {', '.join(PRIORS)}")
+        if self.label not in get_args(Label):
+            raise InputError(f"calibration: label is {self.label!r}", fix=f"use {', '.join(get_args(Label))}")
+        if not self.model_error >= 0:
+            raise InputError(f"calibration: model_error is {self.model_error}", fix="give a figure of at least 0")
+        for name in ("spreads", "errors", "provenance"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.label == "prior":
+            return "not calibrated (priors only)"
+        return (
+            f"calibrated on {self.name} ({self.label}; held-out error {self.errors.get('held_out_median', 'unknown')})"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """YAML-ready; the inverse of :func:`read_calibration`."""
+        return {
+            "version": FILE_VERSION,
+            "name": self.name,
+            "label": self.label,
+            "efficiencies": {
+                name: {
+                    "value": float(f"{value:.5g}"),
+                    "spread": float(f"{self.spreads[name]:.3g}"),
+                    "from": "data" if name in self.fitted else "prior",
+                }
+                for name, value in self.efficiencies.to_dict().items()
+            },
+            "model_error": float(f"{self.model_error:.3g}"),
+            "settings": None if self.settings is None else self.settings.to_dict(),
+            "errors": _plain(self.errors),
+            "provenance": _plain(self.provenance),
+        }
+
+
+def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
+    """Write a calibration file in one step."""
+    head = "# Written by 'melange calibrate'. Efficiencies are explained in melange/perfmodel/efficiencies.py.\n"
+    write_atomic(path, head + yaml.safe_dump(calibration.to_dict(), sort_keys=False, width=110))
+
+
+def read_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Read a calibration file; anything wrong in it raises InputError with its line."""
+    document = read_document(path)
+    data = dict(document.data)
+    version = data.pop("version", None)
+    if version != FILE_VERSION:
+        raise document.error(("version",), f"calibration version is {version!r}", f"this Mélange reads {FILE_VERSION}")
+    rows = data.pop("efficiencies", None)
+    if not isinstance(rows, Mapping):
+        raise document.error((), "it holds no efficiencies", "write one with 'melange calibrate'")
+    settings = data.pop("settings", None)
+    try:
+        values = {name: _figure(document, name, row, "value") for name, row in rows.items()}
+        unknown = set(values) - set(PRIORS)
+        if unknown or set(PRIORS) - set(values):
+            odd = sorted(unknown or set(PRIORS) - set(values))[0]
+            raise InputError(f"efficiency {odd!r} is {'unknown' if unknown else 'missing'}", fix="calibrate again")
+        return Calibration(
+            efficiencies=Efficiencies(**values),
+            spreads={name: _figure(document, name, row, "spread") for name, row in rows.items()},
+            fitted=tuple(name for name, row in rows.items() if row.get("from") == "data"),
+            settings=None if settings is None else EngineSettings.from_dict(settings),
+            **data,
+        )
+    except InputError as error:
+        raise error.located(path) from error
+    except TypeError as error:
+        raise InputError(f"not a calibration: {error}", file=path, fix="write one with 'melange calibrate'") from error
+
+
+def _figure(document: Document, name: str, row: object, key: str) -> float:
+    value = row.get(key) if isinstance(row, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise document.error(("efficiencies", name), f"efficiency {name} has no number {key!r}", "calibrate again")
+    return float(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,235 @@
+"""Estimates: the rates, bands and load points that the model gives for a configuration that nobody measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from melange.errors import InputError
+from melange.measurements import ConfigKey, LatencyStats, Measurement
+from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.efficiencies import PRIORS, Efficiencies
+from melange.perfmodel.hardware import Deployment, missing_memory_gib, step_clock
+from melange.perfmodel.loadpoint import LoadPoint
+from melange.perfmodel.steady import SteadyState
+from melange.slo import Slo
+
+FloatArray = NDArray[np.float64]
+
+# Shares of the slots in decode at the rungs of a rate ladder; a capacity row follows them.
+LADDER = (0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 0.96)
+BAND_SHARE = 0.8  # what a low/high band is meant to cover
+_BAND_DEVIATIONS = 1.2816
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Highest rates per size in requests/s of one replica, and the band around them; arrays of one shape.
+
+    0 means that the SLO cannot be kept, or the request does not fit, at any load.
+    """
+
+    rate_rps: FloatArray
+    low_rps: FloatArray
+    high_rps: FloatArray
+
+
+def deploy(deployment: Deployment, calibration: Calibration | None = None) -> Deployment:
+    """The deployment under a calibration's engine settings, where it was calibrated on an engine's own."""
+    if calibration is None or calibration.settings is None:
+        return deployment
+    return Deployment(
+        model=deployment.model,
+        gpu=deployment.gpu,
+        tp=deployment.tp,
+        precision=deployment.precision,
+        settings=calibration.settings,
+    )
+
+
+def steady_state(
+    deployment: Deployment,
+    input_tokens: ArrayLike,
+    output_tokens: ArrayLike,
+    cached_tokens: ArrayLike = 0.0,
+    *,
+    efficiencies: Efficiencies | None = None,
+) -> SteadyState:
+    """The steady state of a deployment at these sizes. A model that does not fit raises InputError by how much."""
+    return SteadyState(
+        step_clock(deployment, efficiencies),
+        input_tokens,
+        output_tokens,
+        cached_tokens,
+        max_request_tokens=deployment.max_request_tokens,
+    )
+
+
+def max_rates_rps(
+    deployment: Deployment,
+    slo: Slo,
+    input_tokens: ArrayLike,
+    output_tokens: ArrayLike,
+    cached_tokens: ArrayLike = 0.0,
+    *,
+    efficiencies: Efficiencies | None = None,
+) -> FloatArray:
+    """Highest rate per size under an SLO, in requests/s of one replica; the sizes' shape, 0 where there is none."""
+    state = steady_state(deployment, input_tokens, output_tokens, cached_tokens, efficiencies=efficiencies)
+    return state.max_rate_rps(slo)
+
+
+def rates_with_band(
+    deployment: Deployment,
+    slo: Slo,
+    input_tokens: ArrayLike,
+    output_tokens: ArrayLike,
+    cached_tokens: ArrayLike = 0.0,
+    *,
+    calibration: Calibration | None = None,
+) -> Rates:
+    """Rates under an SLO with an 80% band.
+
+    The band adds, as independent, the effect of one standard deviation of every efficiency and the model's own error
+    (held-out where calibrated, a judgement otherwise), all in logarithms.
+    """
+    calibration = calibration or Calibration()
+    deployment = deploy(deployment, calibration)
+    sizes = (input_tokens, output_tokens, cached_tokens)
+    rate = max_rates_rps(deployment, slo, *sizes, efficiencies=calibration.efficiencies)
+    variance = np.full(rate.shape, calibration.model_error**2)
+    logs = calibration.efficiencies.logs()
+    for index, name in enumerate(PRIORS):
+        if not _matters(name, deployment):
+            continue
+        shifted = logs.copy()
+        shifted[index] += calibration.spreads[name]
+        if PRIORS[name].high < np.exp(shifted[index]):
+            shifted[index] = logs[index] - calibration.spreads[name]
+        other = max_rates_rps(deployment, slo, *sizes, efficiencies=Efficiencies.from_logs(shifted))
+        both = (rate > 0) & (other > 0)
+        # A shift that makes a size unservable, or servable, says little about the rate: count a factor of two.
+        change = np.log(np.where(both, other, 1.0) / np.where(both, rate, 1.0))
+        variance += np.where(both, change, np.where((rate > 0) != (other > 0), np.log(2.0), 0.0)) ** 2
+    factor = np.exp(_BAND_DEVIATIONS * np.sqrt(variance))
+    return Rates(rate_rps=rate, low_rps=rate / factor, high_rps=rate * factor)
+
+
+def _matters(name: str, deployment: Deployment) -> bool:
+    if name in ("collective_latency_s", "network_share"):
+        return deployment.tp > 1
+    if name == "vector_attention_share":
+        return deployment.engine.vector_attention
+    if name == "dequantised_gemm_share":
+        quantised = deployment.precision not in ("fp32", "fp16", "bf16")
+        return quantised and (deployment.precision == "int4" or not deployment.gpu.is_native(deployment.precision))
+    return True
+
+
+def config_key(deployment: Deployment) -> ConfigKey:
+    """What estimates of a deployment are filed under."""
+    return ConfigKey(
+        deployment.model.name, deployment.gpu.name, deployment.tp, deployment.precision, deployment.engine.name
+    )
+
+
+def load_points(
+    deployment: Deployment,
+    input_tokens: Sequence[float],
+    output_tokens: Sequence[float],
+    *,
+    calibration: Calibration | None = None,
+    cached_tokens: float = 0.0,
+) -> list[Measurement]:
+    """A ladder of open-loop load points per size, then its capacity; sizes that do not fit get a capacity of 0.
+
+    Latencies are means and percentiles of :class:`LoadPoint` (Poisson arrivals of equal requests). The band is that of
+    the capacity, in proportion.
+    """
+    calibration = calibration or Calibration()
+    deployment = deploy(deployment, calibration)
+    inputs, outputs = (a.ravel() for a in np.meshgrid(input_tokens, output_tokens, indexing="ij"))
+    state = steady_state(deployment, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies)
+    band = rates_with_band(deployment, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
+    capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
+    low, high = band.low_rps / capacity, band.high_rps / capacity
+    rungs = [state.open(share) for share in LADDER]
+    points: list[Measurement] = []
+    for cell in range(len(inputs)):
+        base = _Row(deployment, float(inputs[cell]), float(outputs[cell]), min(cached_tokens, float(inputs[cell]) - 1))
+        if state.fits[cell]:
+            points += [base.open(rung, cell, float(low[cell]), float(high[cell])) for rung in rungs]
+        points.append(base.capacity(float(band.rate_rps[cell]), float(band.low_rps[cell]), float(band.high_rps[cell])))
+    return points
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    deployment: Deployment
+    input_tokens: float
+    output_tokens: float
+    cached_tokens: float
+
+    def open(self, rung: LoadPoint, cell: int, low: float, high: float) -> Measurement:
+        rate = float(rung.rate_rps[cell])
+        ttft, e2e = self._stats(rung, cell, "ttft"), self._stats(rung, cell, "e2e")
+        return self._measurement(
+            loop="open",
+            offered_rps=_short(rate),
+            achieved_rps=_short(rate),
+            low_rps=_short(rate * low),
+            high_rps=_short(rate * high),
+            concurrency=_short(float(rung.concurrency[cell])),
+            ttft_s=ttft,
+            e2e_s=e2e,
+            tpot_decode_s=self._stats(rung, cell, "tpot") if self.output_tokens > 1 else None,
+            tpot_e2e_per_token_s=LatencyStats(
+                **{
+                    name: _short(value / self.output_tokens)
+                    for name in ("mean", "p50", "p90", "p95", "p99")
+                    if (value := getattr(e2e, name)) is not None
+                }
+            ),
+        )
+
+    def capacity(self, rate: float, low: float, high: float) -> Measurement:
+        return self._measurement(loop="capacity", achieved_rps=_short(rate), low_rps=_short(low), high_rps=_short(high))
+
+    def _stats(self, rung: LoadPoint, cell: int, what: str) -> LatencyStats:
+        mean = {"ttft": rung.ttft_s, "e2e": rung.e2e_s, "tpot": rung.tpot_decode_s}[what]
+        quantile = {"ttft": rung.ttft_quantile_s, "e2e": rung.e2e_quantile_s, "tpot": rung.tpot_quantile_s}[what]
+        shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+        known = {name: _short(float(quantile(share)[cell])) for name, share in shares.items()}
+        return LatencyStats(mean=_short(float(mean[cell])), **known)
+
+    def _measurement(self, **values: object) -> Measurement:
+        key = config_key(self.deployment)
+        return Measurement(
+            **key._asdict(),
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_tokens=self.cached_tokens,
+            source="estimated",
+            **values,  # type: ignore[arg-type]
+        )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def fitting(deployments: Sequence[Deployment]) -> tuple[list[Deployment], list[str]]:
+    """Those that fit their GPUs' memory, and for each of the others a sentence that says by how much it does not."""
+    fit, reasons = [], []
+    for deployment in deployments:
+        missing = missing_memory_gib(deployment)
+        if missing:
+            reasons.append(f"{deployment.describe()} does not fit: {missing:.1f} GiB per GPU are missing")
+        else:
+            fit.append(deployment)
+    if not deployments:
+        raise InputError("there is no configuration to estimate", fix="name at least one GPU")
+    return fit, reasons
