@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melange.errors import InputError
-from melange.histogram import REASONS, TraceReport, workload_from_requests, workload_from_trace
+from melange.histogram import workload_from_requests, workload_from_trace
 from melange.sizes import SizeGrid
 from melange.slo import Slo
-from melange.traces import Trace, read_trace
+from melange.traces import Trace, TraceReport, read_trace
+from melange.traces.report import REASONS
 
 GRID = SizeGrid(input_edges_tokens=(10, 20), output_edges_tokens=(5, 15))
 SLO = Slo(tpot_s=0.12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from melange.histogram import TraceReport, describe_dropped
+from melange.traces.report import TraceReport, describe_dropped
 
 
 def render_trace_report(report: TraceReport) -> str:
