@@ -132,6 +132,16 @@ def build_problem(
     return _with_problem(build, limits.max_cost_usd_per_hour, slice_factor, tie_outputs)
 
 
+def with_figures(build: Build, *, rate_rps: FloatArray, max_rate_rps: FloatArray) -> Build:
+    """The same choice of configs, offers and limits under other demand and other max rates (same shapes)."""
+    problem = build.problem
+    if problem is None:
+        raise InputError("the workload has sizes that no config can serve", fix="solve it first")
+    changed = replace(build, rate_rps=rate_rps, max_rate_rps=max_rate_rps)
+    tied = len(problem.buckets) < len(build.rate_rps) and not (build.group < 0).any()
+    return _with_problem(changed, problem.max_cost_usd_per_hour, problem.slice_factor, tied)
+
+
 def _served_keys(spec: WorkloadSpec, profile: Profile) -> list[ConfigKey]:
     models = sorted({key.model for key in profile.configs})
     model = spec.workload.model
