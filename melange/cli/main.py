@@ -20,6 +20,7 @@ COMMANDS = {
     "gpus": ("melange.cli.gpus:gpus", "List GPUs, models, and what renting them costs."),
     "workload": ("melange.cli.workload:workload", "Make workload files from traces or metrics."),
     "schema": ("melange.cli.schema:schema", "Print the JSON Schema of a file format."),
+    "nanoflow": ("melange.cli.nanoflow:nanoflow", "Overlap compute, memory and network inside one GPU."),
     "aibrix": ("melange.cli.aibrix:aibrix", "Exchange profiles with AIBrix."),
 }
 

@@ -1,0 +1,112 @@
+"""``melange nanoflow``: analyse a model on a GPU, search a pipeline for it, serve a model with it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+# name: (module:attribute, one line for the overview)
+COMMANDS = {
+    "analyse": ("melange.cli.nanoflow_search:analyse", "Break a layer down by operation and say what bounds it."),
+    "search": ("melange.cli.nanoflow_search:search", "Search the best pipeline of nano-batches."),
+    "serve": ("melange.cli.nanoflow:serve", "Serve a model over HTTP with a pipeline."),
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup)
+def nanoflow() -> None:
+    """Overlap compute, memory and network inside one GPU by splitting batches into nano-batches.
+
+    \b
+    Examples:
+      melange nanoflow analyse --model llama-3-8b --gpu A100-80GB --input 1024 --output 512
+      melange nanoflow search --model llama-3-8b --gpu A100-80GB --batch 1024 -o pipeline.json
+      melange nanoflow serve --model ./llama-3-8b --device cuda --pipeline pipeline.json
+    """
+
+
+@click.command()
+@click.option("--model", required=True, metavar="DIR|NAME", help="Hugging Face folder, or a catalog model's name.")
+@click.option("--served-model-name", metavar="NAME", help="Name in requests. Default: the folder's or model's name.")
+@click.option("--random-weights", is_flag=True, help="Draw weights from --seed although the folder may have some.")
+@click.option("--pipeline", "pipeline_file", type=click.Path(dir_okay=False), help="Pipeline from 'nanoflow search'.")
+@click.option("--batch-tokens", type=click.IntRange(2), help="Tokens an iteration without a pipeline.  [default: 2048]")
+@click.option("--max-requests", type=click.IntRange(1), default=256, show_default=True, help="Most requests at once.")
+@click.option("--max-context-tokens", type=click.IntRange(2), help="Longest prompt plus output. Default: the model's.")
+@click.option(
+    "--expected-output-tokens",
+    type=click.IntRange(1),
+    help="Admit requests as if they produced this many tokens; late ones may be put back. Default: their max_tokens.",
+)
+@click.option("--kv-memory-gib", type=float, help="KV cache of each process. Default: 90% of a GPU's rest; CPU 1.")
+@click.option("--page-tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens a KV page.")
+@click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Tensor-parallel processes.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
+@click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), default="bf16", show_default=True, help="Format.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights and of sampling.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks one.")
+def serve(
+    model: str,
+    served_model_name: str | None,
+    pipeline_file: str | None,
+    batch_tokens: int | None,
+    host: str,
+    port: int,
+    **options: Any,
+) -> None:
+    """Serve a Llama or Mixtral model over OpenAI's completions protocol until interrupted.
+
+    A folder needs config.json and safetensors files (tokenizer.json for text prompts). A catalog model gets random
+    weights: right for measuring speed, useless for text. Without --pipeline every batch runs whole.
+
+    \b
+    Examples:
+      melange nanoflow serve --model ./llama-3-8b --device cuda --pipeline pipeline.json
+      melange nanoflow serve --model llama-3-8b --device cuda --port 8001
+      melange nanoflow serve --model ./tiny --random-weights --dtype fp32 --kv-memory-gib 0.5
+      melange nanoflow serve --model mixtral-8x7b --device cuda --tp 4
+    """
+    from melange.errors import InputError
+    from melange.nanoflow.build import EngineOptions, resolve_model
+    from melange.nanoflow.processes import running_engine
+    from melange.nanoflow.server import run_server
+    from melange.nanoflow.text import TextCodec
+    from melange.perfmodel.pipeline import read_pipeline
+
+    if pipeline_file and batch_tokens:
+        raise InputError("--batch-tokens and --pipeline are both given", fix="the pipeline sets the batch's size")
+    pipeline = read_pipeline(pipeline_file) if pipeline_file else None
+    config, folder = resolve_model(model)
+    codec = TextCodec.of_folder(folder)
+    given = EngineOptions(model=model, pipeline=pipeline, batch_tokens=batch_tokens or 2048, **options)
+    with running_engine(given) as engine:
+        name = served_model_name or config.name
+        cached = engine.scheduler.limits.pages * engine.scheduler.limits.page_tokens
+        click.echo(f"{name}: KV cache of {cached:,} tokens, {given.run_pipeline.nano_batches} nano-batches", err=True)
+        run_server(
+            engine,
+            name=name,
+            codec=codec,
+            host=host,
+            port=port,
+            on_ready=lambda url: click.echo(f"listening on {url}", err=True),
+        )
