@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melange.errors import InputError
+from melange.metrics import is_metrics, workload_from_metrics
 from melange.sizes import SizeGrid
 from melange.slo import Slo
 from melange.traces import Trace, iter_trace
@@ -42,9 +43,16 @@ def workload_from_trace(
 ) -> tuple[Workload, TraceReport]:
     """Read a trace file in bounded memory and count its requests into the grid's buckets.
 
-    The reading arguments are those of :func:`melange.traces.iter_trace`, the others those of
+    Prometheus' text of vLLM's metrics is read as well (:func:`melange.metrics.workload_from_metrics`); it has neither
+    columns nor times. The reading arguments are those of :func:`melange.traces.iter_trace`, the others those of
     :func:`workload_from_requests`, as are the errors; ``name`` is the file's unless given.
     """
+    if is_metrics(path):
+        if format != "auto" or columns is not None or time_unit is not None or window_s is not None:
+            raise InputError("Prometheus metrics have neither columns nor times", file=path, fix="give only the rate")
+        return workload_from_metrics(
+            path, grid=grid, slo=slo, rate_rps=rate_rps, name=name, model=model, representative=representative
+        )
     parts = iter_trace(
         path, format=format, columns=columns, time_unit=time_unit, block_tokens=block_tokens, on_progress=on_progress
     )

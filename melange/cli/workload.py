@@ -115,7 +115,8 @@ def workload() -> None:
 def from_trace(file: str, **given: Any) -> None:
     """Count the requests of the trace FILE into size buckets and write a workload file.
 
-    Requests with zero tokens or above the last edges are dropped, and said so on standard error.
+    FILE may also be a scrape of vLLM's /metrics; input and output sizes are then taken as independent. Requests with
+    zero tokens or above the last edges are dropped, and said so on standard error.
 
     \b
     Examples:

@@ -78,6 +78,12 @@ def _stretches(
 ) -> Iterator[Trace]:
     with open_source(path, on_progress=on_progress) as source:
         container = container_of(source)
+        if container == "prometheus":
+            raise InputError(
+                "Prometheus metrics tell no single requests",
+                file=path,
+                fix="make a workload of them: 'melange workload from-trace', or workload_from_trace",
+            )
         if container == "parquet":
             assembler, rows = _parquet(source, options, prefixes)
         elif container == "jsonl":

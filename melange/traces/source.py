@@ -14,13 +14,14 @@ import numpy as np
 
 from melange.errors import InputError
 
-Container = Literal["csv", "jsonl", "parquet"]
+Container = Literal["csv", "jsonl", "parquet", "prometheus"]
 Progress = Callable[[int, int], None]
 
 HEAD_BYTES = 1 << 16
 MAX_RECORD_BYTES = 64 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
+PROMETHEUS_STARTS = (b"# HELP ", b"# TYPE ", b"vllm:")
 UTF8_BOM = b"\xef\xbb\xbf"
 FOREIGN_MAGIC = {
     b"PK\x03\x04": "a zip archive",
@@ -83,7 +84,7 @@ def open_source(path: str | os.PathLike[str], *, on_progress: Progress | None = 
 
 
 def container_of(source: Source) -> Container:
-    """CSV, JSONL or Parquet, told by the content and never by the file's name; anything else raises InputError."""
+    """CSV, JSONL, Parquet or Prometheus' text, told by the content and never by the name; else raises InputError."""
     head = source.head.removeprefix(UTF8_BOM)
     if head.startswith(PARQUET_MAGIC):
         if source.gzipped:
@@ -98,6 +99,8 @@ def container_of(source: Source) -> Container:
     first = head.lstrip()[:1]
     if first == b"[":
         raise InputError("the file is one JSON array", file=source.path, line=1, column=1, fix="write an object a line")
+    if head.lstrip().startswith(PROMETHEUS_STARTS):
+        return "prometheus"
     return "jsonl" if first == b"{" else "csv"
 
 
