@@ -9,34 +9,40 @@
                 x in [0, 1] (or multiples of 1/N), r and n whole
 
 This is the Mélange paper's program (arXiv 2404.14527, section 5.3) with shares in place of binary slices, and with
-replicas that share machines. PuLP calls a time-limited incumbent optimal, so statuses and bounds are HiGHS's own.
+replicas that share machines.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import highspy
 import numpy as np
 import pulp
 
+from melange.highs import SILENT, run_program
 from melange.problem import FloatArray, IntArray, Problem
 
-FEASIBILITY_TOLERANCE = 1e-9
+# With continuous shares the tree is small and HiGHS's heuristics cost more than they save (halves the time to 0.1%);
+# whole slices need them.
+QUICK = {
+    "mip_allow_restart": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outcome:
-    """What one run of HiGHS gave: ``infeasible`` is proven; ``shares``, ``replicas`` and ``instances`` of the best
-    point found, or None; ``bound_usd_per_hour`` is HiGHS's dual bound (-inf if it has none).
+    """What one run gave: ``infeasible`` is proven; ``shares`` and ``instances`` of the best point found, or None;
+    ``bound_usd_per_hour`` is proven (-inf if there is none).
     """
 
     infeasible: bool
     bound_usd_per_hour: float
     shares: FloatArray | None = None
-    replicas: IntArray | None = None
     instances: IntArray | None = None
 
 
@@ -125,49 +131,38 @@ def _add_limits(model: Model, problem: Problem) -> None:
         program += _cost(problem, model.instances) <= problem.max_cost_usd_per_hour
 
 
-def run(model: Model, problem: Problem, *, gap: float, time_limit_s: float | None) -> Outcome:
-    """Solve the model to the relative gap, within the time limit, and read HiGHS's own verdict."""
-    solver = pulp.HiGHS(
-        msg=False,
-        gapRel=gap,
-        gapAbs=0.0,
-        timeLimit=time_limit_s,
-        parallel="off",
-        primal_feasibility_tolerance=FEASIBILITY_TOLERANCE,
-        mip_feasibility_tolerance=FEASIBILITY_TOLERANCE,
-    )
-    solver.createAndConfigureSolver(model.program)
-    solver.buildSolverModel(model.program)
-    highs = model.program.solverModel
-    highs.run()
-    return _outcome(highs, model, problem)
+def run(
+    model: Model,
+    problem: Problem,
+    *,
+    gap: float,
+    time_limit_s: float | None,
+    at_least_usd_per_hour: float = 0.0,
+) -> Outcome:
+    """Solve the model to the relative gap within the time limit; ``at_least`` is a bound already proven elsewhere."""
+    options = {**SILENT, **(QUICK if problem.slice_factor is None else {}), "mip_rel_gap": gap}
+    if time_limit_s is not None:
+        options["time_limit"] = time_limit_s
+    if at_least_usd_per_hour > 0:
+        program = model.program
+        # Rounding in the sum must not cut off a plan that costs exactly the bound.
+        program += _cost(problem, model.instances) >= at_least_usd_per_hour * (1 - 1e-9)
+    verdict = run_program(model.program, options)
+    bound = max(verdict.bound, at_least_usd_per_hour)
+    if verdict.values is None:
+        return Outcome(infeasible=verdict.infeasible, bound_usd_per_hour=bound)
+    return _outcome(model, problem, verdict.values, bound)
 
 
-def _outcome(highs: Any, model: Model, problem: Problem) -> Outcome:
-    status, info = highs.getModelStatus(), highs.getInfo()
-    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
-        return Outcome(infeasible=True, bound_usd_per_hour=math.inf)
-    bound = float(info.mip_dual_bound)
-    if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
-        return Outcome(infeasible=False, bound_usd_per_hour=bound if math.isfinite(bound) else -math.inf)
-    values = np.array(highs.getSolution().col_value)
+def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -> Outcome:
     shares = np.zeros(problem.load.shape)
     for (b, c), variable in model.shares.items():
         shares[b, c] = values[variable.index]
     if problem.slice_factor is not None:
         shares = np.rint(shares)
-    instances = np.rint([values[variable.index] for variable in model.instances]).astype(np.int64)
-    replicas = np.array([_value(expression, values) for expression in model.replicas])
     return Outcome(
         infeasible=False,
         bound_usd_per_hour=bound,
         shares=shares / model.slices,
-        replicas=np.rint(replicas).astype(np.int64),
-        instances=instances,
+        instances=np.rint([values[variable.index] for variable in model.instances]).astype(np.int64),
     )
-
-
-def _value(expression: Any, values: FloatArray) -> float:
-    if isinstance(expression, pulp.LpVariable):
-        return float(values[expression.index])
-    return float(sum(weight * values[variable.index] for variable, weight in expression.items()))
