@@ -39,26 +39,49 @@ class Document:
 
 def read_document(file: str | os.PathLike[str], schema: str | None = None) -> Document:
     """Parse a YAML or JSON file of one mapping and, when named, check it against a published schema."""
-    name = os.fspath(file)
-    text = read_text(file)
-    if text.lstrip().startswith("{"):
+    document = _parsed(read_text(file), os.fspath(file))
+    if schema is not None:
+        check_schema(document, schema)
+    return document
+
+
+def read_documents(file: str | os.PathLike[str]) -> tuple[Document, ...]:
+    """Parse a JSON file that holds one mapping, a list of mappings, or one mapping a line (JSON Lines)."""
+    name, text = os.fspath(file), read_text(file)
+    lines = [(number, line) for number, line in enumerate(text.splitlines()) if line.strip()]
+    if len(lines) > 1 and all(line.strip().startswith("{") and line.strip().endswith("}") for _, line in lines):
+        return tuple(_parsed(line, name, number) for number, line in lines)
+    if not text.lstrip().startswith("["):
+        return (_parsed(text, name),)
+    node = _node(text, name, 0)
+    return tuple(_document(item, name, 0) for item in node.value)
+
+
+def _parsed(text: str, name: str, skipped_lines: int = 0) -> Document:
+    return _document(_node(text, name, skipped_lines), name, skipped_lines)
+
+
+def _node(text: str, name: str, skipped_lines: int) -> Any:
+    if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")  # JSON may indent with tabs, which YAML forbids; JSON strings hold none
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        node = yaml.compose(text, loader)
+        return yaml.compose(text, loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        line, column = (mark.line + 1 + skipped_lines, mark.column + 1) if mark else (None, None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"not valid YAML: {problem}", file=name, line=line, column=column) from error
+
+
+def _document(node: Any, name: str, skipped_lines: int) -> Document:
     if not isinstance(node, yaml.MappingNode):
         raise InputError("it holds no mapping of keys", file=name, line=1, column=1, fix="see 'melange schema'")
     marks: dict[Path, tuple[int, int]] = {}
     data = _value(node, (), marks, name)
-    document = Document(file=name, data=data, marks=marks)
-    if schema is not None:
-        check_schema(document, schema)
-    return document
+    if skipped_lines:
+        marks = {path: (line + skipped_lines, column) for path, (line, column) in marks.items()}
+    return Document(file=name, data=data, marks=marks)
 
 
 def _value(node: yaml.Node, path: Path, marks: dict[Path, tuple[int, int]], file: str) -> Any:
