@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melange.errors import InputError
-from melange.metrics import is_metrics, workload_from_metrics
+from melange.prometheus import is_metrics, workload_from_metrics
 from melange.sizes import SizeGrid
 from melange.slo import Slo
 from melange.traces import Trace, iter_trace
@@ -43,7 +43,7 @@ def workload_from_trace(
 ) -> tuple[Workload, TraceReport]:
     """Read a trace file in bounded memory and count its requests into the grid's buckets.
 
-    Prometheus' text of vLLM's metrics is read as well (:func:`melange.metrics.workload_from_metrics`); it has neither
+    Prometheus' text of vLLM's metrics is read as well (:func:`melange.prometheus.workload_from_metrics`); it has neither
     columns nor times. The reading arguments are those of :func:`melange.traces.iter_trace`, the others those of
     :func:`workload_from_requests`, as are the errors; ``name`` is the file's unless given.
     """

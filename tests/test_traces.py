@@ -161,6 +161,23 @@ class TestColumns:
             np.testing.assert_array_equal(trace.cached_tokens, [3, 0, 40])
             np.testing.assert_array_equal(trace.session, [0, 1, 0])
 
+    def test_parquet_blocks(self, tmp_path: Path) -> None:
+        pa = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        columns = {"timestamp": [0, 1], "input_length": [600, 700], "output_length": [1, 1]}
+        for ids, expected in (([[1, 2], [1, 3]], [0, 512]), ([[1, 2], None], None)):
+            parquet.write_table(pa.table({**columns, "hash_ids": ids}), tmp_path / "p")
+            if expected is not None:
+                np.testing.assert_array_equal(read_trace(tmp_path / "p").cached_tokens, expected)
+            else:
+                with pytest.raises(InputError, match="row 2: hash_ids is not a list"):
+                    read_trace(tmp_path / "p")
+
+    def test_blocks_in_csv(self, tmp_path: Path) -> None:
+        text = "a,b,c\n1,2,[3]\n"
+        with pytest.raises(InputError, match="hash_ids in a CSV file"):
+            read_trace(write(tmp_path, text), columns={"input": "a", "output": "b", "hash_ids": "c"})
+
     def test_parquet_times(self, tmp_path: Path) -> None:
         pa = pytest.importorskip("pyarrow")
         parquet = pytest.importorskip("pyarrow.parquet")
@@ -274,6 +291,13 @@ class TestBadInput:
         with pytest.raises(InputError, match=problem) as caught:
             list(iter_trace(path, block_bytes=block_bytes))
         assert (caught.value.file, caught.value.line) == (str(path), 3)
+
+    @pytest.mark.parametrize("ids", ["null", "7", "[1, null]", "[[1]]", "[1.5]", "[true]"])
+    def test_blocks_that_are_no_ids(self, tmp_path: Path, ids: str) -> None:
+        start = '{"timestamp": 0, "input_length": 900, "output_length": 1, "hash_ids": '
+        with pytest.raises(InputError, match="hash_ids is not a list of whole numbers or texts") as caught:
+            read_trace(write(tmp_path, f"{start}[1, 2]}}\n{start}{ids}}}\n"))
+        assert caught.value.line == 2
 
     def test_jsonl_column_points_at_the_key(self, tmp_path: Path) -> None:
         path = write(tmp_path, '{"input_tokens": 7, "output_tokens": -1}\n')

@@ -31,7 +31,7 @@ def read_rows(file: Path, layout: Layout, blocks: Iterator[Block]) -> Iterator[R
         rows = _Rows(file=file, layout=layout, block=block)
         objects = rows.objects()
         if objects:
-            hash_ids = rows.hash_ids(objects) if "hash_ids" in layout.roles else None
+            hash_ids = rows.values(objects, "hash_ids") if "hash_ids" in layout.roles else None
             yield Rows(values=rows.columns(objects), error=rows.error, hash_ids=hash_ids)
 
 
@@ -60,17 +60,9 @@ class _Rows:
         columns: dict[Role, NDArray[Any]] = {}
         for role in self.layout.roles:
             if role != "hash_ids":
-                values = self._values(objects, role)
+                values = self.values(objects, role)
                 columns[role] = self._floats(values, role) if role in numbers else self._texts(values, role)
         return columns
-
-    def hash_ids(self, objects: list[dict[str, Any]]) -> list[list[int | str]]:
-        """Each request's blocks."""
-        lists = self._values(objects, "hash_ids")
-        for row, blocks in enumerate(lists):
-            if type(blocks) is not list or not set(map(type, blocks)) <= {int, str}:
-                raise self.error(row, "hash_ids", "is not a list of whole numbers or texts")
-        return lists
 
     def error(self, row: int, role: Role, problem: str) -> InputError:
         """The error of a value in the block's row ``row`` (from 0)."""
@@ -81,7 +73,8 @@ class _Rows:
             f"{name} {problem}", file=self.file, line=line, column=column or None, fix="correct or remove the row"
         )
 
-    def _values(self, objects: list[dict[str, Any]], role: Role) -> list[Any]:
+    def values(self, objects: list[dict[str, Any]], role: Role) -> list[Any]:
+        """One column as it stands in the file."""
         name = self.layout.roles[role]
         try:
             return [row[name] for row in objects]

@@ -32,7 +32,8 @@ class PrefixCache:
 
     def fits(self, hash_ids: list[list[BlockId]], input_tokens: IntArray) -> bool:
         """Whether the block size can be the trace's: a few odd rows pass, blocks of another size do not."""
-        full_blocks = sum(max(len(blocks) - 1, 0) for blocks in hash_ids)
+        # A request's last block may be filled in part.
+        full_blocks = sum(map(len, hash_ids)) - len(hash_ids)
         return full_blocks * self.block_tokens <= MAX_OVERFILL * int(input_tokens.sum())
 
     def hit_tokens(self, hash_ids: list[list[BlockId]], input_tokens: IntArray) -> IntArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,14 @@ DATE = re.compile(rb"\d{4}-\d{2}-\d{2}")
 class Rows:
     """Columns of consecutive rows, each of shape (rows,).
 
-    Numbers are float64; times are numbers, bytes, str objects or datetime64; ``hash_ids`` is a list of lists.
+    Numbers are float64; times are numbers, bytes, str objects or datetime64; ``hash_ids`` is what each
+    row holds, unchecked.
     ``error(row, role, problem)`` makes the InputError that names the value's place in the file.
     """
 
     values: Mapping[Role, NDArray[Any]]
     error: Callable[[int, Role, str], InputError]
-    hash_ids: list[list[int | str]] | None = None
+    hash_ids: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.values["input"])
@@ -67,7 +69,10 @@ class Assembler:
             cached_upper_bound=simulated,
         )
 
-    def _prefix_hits(self, rows: Rows, hash_ids: list[list[int | str]], inputs: IntArray) -> IntArray:
+    def _prefix_hits(self, rows: Rows, hash_ids: list[Any], inputs: IntArray) -> IntArray:
+        if set(map(type, hash_ids)) != {list} or not set(map(type, chain.from_iterable(hash_ids))) <= {int, str}:
+            row = next(row for row, ids in enumerate(hash_ids) if not _are_ids(ids))
+            raise rows.error(row, "hash_ids", "is not a list of whole numbers or texts")
         if not self.prefixes.fits(hash_ids, inputs):
             held = f"holds, here and below, far more blocks of {self.prefixes.block_tokens} tokens than the inputs fill"
             place = rows.error(0, "hash_ids", held)
@@ -130,6 +135,10 @@ def _tokens(rows: Rows, role: Role) -> IntArray:
         row = int(np.argmin(good))
         raise rows.error(row, role, f"is {values[row]:g}, not a count of tokens")
     return values.astype(np.int64)
+
+
+def _are_ids(value: object) -> bool:
+    return type(value) is list and set(map(type, value)) <= {int, str}
 
 
 def _check_marker(rows: Rows, raw: NDArray[Any], marker: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from melange.errors import InputError
 from melange.histogram import workload_from_trace
-from melange.metrics import PROMPT, workload_from_metrics
+from melange.prometheus import PROMPT, workload_from_metrics
 from melange.sizes import SizeGrid
 from melange.slo import Slo
 from melange.traces import read_trace
