@@ -29,7 +29,8 @@ CPU_KV_GIB = 1.0
 class EngineOptions:
     """How to run a model.
 
-    ``model`` is a Hugging Face folder or the name of a catalog model (random weights drawn from ``seed``).
+    ``model`` is a Hugging Face folder or the name of a catalog model; the latter, or ``random_weights``, runs weights
+    drawn from ``seed``.
     ``kv_memory_gib``, on each process, is by default 90% of what the weights leave free on a GPU, and 1 GiB on a CPU.
     ``pipeline`` None runs one batch of ``batch_tokens``; else the pipeline's own size counts. ``max_requests`` must be
     less than the batch. ``expected_output_tokens``: see SchedulerLimits.
@@ -46,6 +47,7 @@ class EngineOptions:
     max_context_tokens: int | None = None
     expected_output_tokens: int | None = None
     pipeline: Pipeline | None = None
+    random_weights: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,24 +75,48 @@ def resolve_model(name: str) -> tuple[DecoderConfig, Path | None]:
     return DecoderConfig.from_catalog(load_catalog().model(name)), None
 
 
+def check_options(options: EngineOptions) -> None:
+    """Raise InputError for what cannot run here: the model, the split over processes, the limits, devices, memory."""
+    config, _ = resolve_model(options.model)
+    config.check_tensor_parallel(options.tp)
+    _limits(config, options, pages=1)
+    devices = [usable_device(options.device, rank) for rank in range(options.tp)]
+    weights = config.parameters * DTYPES[options.dtype].itemsize
+    kv = (options.kv_memory_gib or 0.0) * 2**30
+    share = 1 if devices[0].type == "cpu" else options.tp  # processes on a CPU share its memory
+    needed, free = weights / share + kv * (options.tp // share), _free_bytes(devices[0])
+    if needed > free:
+        raise InputError(
+            f"{options.model}'s weights and KV cache take {needed / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are there",
+            fix="use a smaller model, a smaller dtype, more tensor-parallel processes or less KV memory",
+        )
+
+
 def build_engine(options: EngineOptions, parallel: TensorParallel | None = None) -> Engine:
     """Load the weights and reserve the KV cache. A tensor-parallel follower uses only the engine's executor."""
     parallel = parallel or TensorParallel()
+    check_options(options)
     config, folder = resolve_model(options.model)
-    config.check_tensor_parallel(options.tp)
-    limits = _limits(config, options, pages=1)
     device = usable_device(options.device, parallel.rank)
     placement = Placement(dtype=DTYPES[options.dtype], device=device, rank=parallel.rank, tp=options.tp)
-    if folder is None:
+    if folder is None or options.random_weights:
         weights = random_weights(config, placement, seed=options.seed)
     else:
         weights = load_weights(folder, config, placement)
     tokens = options.page_tokens
     pages = pages_that_fit(config, placement, memory_bytes=_kv_bytes(options, device), page_tokens=tokens)
     cache = KvCache.empty(config, placement, pages=pages, page_tokens=tokens)
+    limits = _limits(config, options, pages=pages)
     decoder = Decoder(config, weights, cache, batch_tokens=limits.batch_tokens, parallel=parallel)
-    executor = Executor(decoder, options.run_pipeline, seed=options.seed)
-    return Engine(Scheduler(_limits(config, options, pages=pages)), executor)
+    return Engine(Scheduler(limits), Executor(decoder, options.run_pipeline, seed=options.seed))
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Memory that a GPU has free; all the memory of the machine on a CPU, whose caches give way."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return float(free)
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _kv_bytes(options: EngineOptions, device: torch.device) -> float:
@@ -98,8 +124,7 @@ def _kv_bytes(options: EngineOptions, device: torch.device) -> float:
         return options.kv_memory_gib * 2**30
     if device.type == "cpu":
         return CPU_KV_GIB * 2**30
-    free, _ = torch.cuda.mem_get_info(device)
-    return free * GPU_MEMORY_SHARE
+    return _free_bytes(device) * GPU_MEMORY_SHARE
 
 
 def _limits(config: DecoderConfig, options: EngineOptions, *, pages: int) -> SchedulerLimits:

@@ -12,7 +12,8 @@ from torch import Tensor
 from melange.errors import EngineError
 from melange.nanoflow.batch import Batch
 
-# An idle engine's followers wait in a broadcast: the group's own limit must not end them.
+MEETING_LIMIT = timedelta(minutes=10)
+# An idle engine's followers wait for a batch: the control group's limit must not end them.
 IDLE_LIMIT = timedelta(days=365)
 
 
@@ -33,7 +34,7 @@ class TensorParallel:
                 init_method=rendezvous,
                 rank=rank,
                 world_size=tp,
-                timeout=IDLE_LIMIT,
+                timeout=MEETING_LIMIT,
             )
             return cls(rank=rank, tp=tp, control=dist.new_group(backend="gloo", timeout=IDLE_LIMIT))
         except (RuntimeError, ValueError) as error:
@@ -50,11 +51,16 @@ class TensorParallel:
         return tensor
 
     def share_batch(self, batch: Batch | None) -> Batch | None:
-        """The leader's batch on every process; None says that there will be no more."""
+        """The leader's batch on every process; None says that there will be no more, or that the leader is gone."""
         if self.tp == 1:
             return batch
         box = [batch]
-        dist.broadcast_object_list(box, src=0, group=self.control)
+        try:
+            dist.broadcast_object_list(box, src=0, group=self.control)
+        except RuntimeError:
+            if self.rank == 0:
+                raise
+            return None
         return box[0]
 
     def leave(self) -> None:

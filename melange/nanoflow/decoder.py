@@ -22,6 +22,9 @@ from melange.nanoflow.kv_cache import KvCache
 from melange.nanoflow.weights import LayerWeights, Weights
 from melange.perfmodel.pipeline import OperationKind
 
+# Decode attention copies the pages it reads into one block: this bounds the block (KV tokens, padding included).
+GATHERED_TOKENS = 2**17
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Buffers:
@@ -129,6 +132,12 @@ class Decoder:
         self.cache.write(layer, placed.slots[rows], rotated[:, heads:], joint[:, heads + keys :])
 
     def _decode_attention(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
+        longest = int(placed.batch.lengths[rows].max())
+        step = max(1, GATHERED_TOKENS // longest)
+        for start in range(rows.start, rows.stop, step):
+            self._attend_decodes(layer, placed, slice(start, min(start + step, rows.stop)))
+
+    def _attend_decodes(self, layer: int, placed: Placed, rows: slice) -> None:
         longest = int(placed.batch.lengths[rows].max())
         keys, values = self.cache.read(layer, placed.tables[rows, : -(-longest // self.cache.page_tokens)])
         seen = torch.arange(keys.shape[2], device=self.device) < placed.lengths[rows, None]

@@ -103,10 +103,10 @@ class Executor:
         """Embed the batch and run every layer's operations in the pipeline's order."""
         placed = self.decoder.place(batch)
         self.decoder.embed(batch, self._previous)
-        launches = self._order(batch)
-        if self._cuda:
-            self._run_on_streams(launches, placed)
-            return
+        run = self._run_on_streams if self._cuda else self._run_in_turn
+        run(self._order(batch), placed)
+
+    def _run_in_turn(self, launches: tuple[Launch, ...], placed: Placed) -> None:
         for launch in launches:
             self.decoder.run(launch.kind, launch.layer, placed, launch.start, launch.end)
 

@@ -137,8 +137,8 @@ class Scheduler:
     def idle(self) -> bool:
         return not (self._waiting or self._live or self._in_flight)
 
-    def submit(self, request: GenerationRequest) -> None:
-        """Queue a request. One that could never run raises InputError."""
+    def check(self, request: GenerationRequest) -> None:
+        """Raise InputError for a request that could never run; may be called from any thread."""
         limits = self.limits
         total = len(request.prompt) + request.max_tokens
         if total > limits.max_context_tokens:
@@ -154,6 +154,10 @@ class Scheduler:
             )
         if not 0 <= min(request.prompt) <= max(request.prompt) < limits.vocabulary:
             raise InputError("the prompt has a token outside the vocabulary", fix=f"use 0 to {limits.vocabulary - 1}")
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue a request. One that could never run, or whose id is in use, raises InputError."""
+        self.check(request)
         if request.id in self._known:
             raise InputError(f"request id {request.id!r} is in use", fix="give every request its own id")
         sequence = _Sequence(request, np.array(request.prompt, dtype=np.int64))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +16,8 @@ pytest.importorskip("torch")
 
 import torch
 
+from melange.nanoflow import decoder as decoder_module
+from melange.nanoflow import executor as executor_module
 from melange.nanoflow.batch import Batch
 from melange.nanoflow.build import EngineOptions
 from melange.nanoflow.engine import Engine
@@ -113,6 +118,15 @@ def test_tokens_stay_the_same_at_full_memory(
     assert hasty.scheduler.put_back_requests > 0
 
 
+def test_decode_attention_in_small_blocks_is_the_same(
+    make_engine: Callable[..., Engine], oracles: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "GATHERED_TOKENS", 40)
+    wanted = requests(LENGTHS, OUTPUTS)
+    produced = make_engine("llama").generate(wanted)
+    assert produced == {request.id: greedy(oracles["llama"], request) for request in wanted}
+
+
 def test_end_tokens_stop_a_request_unless_ignored(make_engine: Callable[..., Engine], oracles: dict[str, Any]) -> None:
     (request,) = requests([5], [20])
     expected = greedy(oracles["llama"], request)
@@ -137,6 +151,81 @@ def test_sampling_follows_the_softmax(make_engine: Callable[..., Engine], oracle
     counts = torch.bincount(torch.tensor([tokens[0] for tokens in produced.values()]), minlength=128)
     deviation = (draws * shares * (1 - shares)).sqrt()
     assert ((counts - draws * shares).abs() <= 5 * deviation + 1).all()
+
+
+class _LateStream:
+    """Like a CUDA stream: work is queued, and done later, in order, once the events waited for have happened."""
+
+    def __init__(self, world: _LateCuda) -> None:
+        self.world = world
+        self.queue: deque[Callable[[], bool]] = deque()
+
+    def add(self, work: Callable[[], None]) -> None:
+        self.queue.append(lambda: work() or True)
+
+    def wait_event(self, event: list[bool]) -> None:
+        self.queue.append(lambda: bool(event))
+
+    def record_event(self) -> list[bool]:
+        event: list[bool] = []
+        self.add(lambda: event.append(True))
+        return event
+
+    def wait_stream(self, other: _LateStream) -> None:
+        if other is not self.world.main:
+            self.world.drain()
+
+
+class _LateCuda:
+    """Stands in for torch.cuda and runs streams in a random interleaving: what events do not order, happens anyhow."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.main = self.current = _LateStream(self)
+        self.streams: dict[str, _LateStream] = {}
+
+    def current_stream(self) -> _LateStream:
+        return self.main
+
+    @contextmanager
+    def stream(self, stream: _LateStream) -> Iterator[None]:
+        self.current = stream
+        yield
+        self.current = self.main
+
+    def drain(self) -> None:
+        waiting = [stream for stream in self.streams.values() if stream.queue]
+        while waiting:
+            # Long runs of one stream let it get as far ahead as the events allow.
+            stream = self.random.choice(waiting)
+            for _ in range(self.random.randint(1, 30)):
+                if not (stream.queue and stream.queue[0]()):
+                    break
+                stream.queue.popleft()
+            waiting = [stream for stream in self.streams.values() if stream.queue]
+
+
+@pytest.mark.parametrize("order", ["interleaved", "three", "reversed"])
+@pytest.mark.parametrize("model", MODELS)
+def test_events_alone_order_the_streams(
+    make_engine: Callable[..., Engine],
+    oracles: dict[str, Any],
+    model: str,
+    order: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The CUDA path without a GPU: streams that lag and overtake each other at random still give the same tokens."""
+    engine = make_engine(model, pipeline=pipelines()[order])
+    executor, decoder = engine.executor, engine.executor.decoder
+    fake = _LateCuda(seed=1)
+    fake.streams = {name: _LateStream(fake) for name in executor.pipeline.streams}
+    run = decoder.run
+    monkeypatch.setattr(executor_module, "cuda", fake)
+    monkeypatch.setattr(executor, "_streams", fake.streams)
+    monkeypatch.setattr(decoder, "run", lambda *work: fake.current.add(lambda: run(*work)))
+    monkeypatch.setattr(executor, "_run_in_turn", executor._run_on_streams)
+    wanted = requests(LENGTHS, OUTPUTS)
+    assert engine.generate(wanted) == {request.id: greedy(oracles[model], request) for request in wanted}
 
 
 @pytest.mark.parametrize("model", MODELS)
