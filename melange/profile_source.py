@@ -28,9 +28,9 @@ def load_profile(spec: WorkloadSpec, *, asked_slo: Slo | None = None) -> Profile
     points = [point for file in files for point in file.points]
     bare = any(point.loop == "capacity" and point.achieved_rps for point in points)
     if choice.fill == "estimated":
-        from melange.perfmodel import filled_profile
+        from melange.perfmodel import filled_profile, points_of
 
-        return filled_profile(spec, points)
+        return filled_profile(spec, [point for file in files for point in points_of(file)])
     if bare and choice.assume_slo and asked_slo is not None and asked_slo != slo:
         raise InputError(
             f"the profile holds saturation throughputs without an SLO; the workload assumes they keep "

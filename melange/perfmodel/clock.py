@@ -21,6 +21,7 @@ follow each other in a conventional engine, so they add.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -85,8 +86,8 @@ class StepClock:
 
     def weights_read_s(self, tokens: ArrayLike) -> FloatArray:
         """Time to read the weights that an iteration over ``tokens`` tokens touches; elementwise."""
-        if not self.expert_weights_s:
-            return np.full(np.shape(tokens), self.weights_s)
+        if self.expert_share >= 1.0:
+            return np.asarray(self.weights_s + self.expert_weights_s + np.zeros(np.shape(tokens)))
         touched = 1.0 - (1.0 - self.expert_share) ** np.asarray(tokens, float)
         return np.asarray(self.weights_s + self.expert_weights_s * touched)
 
@@ -123,6 +124,21 @@ class StepClock:
         )
         moved = self.collective_s + (self.collective_s_per_token + self.other_s_per_token) * tokens
         return np.asarray(host + moved + self.gemm_s(tokens) + attention)
+
+
+def stacked(clocks: Sequence[StepClock], dimensions: int) -> StepClock:
+    """Clocks of one deployment as one, for evaluating them all at once.
+
+    Fields in which they differ become arrays of shape (clocks, 1, ...) with ``dimensions`` trailing axes, to broadcast
+    against sizes; the batching limits, which they share, stay scalars.
+    """
+    whole = object.__new__(StepClock)  # its parts passed validation, which is about scalars
+    for item in fields(StepClock):
+        values = [getattr(clock, item.name) for clock in clocks]
+        same = all(value == values[0] for value in values)
+        value = values[0] if same else np.asarray(values, float).reshape(-1, *[1] * dimensions)
+        object.__setattr__(whole, item.name, value)
+    return whole
 
 
 def causal_pairs(new_tokens: ArrayLike, context_tokens: ArrayLike = 0.0) -> FloatArray:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from melange.errors import InputError
 from melange.measurements import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.clock import stacked
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.hardware import Deployment, missing_memory_gib, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
@@ -19,8 +20,8 @@ from melange.slo import Slo
 
 FloatArray = NDArray[np.float64]
 
-# Shares of the slots in decode at the rungs of a rate ladder; a capacity row follows them.
-LADDER = (0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 0.96)
+# Rungs of a rate ladder: with c slots, c ** rung requests are in decode. Even steps in the logarithm of the load.
+LADDER = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99)
 BAND_SHARE = 0.8  # what a low/high band is meant to cover
 _BAND_DEVIATIONS = 1.2816
 
@@ -98,24 +99,36 @@ def rates_with_band(
     """
     calibration = calibration or Calibration()
     deployment = deploy(deployment, calibration)
-    sizes = (input_tokens, output_tokens, cached_tokens)
-    rate = max_rates_rps(deployment, slo, *sizes, efficiencies=calibration.efficiencies)
-    variance = np.full(rate.shape, calibration.model_error**2)
-    logs = calibration.efficiencies.logs()
-    for index, name in enumerate(PRIORS):
-        if not _matters(name, deployment):
-            continue
-        shifted = logs.copy()
-        shifted[index] += calibration.spreads[name]
-        if PRIORS[name].high < np.exp(shifted[index]):
-            shifted[index] = logs[index] - calibration.spreads[name]
-        other = max_rates_rps(deployment, slo, *sizes, efficiencies=Efficiencies.from_logs(shifted))
-        both = (rate > 0) & (other > 0)
-        # A shift that makes a size unservable, or servable, says little about the rate: count a factor of two.
-        change = np.log(np.where(both, other, 1.0) / np.where(both, rate, 1.0))
-        variance += np.where(both, change, np.where((rate > 0) != (other > 0), np.log(2.0), 0.0)) ** 2
+    sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
+    clocks = [step_clock(deployment, calibration.efficiencies)]
+    clocks += [step_clock(deployment, shifted) for shifted in _shifts(calibration, deployment)]
+    shape = (len(clocks), *sizes[0].shape)
+    state = SteadyState(
+        stacked(clocks, sizes[0].ndim),
+        *(np.broadcast_to(size, shape) for size in sizes),
+        max_request_tokens=deployment.max_request_tokens,
+    )
+    rates = state.max_rate_rps(slo)
+    rate, others = rates[0], rates[1:]
+    both = (rate > 0) & (others > 0)
+    change = np.log(np.where(both, others, 1.0) / np.where(both, rate, 1.0))
+    # A shift that makes a size unservable, or servable, says little about the rate: count a factor of two.
+    change = np.where((rate > 0) != (others > 0), np.log(2.0), change)
+    variance = calibration.model_error**2 + (change**2).sum(axis=0)
     factor = np.exp(_BAND_DEVIATIONS * np.sqrt(variance))
     return Rates(rate_rps=rate, low_rps=rate / factor, high_rps=rate * factor)
+
+
+def _shifts(calibration: Calibration, deployment: Deployment) -> list[Efficiencies]:
+    """The efficiencies with each that matters moved by one standard deviation, away from a bound in its way."""
+    logs, result = calibration.efficiencies.logs(), []
+    for index, (name, prior) in enumerate(PRIORS.items()):
+        if _matters(name, deployment):
+            shifted = logs.copy()
+            up = np.exp(logs[index] + calibration.spreads[name]) <= prior.high
+            shifted[index] += calibration.spreads[name] if up else -calibration.spreads[name]
+            result.append(Efficiencies.from_logs(shifted))
+    return result
 
 
 def _matters(name: str, deployment: Deployment) -> bool:
@@ -144,7 +157,7 @@ def load_points(
     calibration: Calibration | None = None,
     cached_tokens: float = 0.0,
 ) -> list[Measurement]:
-    """A ladder of open-loop load points per size, then its capacity; sizes that do not fit get a capacity of 0.
+    """Per size a closed loop of one request, a ladder of open-loop points and the capacity; 0 where it does not fit.
 
     Latencies are means and percentiles of :class:`LoadPoint` (Poisson arrivals of equal requests). The band is that of
     the capacity, in proportion.
@@ -156,12 +169,16 @@ def load_points(
     band = rates_with_band(deployment, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / capacity, band.high_rps / capacity
-    rungs = [state.open(share) for share in LADDER]
+    lone = state.closed(1.0)
+    slots = np.maximum(state.slots, 1.0)
+    rungs = [state.open(slots ** (rung - 1.0)) for rung in LADDER]
     points: list[Measurement] = []
     for cell in range(len(inputs)):
         base = _Row(deployment, float(inputs[cell]), float(outputs[cell]), min(cached_tokens, float(inputs[cell]) - 1))
         if state.fits[cell]:
-            points += [base.open(rung, cell, float(low[cell]), float(high[cell])) for rung in rungs]
+            points.append(base.closed(lone, cell, float(low[cell]), float(high[cell])))
+            bounded = [rung for rung in rungs if np.isfinite(rung.wait_s[cell])]
+            points += [base.open(rung, cell, float(low[cell]), float(high[cell])) for rung in bounded]
         points.append(base.capacity(float(band.rate_rps[cell]), float(band.low_rps[cell]), float(band.high_rps[cell])))
     return points
 
@@ -174,15 +191,21 @@ class _Row:
     cached_tokens: float
 
     def open(self, rung: LoadPoint, cell: int, low: float, high: float) -> Measurement:
+        rate = _short(float(rung.rate_rps[cell]))
+        return self._loaded(rung, cell, low, high, loop="open", offered_rps=rate)
+
+    def closed(self, rung: LoadPoint, cell: int, low: float, high: float) -> Measurement:
+        return self._loaded(rung, cell, low, high, loop="closed")
+
+    def _loaded(self, rung: LoadPoint, cell: int, low: float, high: float, **values: object) -> Measurement:
         rate = float(rung.rate_rps[cell])
         ttft, e2e = self._stats(rung, cell, "ttft"), self._stats(rung, cell, "e2e")
         return self._measurement(
-            loop="open",
-            offered_rps=_short(rate),
+            **values,
             achieved_rps=_short(rate),
             low_rps=_short(rate * low),
             high_rps=_short(rate * high),
-            concurrency=_short(float(rung.concurrency[cell])),
+            concurrency=1.0 if values["loop"] == "closed" else _short(float(rung.concurrency[cell])),
             ttft_s=ttft,
             e2e_s=e2e,
             tpot_decode_s=self._stats(rung, cell, "tpot") if self.output_tokens > 1 else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,7 +86,13 @@ class LoadPoint:
         return np.asarray(np.minimum(self.tpot_decode_s + ndtri(share) * self.tpot_sd_s, self.tpot_max_s))
 
     def e2e_quantile_s(self, share: float) -> FloatArray:
-        """Deviations of TTFT and decode time from their means, added as independent (root of the sum of squares)."""
+        """Deviations of TTFT and decode time from their means, added as independent (root of the sum of squares).
+
+        Infinite where the wait is.
+        """
+        if not np.isfinite(self.wait_s).all():
+            finite = replace(self, wait_s=np.where(np.isfinite(self.wait_s), self.wait_s, 0.0))
+            return np.asarray(np.where(np.isfinite(self.wait_s), finite.e2e_quantile_s(share), np.inf))
         ttft = self.ttft_quantile_s(share) - self.ttft_s
         decode = self.decode_steps * (self.tpot_quantile_s(share) - self.tpot_decode_s)
         deviation = np.where(ttft + decode >= 0, 1.0, -1.0) * np.hypot(ttft, decode)

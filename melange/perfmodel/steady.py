@@ -188,8 +188,9 @@ class SteadyState:
         rate, tpot, prefill, busy = self._flow(occupancy)
         saturation_rps, tpot_max = self._saturation[0], self._saturation[1]
         wait, waiting = np.zeros_like(rate), np.zeros_like(rate)
-        iteration = np.zeros_like(rate)
+        iteration, spread = np.zeros_like(rate), np.zeros_like(rate)
         if is_open:
+            spread = self._spread(occupancy, rate, tpot)
             iteration = tpot * np.minimum(occupancy, 1.0) / 2.0
             wait, waiting = self._wait(rate / saturation_rps, busy, prefill, self._steps * tpot + prefill)
         return LoadPoint(
@@ -199,7 +200,7 @@ class SteadyState:
             wait_s=wait,
             waiting_share=waiting,
             tpot_decode_s=tpot,
-            tpot_sd_s=self._spread(occupancy, rate, tpot),
+            tpot_sd_s=spread,
             tpot_max_s=tpot_max,
             decode_steps=self.decode_steps,
         )

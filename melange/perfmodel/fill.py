@@ -1,0 +1,173 @@
+"""Filling measured profiles from the model: gaps, saturation throughputs without an SLO, and other grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange.catalog import Catalog, load_catalog
+from melange.measurements import ConfigKey, Measurement
+from melange.perfmodel.calibrate import MIN_POINTS, calibrate
+from melange.perfmodel.calibration import Calibration, read_calibration
+from melange.perfmodel.engine import default_settings
+from melange.perfmodel.estimate import Rates, deploy, rates_with_band
+from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.perfmodel.profile import profile_sizes, warnings_of
+from melange.profiles import ConfigProfile, Profile, profile_from
+from melange.slo import Slo
+from melange.workload_file import WorkloadSpec
+
+FloatArray = NDArray[np.float64]
+
+
+def filled_profile(spec: WorkloadSpec, points: Sequence[Measurement], *, catalog: Catalog | None = None) -> Profile:
+    """The measured profile of a workload with the calibrated model in its gaps.
+
+    A measured rate under the SLO stays. A saturation throughput without an SLO becomes the lesser of itself and the
+    model's rate under the SLO. A size without a value takes the model's rate. Sizes that the workload needs and the
+    measurements lack are regridded through the model. Every value that the model supplied has the source ``estimated``
+    and a band. The calibration is the one that the profiles section names, else it is fitted to the points.
+    """
+    catalog = catalog or load_catalog()
+    slo = spec.workload.slo
+    calibration = _calibration(spec, points, catalog)
+    measured = profile_from(points, slo, assume_slo=True)
+    inputs, outputs = profile_sizes(spec.workload)
+    configs = {
+        key: _filled(key, table, points, slo, calibration, catalog, inputs, outputs)
+        for key, table in measured.configs.items()
+    }
+    estimated = sum(int((table.source == "estimated").sum()) for table in configs.values())
+    cells = sum(table.source.size for table in configs.values())
+    return Profile(
+        slo=slo,
+        configs=configs,
+        warnings=(f"{estimated} of {cells} profile cells are filled by the model", *warnings_of(calibration, slo)),
+        provenance={
+            "set": spec.profiles.set,
+            "files": list(spec.profiles.files),
+            "fill": "estimated",
+            "calibration": calibration.describe(),
+            "efficiencies": calibration.efficiencies.to_dict(),
+        },
+    )
+
+
+def _calibration(spec: WorkloadSpec, points: Sequence[Measurement], catalog: Catalog) -> Calibration:
+    if spec.profiles.calibration is not None:
+        return read_calibration(spec.profiles.calibration)
+    usable = [point for point in points if point.valid and point.achieved_rps > 0 and point.source != "estimated"]
+    if len(usable) < MIN_POINTS:
+        return Calibration()
+    return calibrate(usable, name=spec.profiles.set or "the measurements", catalog=catalog)
+
+
+def _filled(
+    key: ConfigKey,
+    table: ConfigProfile,
+    points: Sequence[Measurement],
+    slo: Slo,
+    calibration: Calibration,
+    catalog: Catalog,
+    inputs: Sequence[float],
+    outputs: Sequence[float],
+) -> ConfigProfile:
+    own = [point for point in points if point.key == key and not point.cached_tokens]
+    deployment = deployment_of(key, own, calibration, catalog)
+    if missing_memory_gib(deployment):
+        return table
+    return regridded(
+        table,
+        deployment,
+        slo,
+        sorted({*table.input_tokens.tolist(), *inputs}),
+        sorted({*table.output_tokens.tolist(), *outputs}),
+        calibration,
+        bare=bare_sizes(own) if slo.thresholds_s else frozenset(),
+    )
+
+
+def deployment_of(
+    key: ConfigKey, points: Sequence[Measurement], calibration: Calibration, catalog: Catalog
+) -> Deployment:
+    """What a measured configuration ran on: the calibration's engine settings, else those of the points' version."""
+    gpu = catalog.gpu(key.gpu)
+    version = next((point.engine_version for point in points if point.engine_version), None)
+    plain = Deployment(
+        model=catalog.model(key.model),
+        gpu=gpu,
+        tp=key.tp,
+        precision=key.precision,
+        settings=default_settings(gpu, key.engine, version),
+    )
+    return deploy(plain, calibration)
+
+
+def bare_sizes(points: Sequence[Measurement]) -> frozenset[tuple[float, float]]:
+    """Sizes that are known by a capacity alone."""
+    loaded = {(p.input_tokens, p.output_tokens) for p in points if p.loop != "capacity" and p.valid}
+    bare = {(p.input_tokens, p.output_tokens) for p in points if p.loop == "capacity" and p.valid}
+    return frozenset(bare - loaded)
+
+
+def regridded(
+    table: ConfigProfile,
+    deployment: Deployment,
+    slo: Slo,
+    input_tokens: Sequence[float],
+    output_tokens: Sequence[float],
+    calibration: Calibration,
+    *,
+    bare: frozenset[tuple[float, float]] = frozenset(),
+) -> ConfigProfile:
+    """A table on other sizes: its own values where it has them, elsewhere the model's rate, corrected.
+
+    The correction is the ratio of measured to modelled rate at the nearest measured size (in logarithms of sizes),
+    taken from values that are not bare. Sizes in ``bare`` take the lesser of their value and the model's rate.
+    """
+    inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
+    i, o = np.meshgrid(inputs, outputs, indexing="ij")
+    rates = rates_with_band(deployment, slo, i, o, calibration=calibration)
+    known, source = _on_grid(table, inputs, outputs)
+    is_bare = np.array([[(a, b) in bare for b in outputs.tolist()] for a in inputs.tolist()])
+    factor = _nearest_ratio(i, o, known, rates.rate_rps, usable=~is_bare)
+    model = Rates(rate_rps=rates.rate_rps * factor, low_rps=rates.low_rps * factor, high_rps=rates.high_rps * factor)
+    keep = np.isfinite(known) & (~is_bare | (known <= model.rate_rps))
+    return ConfigProfile(
+        key=table.key,
+        input_tokens=inputs,
+        output_tokens=outputs,
+        max_rate_rps=np.where(keep, known, model.rate_rps),
+        next_failing_rps=np.full(i.shape, np.nan),
+        low_rps=np.where(keep, np.nan, model.low_rps),
+        high_rps=np.where(keep, np.nan, model.high_rps),
+        source=np.where(keep, source, "estimated"),
+        assumed_slo=False,
+    )
+
+
+def _on_grid(table: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> tuple[FloatArray, NDArray[np.str_]]:
+    """The table's values and sources at the sizes it has; NaN and empty elsewhere."""
+    values = np.full((len(inputs), len(outputs)), np.nan)
+    source = np.full(values.shape, "", dtype="<U16")
+    rows = {size: row for row, size in enumerate(inputs.tolist())}
+    columns = {size: column for column, size in enumerate(outputs.tolist())}
+    for a, size_in in enumerate(table.input_tokens.tolist()):
+        for b, size_out in enumerate(table.output_tokens.tolist()):
+            if size_in in rows and size_out in columns:
+                values[rows[size_in], columns[size_out]] = table.max_rate_rps[a, b]
+                source[rows[size_in], columns[size_out]] = str(table.source[a, b])
+    return values, source
+
+
+def _nearest_ratio(
+    i: FloatArray, o: FloatArray, known: FloatArray, model: FloatArray, *, usable: NDArray[np.bool_]
+) -> FloatArray:
+    good = usable & np.isfinite(known) & (known > 0) & (model > 0)
+    if not good.any():
+        return np.ones(i.shape)
+    ratio = known[good] / model[good]
+    far = (np.log(i)[..., None] - np.log(i[good])) ** 2 + (np.log(o)[..., None] - np.log(o[good])) ** 2
+    return np.asarray(ratio[np.argmin(far, axis=-1)])
