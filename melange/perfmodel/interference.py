@@ -44,13 +44,14 @@ class Interference:
         for name in ("memory", "network"):
             object.__setattr__(self, name, _checked_curve(name, getattr(self, name)))
 
-    def curves(self) -> Mapping[Resource, Curve]:
+    def curves(self, *, collectives: bool = True) -> Mapping[Resource, Curve]:
         """Every (share, performance) choice per resource, the whole device included.
 
         A GEMM's performance is its share (that is R's definition), so its choices are what the others leave over:
-        1 - R for each listed share, and 1 - R - R' where a memory- and a network-bound kernel run beside it.
+        1 - R for each listed share, and 1 - R - R' where a memory- and a network-bound kernel run beside it
+        (``collectives`` False: there are no network-bound ones).
         """
-        memory, network = dict(self.memory), dict(self.network)
+        memory, network = dict(self.memory), dict(self.network if collectives else ())
         given_up = {*memory, *network, *(a + b for a in memory for b in network)}
         left = {round(1 - share, 9) for share in given_up if share < 1 - 1e-6}
         return MappingProxyType(

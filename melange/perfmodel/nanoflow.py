@@ -222,6 +222,33 @@ def requests_that_fit(
     return free / (kappa * (input_tokens + output_tokens / 2))
 
 
+def service_batch(
+    model: Model,
+    device: Device,
+    *,
+    input_tokens: float,
+    output_tokens: float,
+    precision: str = "fp16",
+    batch_tokens: int | None = None,
+    limit_tokens: int = 2048,
+) -> tuple[int, int]:
+    """(tokens, decode requests among them) of a service's steady batch, whole.
+
+    ``batch_tokens`` defaults to what fills the memory, at most ``limit_tokens``; more than fits raises InputError.
+    """
+    decode_share = output_tokens / (input_tokens + output_tokens)
+    fitting = int(requests_that_fit(model, device, input_tokens, output_tokens, precision) / decode_share)
+    if fitting < 2:
+        raise InputError(f"{model.name} leaves no room for the KV cache of such requests", fix="use more GPUs")
+    if batch_tokens is not None and batch_tokens > fitting:
+        raise InputError(
+            f"a steady batch of {batch_tokens} tokens does not fit: the memory holds {fitting}",
+            fix="use a smaller batch or more GPUs",
+        )
+    tokens = min(fitting, limit_tokens) if batch_tokens is None else batch_tokens
+    return tokens, round(tokens * decode_share)
+
+
 def layer_costs(
     model: Model, batch: BatchShape, *, gpus: int = 1, precision: str = "fp16"
 ) -> tuple[OperationCost, ...]:

@@ -10,7 +10,7 @@ import itertools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, get_args
 
@@ -77,6 +77,12 @@ class OperationTimes:
         own = {"decode_attention": decode_tokens, "prefill_attention": prefill_tokens}
         batch = decode_tokens + prefill_tokens
         return {kind: self.seconds(kind, own.get(kind, batch)) for kind in self.points}
+
+    def at_context(self, context_tokens: float) -> OperationTimes:
+        """The same times at another mean context of the decode requests, whose attention is proportional to it."""
+        scale = context_tokens / self.context_tokens
+        decode = tuple((tokens, scale * seconds) for tokens, seconds in self.points["decode_attention"])
+        return replace(self, context_tokens=context_tokens, points={**self.points, "decode_attention": decode})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values as the YAML file holds them; times in milliseconds."""

@@ -63,6 +63,11 @@ class Outcome:
         return self.cutoff_s if self.schedule is None else self.schedule.period_s
 
     @property
+    def timed_out(self) -> bool:
+        """Whether the time limit passed before anything was found or excluded."""
+        return self.schedule is None and self.gap > 1e-9
+
+    @property
     def gap(self) -> float:
         """Proven relative gap, (period - bound) / period."""
         return max(0.0, (self.period_s - self.bound_s) / self.period_s)
@@ -70,15 +75,15 @@ class Outcome:
 
 def solve_split(
     graph: NanoGraph,
-    curves: Mapping[Resource, Curve] = WHOLE_DEVICE,
+    curves: Mapping[Resource, Curve] | None = None,
     *,
     cutoff_s: float,
     time_limit_s: float,
 ) -> Outcome:
     """The shortest period of this split that is no longer than ``cutoff_s``.
 
-    With the default curves (stage I) every operation runs at its best speed and different resources do not interfere.
-    With an interference table's (stage II) overlapping operations must share the device.
+    Without ``curves`` (stage I) every operation runs at its best speed and different resources do not interfere. With
+    an interference table's (stage II) overlapping operations must share the device.
     """
     began = time.perf_counter()
     model = _Model.build(graph, curves, cutoff_s)
@@ -115,23 +120,23 @@ class _Model:
     overlap: dict[Pair, pulp.LpVariable]
 
     @classmethod
-    def build(cls, graph: NanoGraph, curves: Mapping[Resource, Curve], cutoff_s: float) -> _Model | None:
-        choices = [_feasible(graph, i, curves, cutoff_s) for i in range(len(graph.tasks))]
+    def build(cls, graph: NanoGraph, curves: Mapping[Resource, Curve] | None, cutoff_s: float) -> _Model | None:
+        choices = [_feasible(graph, i, curves or WHOLE_DEVICE, cutoff_s) for i in range(len(graph.tasks))]
         if not all(choices):
             return None
         problem = pulp.LpProblem("pipeline", pulp.LpMinimize)
-        period = pulp.LpVariable("T", 0, 1)
+        period = problem.add_variable("T", 0, 1)
         problem += period
         model = cls(
             graph=graph,
             problem=problem,
             scale_s=cutoff_s,
-            interferes=any(len(curve) > 1 for curve in curves.values()),
+            interferes=curves is not None,
             choices=choices,
             period=period,
-            starts=[pulp.LpVariable(f"s{i}", 0, 1) for i in range(len(graph.tasks))],
-            lags=[_lag(graph, i) for i in range(len(graph.tasks))],
-            picks=[_picks(i, options) for i, options in enumerate(choices)],
+            starts=[problem.add_variable(f"s{i}", 0, 1) for i in range(len(graph.tasks))],
+            lags=[_lag(problem, graph, i) for i in range(len(graph.tasks))],
+            picks=[_picks(problem, i, options) for i, options in enumerate(choices)],
             first={},
             overlap={},
         )
@@ -174,10 +179,10 @@ class _Model:
         self.problem += self.starts[j] + self.period >= end
 
     def _take_turns_or_share(self, i: int, j: int) -> None:
-        first = self.first[i, j] = pulp.LpVariable(f"o{i}_{j}", cat=pulp.LpBinary)
+        first = self.first[i, j] = self.problem.add_variable(f"o{i}_{j}", cat=pulp.LpBinary)
         both: pulp.LpVariable | int = 0
         if self.graph.tasks[i].resource != self.graph.tasks[j].resource:
-            both = self.overlap[i, j] = pulp.LpVariable(f"v{i}_{j}", cat=pulp.LpBinary)
+            both = self.overlap[i, j] = self.problem.add_variable(f"v{i}_{j}", cat=pulp.LpBinary)
             self.problem += self.share(i) + self.share(j) <= 2 - both
         for a, b, before in ((i, j, first), (j, i, 1 - first)):
             at_a, at_b, d_a, d_b = self.starts[a], self.starts[b], self.duration(a), self.duration(b)
@@ -276,13 +281,13 @@ def _feasible(graph: NanoGraph, i: int, curves: Mapping[Resource, Curve], cutoff
     )
 
 
-def _lag(graph: NanoGraph, i: int) -> pulp.LpAffineExpression:
+def _lag(problem: pulp.LpProblem, graph: NanoGraph, i: int) -> pulp.LpAffineExpression:
     if graph.tasks[i].kind == "kqv":
         return pulp.LpAffineExpression(constant=0)
-    return pulp.LpAffineExpression(pulp.LpVariable(f"k{i}", cat=pulp.LpBinary))
+    return pulp.LpAffineExpression(problem.add_variable(f"k{i}", cat=pulp.LpBinary))
 
 
-def _picks(i: int, options: Curve) -> list[pulp.LpAffineExpression]:
+def _picks(problem: pulp.LpProblem, i: int, options: Curve) -> list[pulp.LpAffineExpression]:
     if len(options) == 1:
         return [pulp.LpAffineExpression(constant=1)]
-    return [pulp.LpAffineExpression(pulp.LpVariable(f"x{i}_{r}", cat=pulp.LpBinary)) for r in range(len(options))]
+    return [pulp.LpAffineExpression(problem.add_variable(f"x{i}_{r}", cat=pulp.LpBinary)) for r in range(len(options))]

@@ -11,11 +11,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from melange.errors import InputError
-from melange.perfmodel.interference import Interference
+from melange.perfmodel.interference import Curve, Interference, Resource
 from melange.perfmodel.nano_graph import RESOURCE, NanoGraph
 from melange.perfmodel.operation_times import OperationTimes
 from melange.perfmodel.pipeline import NanoOperation, Pipeline, layer_kinds
@@ -103,7 +103,8 @@ def search_pipeline(
     trials = sorted((Trial(graph=graph) for graph in graphs), key=lambda trial: trial.preference)
     trials = _stage1(trials, unsplit_s, deadline)
     middle = time.perf_counter()
-    trials = _stage2(trials, interference, unsplit_s, deadline, every_split=every_split)
+    curves = interference.curves(collectives=times.tp > 1)
+    trials = _stage2(trials, curves, unsplit_s, deadline, every_split=every_split)
     return PipelineSearch(
         pipeline=_pipeline(times, interference, trials, batch_tokens, decode_tokens, unsplit_s),
         trials=tuple(trials),
@@ -137,11 +138,11 @@ def _stage1(trials: list[Trial], unsplit_s: float, deadline: float) -> list[Tria
 
 
 def _stage2(
-    trials: list[Trial], interference: Interference, unsplit_s: float, deadline: float, *, every_split: bool
+    trials: list[Trial], curves: Mapping[Resource, Curve], unsplit_s: float, deadline: float, *, every_split: bool
 ) -> list[Trial]:
+    """Give stage I's best split its shares, then every other split that could still be shorter, if asked."""
     found = [trial for trial in trials if trial.stage1 is not None and trial.stage1.schedule is not None]
     chosen = min(found, key=lambda trial: trial.stage1.period_s if trial.stage1 else math.inf, default=None)
-    curves = interference.curves()
     best_s, done = unsplit_s, {}
     order = sorted(trials, key=lambda trial: trial is not chosen)
     for trial in order:
@@ -167,7 +168,8 @@ def _pipeline(
     if best is not None and best.period_s >= unsplit_s * (1 - 1e-9):
         best = None
     period_s = unsplit_s if best is None else best.period_s
-    bound_s = min((outcome.bound_s for outcome in second), default=period_s)
+    unfinished = [trial.stage1 for trial in trials if trial.stage1 is not None and trial.stage1.timed_out]
+    bound_s = min((outcome.bound_s for outcome in (*second, *unfinished)), default=period_s)
     plain = Pipeline.unsplit(model=times.model, gpu=times.gpu, batch_tokens=batch_tokens, tp=times.tp)
     return replace(
         plain,
