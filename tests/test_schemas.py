@@ -1,0 +1,172 @@
+"""The published JSON Schemas describe what Mélange reads and writes, field by field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from melange import LatencyStats, Limits, Measurement, Plan, PlanOptions, load_workload, plan_fleet
+from melange.catalog import Gpu, Model, load_catalog
+from melange.cli.main import melange as cli
+from melange.datafiles import data_path
+from melange.documents import SCHEMAS, load_schema
+from melange.interop.release import plan_release
+from melange.measurements import Header, record_line
+from melange.plan import Baseline, Costs, PlanBucket, PlanConfig, PlanLimit
+from melange.slo import Slo
+
+CATALOG_ONLY = {"aliases", "source"}  # kept in the catalog, left out of plans
+
+
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(load_schema(name))
+
+
+def names(cls: type) -> set[str]:
+    return {item.name for item in fields(cls)}
+
+
+def described(schema: Any, path: str = "") -> list[str]:
+    """Paths of the properties below a schema that have no description."""
+    bare = []
+    if isinstance(schema, dict):
+        for key, value in schema.get("properties", {}).items():
+            if "description" not in value:
+                bare.append(f"{path}/{key}")
+        for key, value in schema.items():
+            bare += described(value, f"{path}/{key}")
+    elif isinstance(schema, list):
+        for item in schema:
+            bare += described(item, path)
+    return bare
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schemas_are_schemas(name):
+    jsonschema.Draft202012Validator.check_schema(load_schema(name))
+
+
+@pytest.mark.parametrize("name", ["measurements", "plan"])
+def test_every_field_is_described(name):
+    assert described(load_schema(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "expected"),
+    [
+        ("measurements", "point", names(Measurement) | {"record"}),
+        ("measurements", "latency", names(LatencyStats)),
+        ("plan", None, names(Plan)),
+        ("plan", "config", names(PlanConfig)),
+        ("plan", "bucket", names(PlanBucket)),
+        ("plan", "baseline", names(Baseline)),
+        ("plan", "limit", names(PlanLimit)),
+        ("plan", "costs", names(Costs)),
+        ("plan", "slo", names(Slo) | {"statistic"}),
+        ("plan", "hardware", names(Gpu) - CATALOG_ONLY),
+        ("plan", "model_shape", names(Model) - CATALOG_ONLY),
+    ],
+)
+def test_schema_and_dataclass_have_the_same_fields(schema, path, expected):
+    part = load_schema(schema) if path is None else load_schema(schema)["$defs"][path]
+    assert set(part["properties"]) == expected
+
+
+def test_every_field_of_a_plan_is_required():
+    assert set(load_schema("plan")["required"]) == names(Plan)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        PlanOptions(),
+        PlanOptions(slice_factor=4, headroom=0.1, limits=Limits(maximum={"L4": 1}, max_cost_usd_per_hour=50)),
+        PlanOptions(limits=Limits(only=("A10G",)), tie_outputs=True),
+    ],
+)
+def test_plans_keep_their_schema(small_spec, options):
+    validator("plan").validate(json.loads(json.dumps(plan_fleet(small_spec, options).to_dict())))
+
+
+def test_plan_of_a_release_config_keeps_its_schema(tmp_path):
+    path = tmp_path / "config.json"
+    rows = {"gpu_info": {"A": {"cost": 1, "tputs": [[1, 0.5]]}, "B": {"cost": 2, "tputs": [[0, 2]]}}}
+    path.write_text(json.dumps(rows | {"workload_distribution": [[0.5, 0.5]], "total_request_rate": 2}))
+    validator("plan").validate(plan_release(path).to_dict())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"status": "done"}, {"cost_usd_per_hour": "4"}, {"instances": {"L4": 0}}, {"gap": -0.1}, {"surprise": 1}],
+)
+def test_a_wrong_plan_breaks_its_schema(small_spec, change):
+    row = plan_fleet(small_spec).to_dict() | change
+    assert not validator("plan").is_valid(row)
+
+
+def test_shipped_measurements_keep_their_schema():
+    check = validator("measurements")
+    files = sorted(data_path("profiles").glob("*/*/*.jsonl"))
+    assert files
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            check.validate(json.loads(line))
+
+
+def test_a_full_record_keeps_its_schema():
+    stats = LatencyStats(mean=0.1, p50=0.1, p90=0.2, p95=0.2, p99=0.3, mean_upper=0.11)
+    point = Measurement(
+        model="m", gpu="L4", input_tokens=10, output_tokens=20, offered_rps=1.0, achieved_rps=1.0, concurrency=2.0,
+        ttft_s=stats, tpot_decode_s=stats, tpot_e2e_per_token_s=stats, e2e_s=stats, samples=3, failures=1,
+        duration_s=60.0, queue_growth_rps=-0.1, saturated=True, valid=False, invalid_reason="cold", low_rps=0.9,
+        high_rps=1.1, engine_version="1", date="2026-11", sample_ttft_s=(0.1,), sample_e2e_s=(0.2,),
+        sample_output_tokens=(20,), extra={"note": 1},
+    )  # fmt: skip
+    row = json.loads(record_line(point))
+    assert set(row) == names(Measurement) | {"record"}
+    validator("measurements").validate(row)
+    validator("measurements").validate(json.loads(record_line(Header(facts={"anything": [1]}))))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"record": "point"},
+        {"record": "header"},
+        {"record": "other", "schema_version": 1},
+        {"record": "point", "model": "m", "gpu": "g", "input_tokens": 0, "output_tokens": 1, "achieved_rps": 1},
+        {"record": "point", "model": "m", "gpu": "g", "input_tokens": 1, "output_tokens": 1, "achieved_rps": -1},
+        {"record": "point", "model": "m", "gpu": "g", "input_tokens": 1, "output_tokens": 1, "achieved_rps": 1, "x": 1},
+    ],
+)
+def test_a_wrong_record_breaks_the_schema(row):
+    assert not validator("measurements").is_valid(row)
+
+
+def test_shipped_workloads_keep_their_schema():
+    files = sorted(data_path("workloads").glob("*.yaml"))
+    assert files
+    for file in files:
+        load_workload(file)
+
+
+def test_catalog_precisions_are_those_of_the_schema():
+    allowed = set(load_schema("measurements")["$defs"]["point"]["properties"]["precision"]["enum"])
+    assert all(set(gpu.tflops) <= allowed for gpu in load_catalog().gpus.values())
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_command_prints_it(name):
+    done = CliRunner().invoke(cli, ["schema", name])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout) == load_schema(name)
+
+
+def test_command_names_what_there_is():
+    done = CliRunner().invoke(cli, ["schema", "wrokload"])
+    assert "use one of workload, measurements, plan" in str(done.exception)
