@@ -14,6 +14,7 @@ replicas that share machines.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,16 @@ import pulp
 from melange.highs import SILENT, run_program
 from melange.problem import FloatArray, IntArray, Problem
 
-# With continuous shares the tree is small and HiGHS's heuristics cost more than they save (halves the time to 0.1%);
-# whole slices need them.
-QUICK = {
+# With continuous shares the tree is small and these heuristics cost more than they save (off, 0.1% takes half the
+# time); slices need the two that search near the relaxation.
+CONTINUOUS = {
     "mip_allow_restart": False,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_heuristic_run_rens": False,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_root_reduced_cost": False,
 }
+SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,23 +133,15 @@ def _add_limits(model: Model, problem: Problem) -> None:
         program += _cost(problem, model.instances) <= problem.max_cost_usd_per_hour
 
 
-def run(
-    model: Model,
-    problem: Problem,
-    *,
-    gap: float,
-    time_limit_s: float | None,
-    at_least_usd_per_hour: float = 0.0,
-) -> Outcome:
-    """Solve the model to the relative gap within the time limit; ``at_least`` is a bound already proven elsewhere."""
-    options = {**SILENT, **(QUICK if problem.slice_factor is None else {}), "mip_rel_gap": gap}
-    if time_limit_s is not None:
-        options["time_limit"] = time_limit_s
+def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: float = 0.0) -> Outcome:
+    """Solve under HiGHS's ``options`` over the defaults; ``at_least`` is a bound already proven elsewhere."""
+    model = build(problem)
     if at_least_usd_per_hour > 0:
         program = model.program
         # Rounding in the sum must not cut off a plan that costs exactly the bound.
         program += _cost(problem, model.instances) >= at_least_usd_per_hour * (1 - 1e-9)
-    verdict = run_program(model.program, options)
+    heuristics = CONTINUOUS if problem.slice_factor is None else SLICES
+    verdict = run_program(model.program, {**SILENT, **heuristics, **options})
     bound = max(verdict.bound, at_least_usd_per_hour)
     if verdict.values is None:
         return Outcome(infeasible=verdict.infeasible, bound_usd_per_hour=bound)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,11 @@ SMALL_PROBLEM_SHARES = 100 * 8
 SMALL_GAP = 1e-6
 LARGE_GAP = 1e-3
 
-# Loads are scaled by 1 + margin when the fleet found leaves no room: for slices room to round in, for continuous
-# shares (where it is needed only if HiGHS's tolerance hid an overload) a hair.
-MARGINS_SLICES = (0.0, 0.002, 0.01)
-MARGINS_CONTINUOUS = (0.0, 1e-6)
+# A second try with loads a hair larger, needed only where HiGHS's tolerance hid an overload.
+HAIR = 1e-6
+# Pairs kept when only near-best configs are searched: at most this fraction above a bucket's cheapest.
+NEAR = (0.03, 0.1, 0.3)
+NODES_WHEN_NEAR = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,14 +59,19 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
 
 def relaxation_bound(problem: Problem) -> float:
     """Cost if parts of GPUs could be rented: each bucket on the config where it is cheapest; inf if one has none."""
-    price = problem.price_usd_per_hour / problem.gpus_per_instance
-    per_replica = price[problem.config_instance] * problem.gpus_per_replica
     # Summing in another order may differ in the last digits; a bound must not be above.
-    return float((problem.load * per_replica).min(axis=1).sum()) * (1 - 1e-12)
+    return float(_unit_costs(problem).min(axis=1).sum()) * (1 - 1e-12)
+
+
+def _unit_costs(problem: Problem) -> FloatArray:
+    """(n_buckets, n_configs) USD/h of the GPU time that a whole bucket takes on a config."""
+    price = problem.price_usd_per_hour / problem.gpus_per_instance
+    costs: FloatArray = problem.load * (price[problem.config_instance] * problem.gpus_per_replica)
+    return costs
 
 
 class _Search:
-    """The best plan and bound so far, until the gap is proven or the deadline passes."""
+    """The best plan and bound so far, improved until the gap is proven or the deadline passes."""
 
     def __init__(self, problem: Problem, gap: float, deadline: float | None) -> None:
         self.problem = problem
@@ -72,44 +79,65 @@ class _Search:
         self.deadline = deadline
         self.bound = relaxation_bound(problem)
         self.best: _Fleet | None = None
+        self.relaxed_shares: FloatArray | None = None
 
     def run(self) -> Solution:
+        """Cheap searches first: near-best pairs of a large fleet, all pairs with continuous shares, then slices."""
         if math.isinf(self.bound):
             return Solution(status="infeasible")
-        if self._with_margins():
+        if self.gap * self.bound >= self.problem.price_usd_per_hour.min():
+            self._solve_near(NEAR[0])
+        if not self._over() and self._solve_relaxed():
             return Solution(status="infeasible")
-        if self.problem.slice_factor is not None and not self._proven() and not self._late():
-            outcome = self._solve(self.problem, at_least=self.bound)
-            if outcome.infeasible:
-                return Solution(status="infeasible")
-            self._learn(outcome)
+        if self.problem.slice_factor is not None and not self._over() and self._solve_slices():
+            return Solution(status="infeasible")
         return self._solution()
 
-    def _with_margins(self) -> bool:
-        """Solve with continuous shares, then fit whole ones to the fleet found; True if that is proven impossible."""
+    def _solve_near(self, excess: float) -> None:
+        """Look for a plan among near-best pairs and those of the relaxed plan. Proves nothing about the others."""
+        costs = _unit_costs(self.problem)
+        near = costs <= (1 + excess) * costs.min(axis=1, keepdims=True)
+        if self.relaxed_shares is not None:
+            near |= self.relaxed_shares > 0
+        restricted = replace(self.problem, load=np.where(near, self.problem.load, np.inf))
+        outcome = self._solve(restricted, mip_max_nodes=NODES_WHEN_NEAR, objective_target=self.bound / (1 - self.gap))
+        self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
+
+    def _solve_relaxed(self) -> bool:
+        """Solve with continuous shares, whose bound holds for slices too; True if that is proven infeasible."""
         relaxed = replace(self.problem, slice_factor=None)
-        for margin in MARGINS_CONTINUOUS if self.problem.slice_factor is None else MARGINS_SLICES:
-            scaled = relaxed if margin == 0 else replace(relaxed, load=relaxed.load * (1 + margin))
-            outcome = self._solve(scaled)
-            if outcome.infeasible:
-                return margin == 0
-            # With a margin the load is larger than the true one, and so may be the bound.
-            self._learn(outcome if margin == 0 else replace(outcome, bound_usd_per_hour=-math.inf))
-            if self._proven() or self._late() or (self.problem.slice_factor is None and self.best is not None):
-                break
+        outcome = self._solve(relaxed)
+        if outcome.infeasible:
+            return True
+        self.relaxed_shares = outcome.shares
+        self._learn(outcome)
+        if self.best is None and self.problem.slice_factor is None and not self._over():
+            outcome = self._solve(replace(relaxed, load=relaxed.load * (1 + HAIR)))
+            self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
         return False
 
-    def _solve(self, problem: Problem, at_least: float = 0.0) -> Outcome:
+    def _solve_slices(self) -> bool:
+        """Look for slices near the relaxed plan, then everywhere; True if there are none."""
+        for excess in NEAR[1:]:
+            self._solve_near(excess)
+            if self._over():
+                return False
+        outcome = self._solve(self.problem, at_least_usd_per_hour=self.bound)
+        if outcome.infeasible and self.best is None:
+            return True
+        self._learn(outcome)
+        return False
+
+    def _solve(self, problem: Problem, *, at_least_usd_per_hour: float = 0.0, **options: Any) -> Outcome:
+        if self.deadline is not None:
+            options["time_limit"] = max(1e-3, self.deadline - time.monotonic())
         return formulation.run(
-            formulation.build(problem),
-            problem,
-            gap=self.gap,
-            time_limit_s=None if self.deadline is None else max(1e-3, self.deadline - time.monotonic()),
-            at_least_usd_per_hour=at_least,
+            problem, options | {"mip_rel_gap": self.gap}, at_least_usd_per_hour=at_least_usd_per_hour
         )
 
     def _learn(self, outcome: Outcome) -> None:
-        self.bound = max(self.bound, outcome.bound_usd_per_hour)
+        if not outcome.infeasible:
+            self.bound = max(self.bound, outcome.bound_usd_per_hour)
         fleet = _fleet(self.problem, outcome)
         if fleet is not None and (self.best is None or fleet.cost < self.best.cost):
             self.best = fleet
@@ -117,8 +145,8 @@ class _Search:
     def _proven(self) -> bool:
         return self.best is not None and self.best.cost - self.bound <= self.gap * self.best.cost + 1e-12
 
-    def _late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+    def _over(self) -> bool:
+        return self._proven() or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def _solution(self) -> Solution:
         if self.best is None:
