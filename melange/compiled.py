@@ -1,0 +1,54 @@
+"""compiled: numba's compiler where it is installed, plain Python where it is not.
+
+Code marked with it keeps to arrays, records, named tuples and numbers, so that both run the same source and give the
+same bytes; ``NUMBA_DISABLE_JIT=1`` asks for plain Python where numba is installed.
+
+Compiled code is kept on disk under a name made from the sources: numba itself looks only at a function's own file, and
+would go on using code that calls the old version of a function in another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+try:
+    import numba
+except ImportError:
+    numba = None
+
+IS_COMPILED = numba is not None and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """The function, compiled at its first call and kept on disk after that."""
+    if numba is None or not IS_COMPILED:
+        return function
+    before = numba.config.CACHE_DIR
+    folder = _cache_folder()
+    try:
+        numba.config.CACHE_DIR = folder or ""
+        return cast("Function", numba.njit(cache=folder is not None, error_model="numpy")(function))
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@cache
+def _cache_folder() -> str | None:
+    """Where compiled code of exactly these sources is kept; None where the user's cache folder cannot be written."""
+    package = Path(__file__).parent
+    sources = [Path(__file__), *sorted(package.glob("routing/*.py")), *sorted(package.glob("simulator/*.py"))]
+    digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    root = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(root) / "melange" / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None

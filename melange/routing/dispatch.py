@@ -1,0 +1,249 @@
+"""The routing decision as plain functions over arrays: compiled in the simulator, called one by one in a router."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange.compiled import compiled
+from melange.routing.table import (
+    BASE_S,
+    COMPUTE_S,
+    E2E,
+    KV_S,
+    KV_TOKENS,
+    MAX_SEQUENCES,
+    PER_SEQUENCE_S,
+    PROMPT_S,
+    TPOT,
+    TPOT_PER_TOKEN,
+    TTFT,
+    WEIGHTS_S,
+    FloatArray,
+    RoutingState,
+    RoutingTable,
+)
+
+Codes = tuple[int, int, int, float]
+
+
+@compiled
+def bucket_of(edges: np.ndarray, tokens: int) -> int:
+    """Index of the first upper edge that is not below ``tokens``; the last one for larger sizes."""
+    for index in range(len(edges)):
+        if tokens <= edges[index]:
+            return index
+    return len(edges) - 1
+
+
+@compiled
+def estimate_row(
+    table: RoutingTable, state: RoutingState, codes: Codes, input_tokens: int, output_tokens: int, draws: FloatArray
+) -> int:
+    """The row that the policy's estimator gives a request; only predictor and oracle look at its true output."""
+    n_out = len(table.output_edges)
+    i = bucket_of(table.input_edges, input_tokens)
+    estimator = codes[2]
+    if estimator == 0:
+        mean = state.seen_tokens[i] / state.seen_count[i]
+        return i * n_out + bucket_of(table.output_edges, int(np.ceil(mean)))
+    if estimator == 1:
+        return len(table.input_edges) * n_out + i
+    true = bucket_of(table.output_edges, output_tokens)
+    if estimator == 3 or draws[0] < codes[3]:
+        return i * n_out + true
+    left = draws[1] * (1.0 - table.output_mix[i, true])
+    for o in range(n_out):
+        if o != true:
+            left -= table.output_mix[i, o]
+            if left < 0.0:
+                return i * n_out + o
+    return i * n_out + true
+
+
+@compiled
+def pressure(
+    table: RoutingTable, state: RoutingState, replica: int, input_tokens: int, expected_output: float
+) -> float:
+    """How near a replica comes to its limits with one request more: 1 is at a limit.
+
+    The largest of sequences and KV tokens over their room, and of predicted TPOT, TTFT and E2E over their limits. The
+    step time is the clock's at the context in flight; prompts without a first token are computed one after the other.
+    """
+    clock = table.clock[table.config_of[replica]]
+    sequences = state.requests[replica] + 1.0
+    context = state.tokens[replica] + input_tokens + expected_output / 2.0
+    full = max(sequences / clock[MAX_SEQUENCES], context / clock[KV_TOKENS])
+    weights = max(clock[WEIGHTS_S], clock[COMPUTE_S] * sequences)
+    step = clock[BASE_S] + clock[PER_SEQUENCE_S] * sequences + weights + clock[KV_S] * context
+    ttft = step + clock[PROMPT_S] * (state.prompt_tokens[replica] + input_tokens)
+    tpot = step + table.limit_s[TPOT_PER_TOKEN] * ttft / max(expected_output, 1.0)
+    full = max(full, tpot / table.limit_s[TPOT])
+    full = max(full, ttft / table.limit_s[TTFT])
+    return float(max(full, (ttft + step * expected_output) / table.limit_s[E2E]))
+
+
+@compiled
+def usable(table: RoutingTable, state: RoutingState, replica: int, row: int) -> bool:
+    """Whether a replica is up and its config may serve the row."""
+    return bool(state.alive[replica] and table.max_rate_rps[row, table.config_of[replica]] > 0.0)
+
+
+@compiled
+def _counted(table: RoutingTable, state: RoutingState, row: int, config: int, nth: int) -> int:
+    """The nth usable replica of a config (-1: of the fleet), or their number where nth is -1."""
+    found = 0
+    for replica in range(len(table.config_of)):
+        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+            if found == nth:
+                return replica
+            found += 1
+    return found if nth < 0 else -1
+
+
+@compiled
+def _backlog(table: RoutingTable, state: RoutingState, replica: int, row: int) -> float:
+    """Tokens in flight, relative to what the replica's config gets through."""
+    return float(state.tokens[replica] / table.max_rate_rps[row, table.config_of[replica]])
+
+
+@compiled
+def _weighted(table: RoutingTable, state: RoutingState, row: int, config: int, draw: float) -> int:
+    total = 0.0
+    for replica in range(len(table.config_of)):
+        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+            total += table.max_rate_rps[row, table.config_of[replica]]
+    left, last = draw * total, -1
+    for replica in range(len(table.config_of)):
+        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+            left -= table.max_rate_rps[row, table.config_of[replica]]
+            last = replica
+            if left < 0.0:
+                break
+    return last
+
+
+@compiled
+def _least(
+    table: RoutingTable, state: RoutingState, row: int, config: int, input_tokens: int, by_pressure: bool
+) -> int:
+    best, least = -1, np.inf
+    for replica in range(len(table.config_of)):
+        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+            if by_pressure:
+                load = pressure(table, state, replica, input_tokens, table.output_tokens[row])
+            else:
+                load = _backlog(table, state, replica, row)
+            if load < least:
+                best, least = replica, load
+    return best
+
+
+@compiled
+def choose_within(
+    table: RoutingTable, state: RoutingState, within: int, row: int, config: int, input_tokens: int, draws: FloatArray
+) -> int:
+    """A usable replica of a config (-1: of the whole fleet) by the policy's rule; -1 where there is none."""
+    if within == 0:
+        return _weighted(table, state, row, config, draws[2])
+    if within == 3 or within == 5:
+        return _least(table, state, row, config, input_tokens, within == 5)
+    count = _counted(table, state, row, config, -1)
+    if count == 0:
+        return -1
+    if within == 2:
+        state.turn[config] += 1
+        return _counted(table, state, row, config, state.turn[config] % count)
+    first = _counted(table, state, row, config, int(draws[2] * count))
+    if within == 1 or count == 1:
+        return first
+    step = 1 + int(draws[3] * (count - 1))
+    second = _counted(table, state, row, config, (int(draws[2] * count) + step) % count)
+    return second if _backlog(table, state, second, row) < _backlog(table, state, first, row) else first
+
+
+@compiled
+def _next_config(table: RoutingTable, state: RoutingState, row: int, tried: np.ndarray) -> int:
+    """The untried config that is furthest behind its share of the row; configs without a share come last."""
+    best, most = -1, -np.inf
+    for config in range(table.shares.shape[1]):
+        if not tried[config] and table.max_rate_rps[row, config] > 0.0:
+            credit = state.credit[row, config] + (0.0 if table.shares[row, config] > 0.0 else -1e9)
+            if credit > most:
+                best, most = config, credit
+    return best
+
+
+@compiled
+def choose(
+    table: RoutingTable, state: RoutingState, codes: Codes, row: int, input_tokens: int, draws: FloatArray
+) -> int:
+    """The replica that a request of a row goes to; -1 where no replica that may serve it is up.
+
+    Shares are followed by credits: each request gives every config its share of one and takes one from the config that
+    is served, so the counts stay near the target. Under ``spill`` a config whose least loaded replica is beyond the
+    spill pressure is passed over; where all are, the least loaded replica of all takes the request.
+    """
+    across, within = codes[0], codes[1]
+    if across == 0:
+        return choose_within(table, state, within, row, -1, input_tokens, draws)
+    n_config = table.shares.shape[1]
+    for config in range(n_config):
+        state.credit[row, config] += table.shares[row, config]
+    tried = np.zeros(n_config, dtype=np.bool_)
+    chosen, least = -1, np.inf
+    for _ in range(n_config):
+        config = _next_config(table, state, row, tried)
+        if config < 0:
+            break
+        tried[config] = True
+        replica = choose_within(table, state, within, row, config, input_tokens, draws)
+        if replica < 0:
+            continue
+        if across == 1:
+            chosen = replica
+            break
+        load = pressure(table, state, replica, input_tokens, table.output_tokens[row])
+        if load < least:
+            chosen, least = replica, load
+        if load <= table.spill_pressure:
+            break
+    if chosen >= 0:
+        state.credit[row, table.config_of[chosen]] -= 1.0
+        for config in range(n_config):
+            state.credit[row, config] = min(max(state.credit[row, config], -32.0), 32.0)
+    return chosen
+
+
+@compiled
+def note_sent(table: RoutingTable, state: RoutingState, replica: int, row: int, input_tokens: int) -> None:
+    """Count a request that was sent to a replica."""
+    state.requests[replica] += 1
+    state.tokens[replica] += input_tokens + table.output_tokens[row] / 2.0
+    state.prompt_tokens[replica] += input_tokens
+
+
+@compiled
+def note_first_token(state: RoutingState, replica: int, input_tokens: int) -> None:
+    """Count a request's first token: its prompt is done."""
+    state.prompt_tokens[replica] -= input_tokens
+
+
+@compiled
+def note_finished(
+    table: RoutingTable, state: RoutingState, replica: int, row: int, input_tokens: int, output_tokens: int
+) -> None:
+    """Count a finished request, and learn from its output length."""
+    state.requests[replica] -= 1
+    state.tokens[replica] -= input_tokens + table.output_tokens[row] / 2.0
+    i = bucket_of(table.input_edges, input_tokens)
+    state.seen_tokens[i] += output_tokens
+    state.seen_count[i] += 1.0
+
+
+@compiled
+def note_down(state: RoutingState, replica: int) -> None:
+    """Count a replica as failed: nothing is in flight on it any more."""
+    state.alive[replica] = False
+    state.requests[replica] = 0
+    state.tokens[replica] = 0.0
+    state.prompt_tokens[replica] = 0.0

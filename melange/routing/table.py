@@ -1,0 +1,216 @@
+"""RoutingTable and RoutingState: the arrays that a routing decision reads and writes.
+
+Rows stand for what a router believes of a request: row ``i * n_output + o`` for a request of input bucket i and output
+bucket o, row ``n_input * n_output + i`` for one whose output length is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange.errors import InputError
+from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.plan import Plan
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+# Columns of RoutingTable.clock.
+BASE_S, PER_SEQUENCE_S, WEIGHTS_S, COMPUTE_S, KV_S, PROMPT_S, KV_TOKENS, MAX_SEQUENCES = range(8)
+# Entries of RoutingTable.limit_s.
+TPOT, TTFT, E2E, TPOT_PER_TOKEN = range(4)
+
+SPILL_PRESSURE = 0.85
+"""Share of a latency limit or of a replica's room beyond which the default policy looks at the next config."""
+
+
+# Prompt size at which a replica's speed on prompts is taken: short ones hide behind reading the weights.
+TYPICAL_PROMPT_TOKENS = 1024
+
+
+class RoutingTable(NamedTuple):
+    """What does not change while requests arrive. n_row as in the module's docstring.
+
+    ``shares``: (n_row, n_config), target mix, rows sum to 1. ``max_rate_rps``: (n_row, n_config), 0 = may not serve.
+    ``output_tokens``: (n_row,) expected output. ``output_mix``: (n_input, n_output), the share of each output bucket
+    among requests of an input bucket. ``config_of``: (n_replica,). ``clock``: (n_config, 8), the columns named above.
+    ``limit_s``: (4,) TPOT, TTFT and E2E limit, infinite where there is none, and 1 where TPOT includes TTFT.
+    """
+
+    input_edges: IntArray
+    output_edges: IntArray
+    shares: FloatArray
+    max_rate_rps: FloatArray
+    output_tokens: FloatArray
+    output_mix: FloatArray
+    config_of: IntArray
+    clock: FloatArray
+    limit_s: FloatArray
+    spill_pressure: float
+
+
+class RoutingState(NamedTuple):
+    """What a router keeps count of.
+
+    ``credit``: (n_row, n_config), how far each config is behind its share, in requests. ``turn``: (n_config + 1,),
+    round-robin positions, the last one over the whole fleet. ``seen_tokens``, ``seen_count``: (n_input,), outputs of
+    finished requests. Per replica: ``requests`` and ``tokens`` in flight (input and half the expected output),
+    ``prompt_tokens`` without a first token yet, and whether it is ``alive``.
+    """
+
+    credit: FloatArray
+    turn: IntArray
+    seen_tokens: FloatArray
+    seen_count: FloatArray
+    requests: IntArray
+    tokens: FloatArray
+    prompt_tokens: FloatArray
+    alive: NDArray[np.bool_]
+
+
+def routing_table(
+    plan: Plan, clocks: Mapping[str, StepClock], *, spill_pressure: float = SPILL_PRESSURE
+) -> RoutingTable:
+    """The table of a solved plan; its configs in use in the plan's order, a row per replica in that order.
+
+    ``clocks`` holds the step clock of every config in use. InputError for a plan without a fleet, or whose buckets
+    have no sizes.
+    """
+    configs = fleet_configs(plan)
+    inputs, outputs = bucket_edges(plan)
+    n_in, n_out = len(inputs), len(outputs)
+    cell = np.array(
+        [inputs.index(b.input_tokens_max) * n_out + outputs.index(b.output_tokens_max) for b in plan.buckets]
+    )
+    rate = np.zeros(n_in * n_out)
+    np.add.at(rate, cell, [b.rate_rps for b in plan.buckets])
+    tokens = np.array(outputs, float)[np.arange(n_in * n_out) % n_out]
+    tokens[cell] = [b.mean_output_tokens or b.output_tokens_max for b in plan.buckets]
+    shares, max_rate = np.zeros((n_in * n_out, len(configs))), np.zeros((n_in * n_out, len(configs)))
+    shares[cell] = [[b.shares.get(name, 0.0) for name in configs] for b in plan.buckets]
+    max_rate[cell] = [[b.max_rate_rps.get(name) or 0.0 for name in configs] for b in plan.buckets]
+    mix = _normalised(rate.reshape(n_in, n_out))
+    counts = [plan.replicas[name] for name in configs]
+    return RoutingTable(
+        input_edges=np.array(inputs, dtype=np.int64),
+        output_edges=np.array(outputs, dtype=np.int64),
+        shares=_with_marginals(shares, rate, n_in, n_out),
+        max_rate_rps=_with_harmonic_marginals(max_rate, rate, n_in, n_out),
+        output_tokens=np.concatenate([tokens, (mix * tokens.reshape(n_in, n_out)).sum(axis=1)]),
+        output_mix=mix,
+        config_of=np.repeat(np.arange(len(configs)), counts),
+        clock=np.array([_clock_row(clocks[name]) for name in configs]),
+        limit_s=_limits(plan),
+        spill_pressure=spill_pressure,
+    )
+
+
+def new_state(table: RoutingTable) -> RoutingState:
+    """No requests in flight; the plan's mean outputs count as one observation of each input bucket."""
+    n_row, n_config = table.shares.shape
+    n_in, n_replica = len(table.input_edges), len(table.config_of)
+    return RoutingState(
+        credit=np.zeros((n_row, n_config)),
+        turn=np.zeros(n_config + 1, dtype=np.int64),
+        seen_tokens=table.output_tokens[-n_in:].copy(),
+        seen_count=np.ones(n_in),
+        requests=np.zeros(n_replica, dtype=np.int64),
+        tokens=np.zeros(n_replica),
+        prompt_tokens=np.zeros(n_replica),
+        alive=np.ones(n_replica, dtype=np.bool_),
+    )
+
+
+def fleet_configs(plan: Plan) -> tuple[str, ...]:
+    """Names of the configs that the plan runs replicas of."""
+    names = tuple(name for name in plan.configs if plan.replicas.get(name))
+    if not names:
+        raise InputError("the plan rents nothing", fix="solve a workload that some fleet can serve")
+    return names
+
+
+def bucket_edges(plan: Plan) -> tuple[list[int], list[int]]:
+    """Ascending input and output edges of the workload's grid."""
+    row = plan.workload
+    inputs = list(
+        row.get("input_edges_tokens") or sorted({b.input_tokens_max for b in plan.buckets if b.input_tokens_max})
+    )
+    outputs = list(
+        row.get("output_edges_tokens") or sorted({b.output_tokens_max for b in plan.buckets if b.output_tokens_max})
+    )
+    if not plan.buckets or any(
+        b.input_tokens_max not in inputs or b.output_tokens_max not in outputs for b in plan.buckets
+    ):
+        raise InputError("the plan's buckets have no sizes", fix="solve from a workload with token edges")
+    return inputs, outputs
+
+
+def _clock_row(clock: StepClock) -> list[float]:
+    row = [0.0] * 8
+    idle, one = (float(clock.iteration_s(decodes=n, kv_tokens=0.0) - clock.gemm_s(n)) for n in (0, 1))
+    prompt = clock.iteration_s(
+        decodes=0.0,
+        kv_tokens=0.0,
+        prefill_tokens=TYPICAL_PROMPT_TOKENS,
+        prefill_pairs=causal_pairs(TYPICAL_PROMPT_TOKENS),
+        prefills=1.0,
+        new_requests=1.0,
+    )
+    row[BASE_S], row[PER_SEQUENCE_S] = idle, one - idle
+    row[WEIGHTS_S] = clock.weights_s + clock.expert_weights_s
+    row[COMPUTE_S] = clock.compute_s_per_token
+    row[KV_S] = clock.kv_read_s_per_token
+    row[PROMPT_S] = float(prompt) / TYPICAL_PROMPT_TOKENS
+    row[KV_TOKENS] = clock.kv_capacity_tokens
+    row[MAX_SEQUENCES] = clock.max_num_seqs
+    return row
+
+
+def _limits(plan: Plan) -> FloatArray:
+    slo = plan.slo
+    limits = [np.inf if value is None else value for value in (slo.tpot_s, slo.ttft_s, slo.e2e_s)]
+    return np.array([*limits, float(slo.tpot_definition == "e2e_per_token")])
+
+
+def _normalised(rows: FloatArray) -> FloatArray:
+    """Rows scaled to sum to 1; a row of zeros takes the mix of all rows."""
+    overall = rows.sum(axis=0)
+    filled = np.where(rows.sum(axis=1, keepdims=True) > 0, rows, overall)
+    total = filled.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(filled, total, out=np.full(filled.shape, 1 / rows.shape[1]), where=total > 0))
+
+
+def _nearest_filled(values: FloatArray, known: NDArray[np.bool_], n_in: int, n_out: int) -> FloatArray:
+    """Cells without demand take the values of the nearest cell with some, by steps on the grid."""
+    cells: Sequence[int] = np.flatnonzero(known).tolist()
+    filled = values.copy()
+    for cell in np.flatnonzero(~known):
+        i, o = divmod(int(cell), n_out)
+        filled[cell] = values[min(cells, key=lambda k: (abs(k // n_out - i) + abs(k % n_out - o), k))]
+    return filled
+
+
+def _with_marginals(shares: FloatArray, rate: FloatArray, n_in: int, n_out: int) -> FloatArray:
+    """Every cell's shares, then each input bucket's: the mean over its outputs, weighted by rate."""
+    served = shares.sum(axis=1) > 0
+    cells = _normalised(_nearest_filled(shares, served, n_in, n_out))
+    weight = (rate * served).reshape(n_in, n_out)
+    marginal = np.einsum("io,ioc->ic", weight, cells.reshape(n_in, n_out, -1))
+    empty = np.flatnonzero(marginal.sum(axis=1) == 0)
+    marginal[empty] = cells.reshape(n_in, n_out, -1)[empty, 0]
+    return np.concatenate([cells, _normalised(marginal)])
+
+
+def _with_harmonic_marginals(max_rate: FloatArray, rate: FloatArray, n_in: int, n_out: int) -> FloatArray:
+    """Every cell's max rates, then each input bucket's: 1 / mean replica-seconds, 0 where some output has no rate."""
+    known = max_rate.sum(axis=1) > 0
+    cells = _nearest_filled(max_rate, known, n_in, n_out)
+    weight = _normalised(rate.reshape(n_in, n_out))[:, :, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        seconds = np.where(weight > 0, weight / cells.reshape(n_in, n_out, -1), 0.0).sum(axis=1)
+        marginal = np.where(seconds > 0, 1.0 / seconds, 0.0)
+    return np.concatenate([cells, marginal])

@@ -1,0 +1,1 @@
+"""The simulator: a planned fleet, request by request."""
