@@ -21,14 +21,15 @@ def load_profile(spec: WorkloadSpec, *, asked_slo: Slo | None = None) -> Profile
     """
     choice, slo = spec.profiles, spec.workload.slo
     if choice.set is not None and choice.set.startswith(ESTIMATED):
-        from melange.perfmodel import estimated_profile
+        from melange.perfmodel.profile import estimated_profile
 
         return estimated_profile(spec)
     files = _files(choice)
     points = [point for file in files for point in file.points]
     bare = any(point.loop == "capacity" and point.achieved_rps for point in points)
     if choice.fill == "estimated":
-        from melange.perfmodel import filled_profile, points_of
+        from melange.perfmodel.calibrate import points_of
+        from melange.perfmodel.fill import filled_profile
 
         return filled_profile(spec, [point for file in files for point in points_of(file)])
     if bare and choice.assume_slo and asked_slo is not None and asked_slo != slo:

@@ -8,6 +8,7 @@ fitted only if the data shrink its standard deviation, from the Gauss-Newton app
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -18,13 +19,14 @@ from scipy.optimize import least_squares
 
 from melange.catalog import Catalog, load_catalog
 from melange.errors import InputError
-from melange.measurements import Measurement, MeasurementFile
+from melange.measurements import Measurement, MeasurementFile, read_measurements
 from melange.perfmodel.calibration import Calibration, Label
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.steady import SteadyState
+from melange.profiles import profile_sets, read_profile_set
 
 FloatArray = NDArray[np.float64]
 
@@ -67,6 +69,15 @@ class Group:
             self.cached_tokens,
             max_request_tokens=self.deployment.max_request_tokens,
         )
+
+
+def read_sets(names: Sequence[str]) -> list[MeasurementFile]:
+    """Measurement files, each named by its path or as a shipped set such as ``melange-2024/llama-2-7b``."""
+    files: list[MeasurementFile] = []
+    for name in names:
+        is_set = not os.path.exists(name) and name in profile_sets()
+        files += read_profile_set(name) if is_set else [read_measurements(name)]
+    return files
 
 
 def points_of(file: MeasurementFile) -> list[Measurement]:

@@ -1,0 +1,130 @@
+"""``melange estimate``: rates and load points from the performance model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from melange.cli.options import names, output_option
+
+
+def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[float], list[float]]:
+    """``paper`` or ``250,1000x100,500`` -> input and output sizes."""
+    from melange.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
+
+    if value == "paper":
+        return [float(e) for e in PAPER_INPUT_EDGES_TOKENS], [float(e) for e in PAPER_OUTPUT_EDGES_TOKENS]
+    try:
+        inputs, outputs = (sorted({float(size) for size in part.split(",")}) for part in value.split("x"))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not 'paper' or like 250,1000x100,500", ctx, param) from None
+    if not all(0 < size < float("inf") for size in (*inputs, *outputs)):
+        raise click.BadParameter(f"{value!r} holds a size that is not positive", ctx, param)
+    return inputs, outputs
+
+
+@click.command()
+@click.option("--model", help="Model of the catalog (see 'melange gpus --models').")
+@click.option("--model-config", type=click.Path(dir_okay=False), help="A Hugging Face config.json instead of a name.")
+@click.option("--gpu", "gpus", multiple=True, required=True, callback=names, metavar="NAMES", help="GPUs to estimate.")
+@click.option("--gpu-file", type=click.Path(dir_okay=False), help="YAML of GPUs given by figures, as in the catalog.")
+@click.option("--tp", default=("1",), multiple=True, callback=names, metavar="N,N", help="Tensor-parallel degrees [1].")
+@click.option(
+    "--precision",
+    "precisions",
+    default=("fp16",),
+    multiple=True,
+    callback=names,
+    help="Precisions of the weights [fp16].",
+)
+@click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
+@click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
+@click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms for the rates that are shown.")
+@click.option(
+    "--tpot-definition",
+    type=click.Choice(["decode", "e2e_per_token"]),
+    default="decode",
+    show_default=True,
+    help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
+)
+@click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms.")
+@click.option("--attainment", type=float, help="Share of requests that must keep the SLO, in place of its mean.")
+@click.option("--calibration", type=click.Path(dir_okay=False), help="Calibration file in place of the priors.")
+@click.option(
+    "--save", type=click.Path(dir_okay=False), help="Write the load points to this measurements file (JSONL)."
+)
+@output_option("table", "json", "csv")
+def estimate(**given: Any) -> None:
+    """Estimate what GPUs serve that nobody measured: rates under an SLO, and a ladder of load points.
+
+    The load points answer any SLO later: use them as a profile file of a workload. Everything is labelled as estimated
+    and carries an 80% band.
+
+    \b
+    Examples:
+      melange estimate --model llama-3.1-8b --gpu L4,A10G,A100-80GB,H100
+      melange estimate --model llama-3.1-70b --gpu H100 --tp 2,4 --precision fp8 --slo-tpot-ms 40 --grid 500x250
+      melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
+    """
+    from melange.catalog import load_catalog
+    from melange.errors import InputError
+    from melange.files import write_atomic
+    from melange.measurements import Header, record_line
+    from melange.perfmodel.calibration import Calibration, read_calibration
+    from melange.perfmodel.described import extended_catalog, model_from_config
+    from melange.perfmodel.estimate import deploy, fitting, load_points
+    from melange.perfmodel.hardware import Deployment
+    from melange.perfmodel.profile import estimated_table
+    from melange.report.estimates import render_estimates
+
+    catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [])
+    if bool(given["model"]) == bool(given["model_config"]):
+        raise InputError("give either --model or --model-config")
+    model = model_from_config(given["model_config"]) if given["model_config"] else catalog.model(given["model"])
+    calibration = read_calibration(given["calibration"]) if given["calibration"] else Calibration()
+    slo = _slo(given)
+    deployments, reasons = fitting(
+        [
+            deploy(Deployment(model=model, gpu=catalog.gpu(gpu), tp=tp, precision=precision), calibration)
+            for gpu in given["gpus"]
+            for tp in _degrees(given["tp"])
+            for precision in given["precisions"]
+        ]
+    )
+    if not deployments:
+        raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
+    inputs, outputs = given["grid"]
+    cached = given["cached_tokens"]
+    tables = [
+        estimated_table(d, slo, inputs, outputs, cached_tokens=[cached] * len(inputs), calibration=calibration)
+        for d in deployments
+    ]
+    points = [
+        point
+        for deployment in deployments
+        for point in load_points(deployment, inputs, outputs, calibration=calibration, cached_tokens=cached)
+    ]
+    if given["save"]:
+        header = Header(facts={"source": "estimated", "calibration": calibration.describe(), "model": model.name})
+        write_atomic(given["save"], record_line(header) + "".join(map(record_line, points)))
+    click.echo(render_estimates(tables, points, given["output"], slo=slo, calibration=calibration, reasons=reasons))
+
+
+def _slo(given: dict[str, Any]) -> Any:
+    from melange.slo import Slo
+
+    limits = {name: given[f"slo_{name}_ms"] for name in ("tpot", "ttft")}
+    return Slo(
+        **{f"{name}_s": value / 1000 for name, value in limits.items() if value is not None},
+        tpot_definition=given["tpot_definition"],
+        attainment=given["attainment"],
+    )
+
+
+def _degrees(values: tuple[str, ...]) -> list[int]:
+    from melange.errors import InputError
+
+    if not all(value.isdigit() and int(value) for value in values):
+        raise InputError(f"--tp is {','.join(values)}", fix="give whole numbers such as 1,2,4")
+    return [int(value) for value in values]

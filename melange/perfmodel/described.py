@@ -1,0 +1,132 @@
+"""GPUs and models that the catalog does not know: a GPU given by its figures, a model by its config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from melange.catalog import Catalog, Gpu, Model
+from melange.documents import read_document
+from melange.errors import InputError
+from melange.files import read_text
+
+
+def extended_catalog(
+    catalog: Catalog,
+    gpu_files: Iterable[str | os.PathLike[str]] = (),
+    model_configs: Iterable[str | os.PathLike[str]] = (),
+) -> Catalog:
+    """The catalog with the described GPUs and models added; a described one replaces its namesake."""
+    gpus, models = dict(catalog.gpus), dict(catalog.models)
+    for file in gpu_files:
+        gpus |= {gpu.name: gpu for gpu in read_gpus(file)}
+    for file in model_configs:
+        model = model_from_config(file)
+        models[model.name] = model
+    return Catalog(gpus=gpus, models=models)
+
+
+def read_gpus(file: str | os.PathLike[str]) -> tuple[Gpu, ...]:
+    """GPUs from a YAML file shaped like the catalog's: ``gpus: {NAME: {memory_gib: ..., bandwidth_gb_s: ..., ...}}``.
+
+    Unknown or missing figures, and impossible ones, raise InputError with the line.
+    """
+    document = read_document(file)
+    rows = document.data.get("gpus")
+    if not isinstance(rows, Mapping) or not rows:
+        raise document.error(("gpus",), "it describes no GPUs", "write 'gpus:' with one entry per GPU")
+    known = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(Gpu)}
+    result = []
+    for name, row in rows.items():
+        if not isinstance(row, Mapping):
+            raise document.error(("gpus", name), f"GPU {name} is not a mapping of figures")
+        for key in row:
+            if key not in known or key == "name":
+                allowed = ", ".join(set(known) - {"name"})
+                raise document.error(("gpus", name, key), f"GPU {name}: unknown figure {key!r}", f"use {allowed}")
+        for key, required in known.items():
+            if required and key != "name" and key not in row:
+                raise document.error(("gpus", name), f"GPU {name}: {key} is missing", "give it")
+        try:
+            figures: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+            result.append(Gpu(name=str(name), **figures))
+        except InputError as error:
+            raise document.error(("gpus", name), error.problem, error.fix) from error
+        except TypeError as error:
+            raise document.error(("gpus", name), f"GPU {name}: a figure is not a number", "give numbers") from error
+    return tuple(result)
+
+
+def model_from_config(file: str | os.PathLike[str]) -> Model:
+    """A model from a Hugging Face ``config.json`` of a Llama-like decoder, dense or mixture of experts.
+
+    Parameters are counted from the shapes: attention, three MLP matrices per expert, router, norms, embeddings. The
+    name is the file's ``_name_or_path`` or its folder's. Architectures that the counting does not cover are refused.
+    """
+    try:
+        config = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise InputError(f"not JSON: {error.msg}", file=file, line=error.lineno, column=error.colno) from error
+    if isinstance(config, dict):
+        config = config.get("text_config", config)
+    if not isinstance(config, dict):
+        raise InputError("it is not a model configuration", file=file, fix="give a Hugging Face config.json")
+    if config.get("kv_lora_rank"):
+        raise InputError(
+            "its multi-head latent attention is not modelled", file=file, fix="give a model with plain KV heads"
+        )
+    try:
+        return _model(config, file)
+    except InputError as error:
+        raise error.located(file) from error
+    except KeyError as error:
+        raise InputError(f"{error.args[0]} is missing", file=file, fix="give a Llama-like config.json") from error
+
+
+def _model(config: Mapping[str, Any], file: str | os.PathLike[str]) -> Model:
+    layers, hidden, heads = (_count(config, key) for key in ("num_hidden_layers", "hidden_size", "num_attention_heads"))
+    vocabulary = _count(config, "vocab_size")
+    kv_heads = _count(config, "num_key_value_heads", heads)
+    head_size = _count(config, "head_dim", hidden // heads)
+    experts = _count(config, "num_local_experts", _count(config, "num_experts", 1))
+    intermediate = _count(config, "moe_intermediate_size") if "moe_intermediate_size" in config and experts > 1 else 0
+    intermediate = intermediate or _count(config, "intermediate_size")
+    tied = bool(config.get("tie_word_embeddings", False))
+    attention = hidden * head_size * (2 * heads + 2 * kv_heads)
+    expert = 3 * hidden * intermediate
+    router = hidden * experts if experts > 1 else 0
+    shared = layers * (attention + router + 2 * hidden) + hidden + vocabulary * hidden * (1 if tied else 2)
+    per_token = _count(config, "num_experts_per_tok", 1) if experts > 1 else 1
+    path = Path(file)
+    return Model(
+        name=str(config.get("_name_or_path") or path.resolve().parent.name or path.stem),
+        parameters=float(shared + layers * experts * expert),
+        active_parameters=float(shared + layers * per_token * expert),
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        intermediate=intermediate,
+        vocabulary=vocabulary,
+        experts=experts,
+        experts_per_token=per_token,
+        max_context_tokens=_count(config, "max_position_embeddings", 4096),
+        tied_embeddings=tied,
+        source=os.fspath(file),
+    )
+
+
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None:
+        if default is None:
+            raise KeyError(key)
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{key} is {value!r}", fix="give a positive whole number")
+    return value
