@@ -12,6 +12,7 @@ from melange.baselines import single_type_baselines
 from melange.build import Build, Limits, build_problem
 from melange.checker import violations
 from melange.errors import InfeasibleError, InputError, MelangeError
+from melange.fleet import InstanceType
 from melange.offers import PriceChoice
 from melange.plan import Plan
 from melange.problem import Problem, Solution
@@ -19,7 +20,7 @@ from melange.profile_source import load_profile
 from melange.profiles import Profile
 from melange.slo import Slo
 from melange.solver import solve
-from melange.workload_file import WorkloadSpec
+from melange.workload_file import TypeLimit, WorkloadSpec
 
 __all__ = [
     "PlanOptions",
@@ -39,12 +40,14 @@ class PlanOptions:
     """How to solve a workload, over what its file says. None keeps the file's value.
 
     ``slice_factor`` N restricts shares to multiples of 1/N (the paper's slices). ``gap`` is the relative gap to
-    prove, ``time_limit_s`` bounds each solve. ``headroom_by_config`` and ``tie_outputs`` as in build_problem.
+    prove, ``time_limit_s`` bounds each solve. ``offers`` stand in for the price list's, the price choice still
+    selecting among them. ``headroom_by_config`` and ``tie_outputs`` as in build_problem.
     """
 
     rate_rps: float | None = None
     slo: Slo | None = None
     prices: PriceChoice | None = None
+    offers: tuple[InstanceType, ...] | None = None
     headroom: float | None = None
     fill: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -62,8 +65,12 @@ class PlanOptions:
             workload = replace(workload, slo=self.slo)
         if self.rate_rps is not None:
             workload = workload.at_rate(self.rate_rps)
+        fleet = spec.fleet
+        if self.limits.only:
+            fleet = {name: (spec.fleet or {}).get(name, TypeLimit()) for name in self.limits.only}
         return replace(
             spec,
+            fleet=fleet,
             workload=workload,
             prices=self.prices or spec.prices,
             headroom=spec.headroom if self.headroom is None else self.headroom,
@@ -83,6 +90,7 @@ def prepare(spec: WorkloadSpec, options: PlanOptions | None = None, profile: Pro
         slice_factor=options.slice_factor,
         headroom_by_config=options.headroom_by_config,
         tie_outputs=options.tie_outputs,
+        offers=options.offers,
     )
 
 

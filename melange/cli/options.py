@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -39,3 +41,18 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         return tuple(float(part) for part in (value or "").split(",") if part.strip())
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,2,4", ctx, param) from None
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal, a line at the start and the end elsewhere."""
+    if not sys.stderr.isatty():
+        click.echo(f"{what} ...", err=True)
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

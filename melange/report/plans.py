@@ -53,6 +53,8 @@ def _parts(plan: Plan) -> list[RenderableType]:
         parts += [_limit_table(plan), ""]
     if plan.explanation:
         parts += [*_explanation(plan.explanation), ""]
+    if "uncertainty" in plan.extra:
+        parts += [*_uncertainty(plan.extra["uncertainty"]), ""]
     parts += [f"warning: {escape(warning)}" for warning in plan.warnings]
     if plan.dropped_offers:
         parts.append(
@@ -180,6 +182,28 @@ def _explanation(explanation: Mapping[str, Any]) -> list[RenderableType]:
         fewer = "no fleet" if row.get("one_fewer_usd_per_hour") is None else f"{usd(row['one_fewer_usd_per_hour'])}/h"
         parts.append(f"{row['name']}: one more allowed gives {more}, one fewer {fewer}")
     return parts
+
+
+def _uncertainty(odds: Mapping[str, Any]) -> list[RenderableType]:
+    rows = [
+        (
+            describe_instances(fleet["instances"]),
+            usd(fleet["cost_usd_per_hour"]),
+            percent(fleet["share_optimal"], 0),
+            percent(fleet["share_sufficient"], 0),
+            f"{usd(fleet['p5_cost_usd_per_hour'])} - {usd(fleet['p95_cost_usd_per_hour'])}",
+            usd(fleet["mean_regret_usd_per_hour"]),
+            usd(fleet["p95_regret_usd_per_hour"]),
+        )
+        for fleet in odds["fleets"]
+    ]
+    columns = ("fleet", "$/h", "cheapest in", "enough in", "$/h with what it must add", "mean regret", "95%")
+    low, high = usd(odds["optimal_cost_p5_usd_per_hour"]), usd(odds["optimal_cost_p95_usd_per_hour"])
+    return [
+        table("Under uncertain rates and demand, least regret first", columns, rows),
+        f"the cheapest fleet costs {low} to {high} per hour in 90% of {odds['draws']} draws (seed {odds['seed']}); "
+        f"fleets judged on as many fresh draws; demand {odds['demand']}",
+    ]
 
 
 def plan_renderable(plan: Plan) -> Group:
