@@ -1,0 +1,131 @@
+"""``melange sweep``: solve over a range of rates, SLOs or prices."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from melange.cli.options import output_option
+from melange.cli.planning import plan_options, planning_options
+
+if TYPE_CHECKING:
+    from melange.sweep import Sweep
+
+
+def values(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, ...]:
+    """``"1,2,4"`` -> those; ``"2:8:7"`` -> 7 values from 2 to 8, evenly spaced."""
+    if text is None:
+        return ()
+    try:
+        if ":" not in text:
+            return tuple(float(part) for part in text.split(","))
+        start, stop, count = (float(part) for part in text.split(":"))
+        if count != int(count) or count < 2:
+            raise ValueError
+        return tuple(round(start + (stop - start) * n / (int(count) - 1), 12) for n in range(int(count)))
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither values such as 1,2,4 nor FIRST:LAST:COUNT such as 2:8:7", ctx, param
+        ) from None
+
+
+def gpu_values(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, tuple[float, ...]] | None:
+    """``"H100=2:8:7"`` -> ``("H100", (2.0, ..., 8.0))``."""
+    if text is None:
+        return None
+    name, equals, rest = text.partition("=")
+    if not (name.strip() and equals):
+        raise click.BadParameter(f"{text!r} is not GPU=VALUES, for example H100=2:8:7", ctx, param)
+    return name.strip(), values(ctx, param, rest)
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--rates", callback=values, metavar="VALUES", help="Requests per second: 1,2,4 or FIRST:LAST:COUNT.")
+@click.option("--slo-tpot-ms", callback=values, metavar="VALUES", help="TPOT limits in ms.")
+@click.option("--price", callback=gpu_values, metavar="GPU=VALUES", help="Prices of a GPU, USD per hour and GPU.")
+@planning_options
+@click.option("--plot", type=click.Path(dir_okay=False), help="Also draw the curve: FILE.png, .svg or .pdf.")
+@output_option("table", "json", "csv")
+@click.pass_context
+def sweep(ctx: click.Context, /, **given: Any) -> None:
+    """Solve WORKLOAD over rates, TPOT limits or the prices of one GPU.
+
+    The one with several values is swept, another with a single value applies throughout. Every point has the cheapest
+    fleet, each type's cost alone, and the savings against the best of them; a point without a fleet says why.
+
+    \b
+    Examples:
+      melange sweep arena-120ms --rates 1,2,4,8,16,32 --plot cost-against-rate.svg
+      melange sweep workload.yaml --slo-tpot-ms 40,80,120 --fill estimated -o csv
+      melange sweep arena-120ms --price H100=2:8:7 --price-set 2026-11
+    """
+    from melange.files import write_atomic
+    from melange.report.sweeps import render_sweep, sweep_figure
+
+    plot = given["plot"]
+    result = _swept(ctx, given)
+    image = sweep_figure(result, Path(plot).suffix.lstrip(".").lower()) if plot else b""
+    click.echo(render_sweep(result, given["output"]))
+    if plot:
+        write_atomic(plot, image)
+    statuses = {point.status for point in result.points}
+    if not statuses & {"optimal", "feasible", "unknown"}:
+        click.echo("melange: no point has a fleet", err=True)
+        ctx.exit(3)
+    if statuses & {"feasible", "unknown"}:
+        click.echo("melange: the time limit passed before every fleet was proven cheapest", err=True)
+        ctx.exit(4)
+
+
+def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
+    from melange.sweep import sweep_prices, sweep_rates, sweep_tpot
+    from melange.workload_file import load_workload
+
+    rates, limits_ms, price = given["rates"], given["slo_tpot_ms"], given["price"]
+    axis = _axis(ctx, {"rates": rates, "slo-tpot-ms": limits_ms, "price": price[1] if price else ()})
+    spec = load_workload(given["workload"])
+    options = plan_options(
+        spec.workload.slo,
+        spec.prices,
+        given,
+        rate_rps=rates[0] if rates and axis != "rates" else None,
+        tpot_ms=limits_ms[0] if limits_ms and axis != "slo-tpot-ms" else None,
+    )
+    if price and axis != "price":
+        options = _at_price(spec, options, price[0], price[1][0])
+    if axis == "rates":
+        return sweep_rates(spec, rates, options, progress=_progress)
+    if axis == "slo-tpot-ms":
+        return sweep_tpot(spec, [ms / 1000 for ms in limits_ms], options, progress=_progress)
+    return sweep_prices(spec, price[0], price[1], options, progress=_progress)
+
+
+def _axis(ctx: click.Context, axes: dict[str, tuple[float, ...]]) -> str:
+    """The option to sweep over: the only one with several values, or the only one given."""
+    given = [name for name, numbers in axes.items() if numbers]
+    several = [name for name in given if len(axes[name]) > 1]
+    if len(several) > 1:
+        raise click.UsageError(f"--{several[0]} and --{several[1]} both have several values; sweep one of them", ctx)
+    if not several and len(given) != 1:
+        raise click.UsageError("give several values of one of --rates, --slo-tpot-ms and --price", ctx)
+    return (several or given)[0]
+
+
+def _at_price(spec: Any, options: Any, gpu: str, usd_per_hour: float) -> Any:
+    from dataclasses import replace
+
+    from melange.catalog import load_catalog
+    from melange.offers import read_prices
+    from melange.sweep import repriced
+
+    offers = read_prices(options.applied(spec).prices.file)
+    return replace(options, offers=repriced(offers, load_catalog().gpu(gpu).name, usd_per_hour))
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\rsolved {done} of {total}" + ("\n" if done == total else ""), nl=False, err=True)
