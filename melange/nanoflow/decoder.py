@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 
 from melange.nanoflow.batch import Batch
 from melange.nanoflow.collectives import TensorParallel
@@ -76,6 +78,7 @@ class Decoder:
         self.device = weights.embedding.device
         self._buffers = _buffers(config, weights, batch_tokens, self.parallel.tp)
         self._frequencies = rope_frequencies(config).to(self.device)
+        self._kernel = decode_kernel(self.device, config.head_size)
         self._operations: dict[OperationKind, Callable[[LayerWeights, int, Placed, slice], None]] = {
             "kqv": self._kqv,
             "decode_attention": self._decode_attention,
@@ -132,6 +135,11 @@ class Decoder:
         self.cache.write(layer, placed.slots[rows], rotated[:, heads:], joint[:, heads + keys :])
 
     def _decode_attention(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
+        if self._kernel is not None:
+            keys, values = self.cache.pages[layer]
+            queries, tables, lengths = self._buffers.queries[rows], placed.tables[rows], placed.lengths[rows]
+            self._buffers.attended[rows] = self._kernel(queries, keys, values, tables, lengths)
+            return
         longest = int(placed.batch.lengths[rows].max())
         step = max(1, GATHERED_TOKENS // longest)
         for start in range(rows.start, rows.stop, step):
@@ -157,15 +165,19 @@ class Decoder:
         length = int(placed.batch.positions[end - 1]) + 1
         pages = -(-length // self.cache.page_tokens)
         keys, values = self.cache.read(layer, placed.tables[chunk : chunk + 1, :pages])
-        seen = torch.arange(length, device=self.device) <= placed.positions[start:end, None]
         attended = F.scaled_dot_product_attention(
             self._buffers.queries[start:end].transpose(0, 1)[None],
             keys[:, :, :length],
             values[:, :, :length],
-            attn_mask=seen,
+            attn_mask=self._causal(placed.positions[start:end], length),
             enable_gqa=True,
         )
         self._buffers.attended[start:end] = attended[0].transpose(0, 1)
+
+    def _causal(self, positions: Tensor, length: int) -> Any:
+        if self.device.type == "cuda" and self._buffers.queries.dtype != torch.float32:
+            return causal_lower_right(len(positions), length)  # flash attention takes no other mask
+        return torch.arange(length, device=self.device) <= positions[:, None]
 
     def _o(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
         self._add(rows, F.linear(self._buffers.attended[rows].flatten(1), weights.o))
@@ -207,6 +219,19 @@ class Decoder:
     def _all_reduce(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
         self.parallel.all_reduce(self._buffers.partial[rows])
         self._buffers.residual[rows] += self._buffers.partial[rows]
+
+
+def decode_kernel(device: torch.device, head_size: int) -> Callable[..., Tensor] | None:
+    """The kernel that reads pages in place: on CUDA, with Triton, for head sizes that it can tile; else None."""
+    if device.type != "cuda" or head_size < 16 or head_size & (head_size - 1):
+        return None
+    try:
+        from melange.nanoflow.decode_kernel import paged_decode_attention
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None
+    return paged_decode_attention
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -1,0 +1,34 @@
+"""The Triton kernel's numbers: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
+
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+
+from melange.nanoflow.decode_kernel import paged_decode_attention
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "page_tokens"), [(8, 2, 4), (4, 4, 16), (32, 1, 1)])
+def test_equals_attention_over_gathered_pages(heads: int, kv_heads: int, page_tokens: int) -> None:
+    torch.manual_seed(5)
+    lengths = torch.tensor([1, 63, 64, 65, 130], device=DEVICE)
+    tables = torch.stack([torch.randperm(200)[: -(-130 // page_tokens)] for _ in lengths]).to(DEVICE)
+    queries = torch.randn(len(lengths), heads, 16, device=DEVICE)
+    keys, values = torch.randn(2, 200, page_tokens, kv_heads, 16, device=DEVICE)
+    produced = paged_decode_attention(queries, keys, values, tables, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        key, value = (half[tables[row]].flatten(0, 1)[:length].transpose(0, 1)[None] for half in (keys, values))
+        wanted = F.scaled_dot_product_attention(queries[row, None, :, None], key, value, enable_gqa=True)
+        torch.testing.assert_close(produced[row], wanted[0, :, 0], rtol=1e-5, atol=1e-5)
