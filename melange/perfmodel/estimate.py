@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from melange.errors import InputError
 from melange.measurements import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.clock import stacked
+from melange.perfmodel.clock import StepClock, stacked
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.hardware import Deployment, missing_memory_gib, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
+from melange.perfmodel.overlap import engine_clock
 from melange.perfmodel.steady import SteadyState
 from melange.slo import Slo
 
@@ -47,8 +48,15 @@ def deploy(deployment: Deployment, calibration: Calibration | None = None) -> De
         gpu=deployment.gpu,
         tp=deployment.tp,
         precision=deployment.precision,
-        settings=calibration.settings,
+        settings=replace(calibration.settings, name=deployment.engine.name)
+        if deployment.engine.name == "nanoflow"
+        else calibration.settings,
     )
+
+
+def _under_engine(clock: StepClock, deployment: Deployment) -> StepClock:
+    """The clock as the deployment's engine runs it: ``nanoflow`` overlaps nano-batches where that is faster."""
+    return engine_clock(clock, engine=deployment.engine.name, layers=deployment.model.layers, tp=deployment.tp)
 
 
 def steady_state(
@@ -61,7 +69,7 @@ def steady_state(
 ) -> SteadyState:
     """The steady state of a deployment at these sizes. A model that does not fit raises InputError by how much."""
     return SteadyState(
-        step_clock(deployment, efficiencies),
+        _under_engine(step_clock(deployment, efficiencies), deployment),
         input_tokens,
         output_tokens,
         cached_tokens,
@@ -104,7 +112,7 @@ def rates_with_band(
     clocks += [step_clock(deployment, shifted) for shifted in _shifts(calibration, deployment)]
     shape = (len(clocks), *sizes[0].shape)
     state = SteadyState(
-        stacked(clocks, sizes[0].ndim),
+        _under_engine(stacked(clocks, sizes[0].ndim), deployment),
         *(np.broadcast_to(size, shape) for size in sizes),
         max_request_tokens=deployment.max_request_tokens,
     )

@@ -192,7 +192,8 @@ class SteadyState:
         if is_open:
             spread = self._spread(occupancy, rate, tpot)
             iteration = tpot * np.minimum(occupancy, 1.0) / 2.0
-            wait, waiting = self._wait(rate / saturation_rps, busy, prefill, self._steps * tpot + prefill)
+            load = np.divide(rate, saturation_rps, out=np.ones_like(rate), where=saturation_rps > 0)
+            wait, waiting = self._wait(load, busy, prefill, self._steps * tpot + prefill)
         return LoadPoint(
             rate_rps=rate,
             concurrency=occupancy + rate * prefill,
