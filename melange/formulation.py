@@ -25,7 +25,7 @@ from melange.highs import SILENT, run_program
 from melange.problem import FloatArray, IntArray, Problem
 
 # With continuous shares the tree is small and these heuristics cost more than they save (off, 0.1% takes half the
-# time); slices need the two that search near the relaxation.
+# time). Slices need them all, or where few pairs are left the two that search near the relaxation.
 CONTINUOUS = {
     "mip_allow_restart": False,
     "mip_heuristic_run_feasibility_jump": False,
@@ -33,7 +33,7 @@ CONTINUOUS = {
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_root_reduced_cost": False,
 }
-SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
+NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,15 +76,15 @@ def build(problem: Problem) -> Model:
     kind = pulp.LpContinuous if problem.slice_factor is None else pulp.LpInteger
     buckets, configs = np.nonzero(np.isfinite(problem.load))
     shares = {
-        (b, c): pulp.LpVariable(f"x_{b}_{c}", 0, slices, kind)
+        (b, c): program.add_variable(f"x_{b}_{c}", 0, slices, kind)
         for b, c in zip(buckets.tolist(), configs.tolist(), strict=True)
     }
-    instances = [pulp.LpVariable(f"n_{i}", 0, None, pulp.LpInteger) for i in range(len(problem.instances))]
+    instances = [program.add_variable(f"n_{i}", 0, None, pulp.LpInteger) for i in range(len(problem.instances))]
     alone = single_config(problem)
     replicas = [
         alone[c] * instances[int(problem.config_instance[c])]
         if c in alone
-        else pulp.LpVariable(f"r_{c}", 0, None, pulp.LpInteger)
+        else program.add_variable(f"r_{c}", 0, None, pulp.LpInteger)
         for c in range(len(problem.configs))
     ]
     model = Model(program, shares, replicas, instances, slices)
@@ -140,7 +140,7 @@ def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: 
         program = model.program
         # Rounding in the sum must not cut off a plan that costs exactly the bound.
         program += _cost(problem, model.instances) >= at_least_usd_per_hour * (1 - 1e-9)
-    heuristics = CONTINUOUS if problem.slice_factor is None else SLICES
+    heuristics = CONTINUOUS if problem.slice_factor is None else {}
     verdict = run_program(model.program, {**SILENT, **heuristics, **options})
     bound = max(verdict.bound, at_least_usd_per_hour)
     if verdict.values is None:
