@@ -15,6 +15,14 @@ from melange.highs import SILENT, run_program
 from melange.problem import FloatArray, IntArray, Problem
 
 DUST = 1e-9
+# A search for whole slices may stop at the first assignment that fits, and gives up where that takes long.
+FIRST_FIT = {
+    "objective_target": 1.0,
+    "mip_max_nodes": 50,
+    "mip_allow_restart": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_rens": False,
+}
 
 
 def loads(problem: Problem, shares: FloatArray) -> FloatArray:
@@ -68,17 +76,17 @@ def even_shares(problem: Problem, replicas: IntArray) -> FloatArray | None:
     return _minimax(problem, replicas, usable, np.zeros_like(problem.load), slices=None)
 
 
-def even_slices(problem: Problem, replicas: IntArray, slices: int) -> FloatArray | None:
+def even_slices(problem: Problem, replicas: IntArray, slices: int, *, all_buckets: bool = False) -> FloatArray | None:
     """Shares in multiples of 1/``slices`` that the replicas carry, or None where this search finds none.
 
     A vertex of the continuous program splits few buckets: the others keep their whole slices, and only the split
-    ones are decided in whole slices. None therefore proves nothing.
+    ones are decided anew, unless ``all_buckets`` are. None therefore proves nothing.
     """
     even = even_shares(problem, replicas)
     if even is None:
         return None
     counts = even * slices
-    split = np.asarray((np.abs(counts - np.rint(counts)) > 1e-6).any(axis=1))
+    split = np.asarray((np.abs(counts - np.rint(counts)) > 1e-6).any(axis=1) | all_buckets)
     fixed = np.where(split[:, None], 0.0, np.rint(counts)) / slices
     usable = np.isfinite(problem.load) & (replicas > 0) & split[:, None]
     if split.any():
@@ -94,12 +102,12 @@ def _minimax(
 ) -> FloatArray | None:
     """Shares of the usable pairs that minimise the highest utilisation beside the load of the fixed shares."""
     program = pulp.LpProblem("shares", pulp.LpMinimize)
-    highest = pulp.LpVariable("t", 0)
+    highest = program.add_variable("t", 0)
     program += highest
     unit = slices or 1
     kind = pulp.LpContinuous if slices is None else pulp.LpInteger
     pairs = np.argwhere(usable).tolist()
-    variables = [pulp.LpVariable(f"x_{b}_{c}", 0, unit, kind) for b, c in pairs]
+    variables = [program.add_variable(f"x_{b}_{c}", 0, unit, kind) for b, c in pairs]
     by_bucket: dict[int, list[tuple[Any, float]]] = {}
     by_config: dict[int, list[tuple[Any, float]]] = {c: [] for c in np.flatnonzero(replicas).tolist()}
     for (b, c), variable in zip(pairs, variables, strict=True):
@@ -110,8 +118,7 @@ def _minimax(
         program += pulp.LpAffineExpression(terms) == unit
     for c, terms in by_config.items():
         program += pulp.LpAffineExpression([*terms, (highest, -1.0)]) <= -float(base[c] / replicas[c])
-    # A whole-slice search may stop at the first assignment that fits.
-    options = dict(SILENT) if slices is None else {**SILENT, "objective_target": 1.0, "mip_max_nodes": 2000}
+    options = SILENT if slices is None else {**SILENT, **FIRST_FIT}
     values = run_program(program, options).values
     if values is None:
         return None

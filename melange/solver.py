@@ -79,7 +79,7 @@ class _Search:
         self.deadline = deadline
         self.bound = relaxation_bound(problem)
         self.best: _Fleet | None = None
-        self.relaxed_shares: FloatArray | None = None
+        self.relaxed: _Fleet | None = None
 
     def run(self) -> Solution:
         """Cheap searches first: near-best pairs of a large fleet, all pairs with continuous shares, then slices."""
@@ -97,10 +97,16 @@ class _Search:
         """Look for a plan among near-best pairs and those of the relaxed plan. Proves nothing about the others."""
         costs = _unit_costs(self.problem)
         near = costs <= (1 + excess) * costs.min(axis=1, keepdims=True)
-        if self.relaxed_shares is not None:
-            near |= self.relaxed_shares > 0
+        if self.relaxed is not None:
+            near |= self.relaxed.shares > 0
         restricted = replace(self.problem, load=np.where(near, self.problem.load, np.inf))
-        outcome = self._solve(restricted, mip_max_nodes=NODES_WHEN_NEAR, objective_target=self.bound / (1 - self.gap))
+        heuristics = {} if self.problem.slice_factor is None else formulation.NEAR_SLICES
+        outcome = self._solve(
+            restricted,
+            mip_max_nodes=NODES_WHEN_NEAR,
+            objective_target=self.bound / (1 - self.gap),
+            **heuristics,
+        )
         self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
 
     def _solve_relaxed(self) -> bool:
@@ -109,7 +115,7 @@ class _Search:
         outcome = self._solve(relaxed)
         if outcome.infeasible:
             return True
-        self.relaxed_shares = outcome.shares
+        self.relaxed = _fleet(relaxed, outcome)
         self._learn(outcome)
         if self.best is None and self.problem.slice_factor is None and not self._over():
             outcome = self._solve(replace(relaxed, load=relaxed.load * (1 + HAIR)))
@@ -117,16 +123,26 @@ class _Search:
         return False
 
     def _solve_slices(self) -> bool:
-        """Look for slices near the relaxed plan, then everywhere; True if there are none."""
-        for excess in NEAR[1:]:
-            self._solve_near(excess)
-            if self._over():
-                return False
+        """Look for slices near the relaxed plan, then on its fleet, then everywhere; True if there are none."""
+        self._solve_near(NEAR[1])
+        if not self._over():
+            self._fit_relaxed()
+        if not self._over():
+            self._solve_near(NEAR[2])
+        if self._over():
+            return False
         outcome = self._solve(self.problem, at_least_usd_per_hour=self.bound)
         if outcome.infeasible and self.best is None:
             return True
         self._learn(outcome)
         return False
+
+    def _fit_relaxed(self) -> None:
+        """Fit slices to the fleet of the relaxed plan, which costs no more than the gap if they do."""
+        if self.relaxed is not None:
+            fleet, slices = self.relaxed, self.problem.slice_factor or 1
+            shares = allocation.even_slices(self.problem, fleet.replicas, slices, all_buckets=True)
+            self._learn(Outcome(infeasible=False, bound_usd_per_hour=0.0, shares=shares, instances=fleet.instances))
 
     def _solve(self, problem: Problem, *, at_least_usd_per_hour: float = 0.0, **options: Any) -> Outcome:
         if self.deadline is not None:
