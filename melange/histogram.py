@@ -43,9 +43,9 @@ def workload_from_trace(
 ) -> tuple[Workload, TraceReport]:
     """Read a trace file in bounded memory and count its requests into the grid's buckets.
 
-    Prometheus' text of vLLM's metrics is read as well (:func:`melange.prometheus.workload_from_metrics`); it has neither
-    columns nor times. The reading arguments are those of :func:`melange.traces.iter_trace`, the others those of
-    :func:`workload_from_requests`, as are the errors; ``name`` is the file's unless given.
+    Prometheus' text of vLLM's metrics is read as well (:func:`melange.prometheus.workload_from_metrics`); it has
+    neither columns nor times. The reading arguments are those of :func:`melange.traces.iter_trace`, the others those
+    of :func:`workload_from_requests`, as are the errors; ``name`` is the file's unless given.
     """
     if is_metrics(path):
         if format != "auto" or columns is not None or time_unit is not None or window_s is not None:

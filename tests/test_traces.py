@@ -107,6 +107,13 @@ class TestFormats:
         text = "\ufeffinput_tokens, output_tokens\r\n13, 263\r\n\r\n52,434 \r\n"
         assert rows_of(read_trace(write(tmp_path, text))) == [(13, 263), (52, 434)]
 
+    @pytest.mark.parametrize("block_bytes", [1, 30, 1000])
+    def test_the_first_row_decides_on_times_wherever_a_block_ends(self, tmp_path: Path, block_bytes: int) -> None:
+        texts = ("\narrival_s,input_tokens,output_tokens\n\n3,1,1\n4,1,1\n"[1:], "\n\n" + JSONL)
+        for text, span in zip(texts, (1, 1.5), strict=True):
+            parts = list(iter_trace(write(tmp_path, text), block_bytes=block_bytes))
+            assert Trace.joined(parts).span_s == span
+
     def test_quoted_fields_may_hold_delimiters_and_newlines(self, tmp_path: Path) -> None:
         text = 'prompt,input_tokens,output_tokens\n"a, ""b""\nc",13,263\n"d\n\n",52,434\n'
         path = write(tmp_path, text)
@@ -283,6 +290,8 @@ class TestBadInput:
             ('{"input_tokens": 7, "output_tokens"', "not JSON"),
             ('{"input_tokens": 7, "output_tokens": 1} {}', "not JSON: Extra data"),
             ("[7, 1]", "a list, not an object"),
+            ('{"input_tokens": 1' + "0" * 5000 + ', "output_tokens": 1}', "too many digits"),
+            ('{"input_tokens": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
         ],
     )
     def test_jsonl_value(self, tmp_path: Path, second: str, problem: str, block_bytes: int) -> None:
@@ -311,6 +320,20 @@ class TestBadInput:
         with pytest.raises(InputError, match=r"TIMESTAMP is .*not an ISO 8601 time") as caught:
             read_trace(write(tmp_path, text))
         assert caught.value.line == 3
+
+    @pytest.mark.parametrize("when", ["9999-01-01 00:00:00", "1066-10-14 09:00:00"])
+    def test_time_beyond_64_bits_of_ns(self, tmp_path: Path, when: str) -> None:
+        text = f"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,1,1\n{when},1,1\n"
+        with pytest.raises(InputError, match="not an ISO 8601 time"):
+            read_trace(write(tmp_path, text))
+
+    def test_absurd_number_as_time(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"arrival_s is 1e\+300, not a time in s"):
+            read_trace(write(tmp_path, "arrival_s,input_tokens,output_tokens\n0,1,1\n1e300,1,1\n"))
+
+    def test_pipe(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="a pipe or a device"):
+            read_trace("/dev/null")
 
     def test_time_after_no_time(self, tmp_path: Path) -> None:
         text = "TIMESTAMP,ContextTokens,GeneratedTokens\nXXX,1,1\n2023-11-16 18:17:03,1,1\n"
@@ -416,6 +439,34 @@ def test_blocks_make_no_difference(
     path = write(tmp_path_factory.mktemp("blocks"), content)
     parts = list(iter_trace(path, block_bytes=block_bytes))
     assert rows_of(Trace.joined(parts)) == sizes
+
+
+PIECES = st.sampled_from(
+    [
+        *("input_tokens", "output_tokens", "arrival_s", "TIMESTAMP,ContextTokens,GeneratedTokens", "XXX", "2024-01-01"),
+        *',;\n\r"{}[]:-+.eE_ \t\x00\x1f\u00e9\ufeff019',
+        *("1,2\n", "nan", "1e400", '{"input_tokens": 1, "output_tokens": 2}\n', "null", "# TYPE x counter\n"),
+    ]
+)
+
+
+@given(pieces=st.lists(PIECES, max_size=12), start=st.sampled_from(["", "input_tokens,output_tokens\n", '{"']))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_read_or_refused_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[str], start: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes((start + "".join(pieces)).encode())
+    answers = []
+    for block_bytes in (3, 1 << 20):
+        try:
+            answers.append(rows_of(Trace.joined(list(iter_trace(path, block_bytes=block_bytes)))))
+        except InputError as error:
+            # Where several values are wrong, which is named may depend on where blocks end.
+            answers.append([])
+            message = str(error)
+            assert "\n" not in message
+    assert answers[0] == answers[1]
 
 
 BLOCKS = st.lists(st.lists(st.one_of(st.integers(0, 6), st.sampled_from(["a", "b", 1 << 40])), max_size=5), max_size=20)

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from melange.errors import InputError
 from melange.traces.layout import Layout, Role
 from melange.traces.rows import Rows
-from melange.traces.source import Block
+from melange.traces.source import UTF8_BOM, Block
 
 DELIMITERS = ",;\t|"
 # Fixed-width bytes are read many times faster than text; no ISO time is longer than 35 characters.
 TIME_BYTES = "S40"
 # A column that plays no role is still tokenised, so that rows of the wrong width are noticed, but hardly stored.
 UNUSED_BYTES = "S1"
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +50,7 @@ def read_header(file: Path, block: Block) -> tuple[Header, dict[str, object]]:
         raise InputError(
             "the first line holds numbers, not column names", file=file, line=1, fix="put a line of column names first"
         )
-    rows = _records(block.data[header.size_bytes :], delimiter)
-    row: list[str]
-    try:
-        row = next((fields for fields in rows if fields), [])
-    except csv.Error as error:
-        raise InputError(f"not CSV: {error}", file=file, line=2, fix="check quotes and line ends") from error
+    row = _first_row(block.data[header.size_bytes :], delimiter)
     return header, dict(zip(names, row + [""] * (len(names) - len(row)), strict=False))
 
 
@@ -80,7 +75,9 @@ class _Rows:
     block: Block
 
     def read(self) -> dict[Role, NDArray[Any]]:
-        if self._first_width() > len(self.header.names):
+        # pandas swallows a byte-order mark, which only a file's first bytes may be.
+        marked = self.block.data.startswith(UTF8_BOM)
+        if marked or len(_first_row(self.block.data, self.header.delimiter)) > len(self.header.names):
             return self._read_with_care()
         dtypes: dict[int, Any] = dict.fromkeys(range(len(self.header.names)), UNUSED_BYTES)
         for role in self.layout.roles:
@@ -152,7 +149,7 @@ class _Rows:
         line = 0
         try:
             for fields in records:
-                if fields:
+                if len(fields) > 1 or "".join(fields).strip():
                     yield self.block.line + line, fields
                 line = records.line_num
         except csv.Error as error:
@@ -160,11 +157,17 @@ class _Rows:
                 f"not CSV: {error}", file=self.file, line=self.block.line + line, fix="check quotes and line ends"
             ) from error
 
-    def _first_width(self) -> int:
-        return next((len(fields) for _, fields in self._numbered()), 0)
-
     def _index(self, role: Role) -> int:
         return self.header.names.index(self.layout.roles[role])
+
+
+def _first_row(data: bytes, delimiter: str) -> list[str]:
+    """Fields of the first record; none where there is no record, or none that can be read."""
+    try:
+        frame = pd.read_csv(io.BytesIO(data), header=None, nrows=1, dtype=object, na_filter=False, sep=delimiter)
+    except ValueError:  # pandas' EmptyDataError and ParserError among them
+        return []
+    return [str(value) for value in frame.iloc[0]]
 
 
 def _records(data: bytes, delimiter: str) -> Any:

@@ -48,7 +48,7 @@ class _Rows:
         lines = self.block.data.strip()
         try:
             objects = json.loads(b"[" + lines.replace(b"\n", b",") + b"]")
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._objects_with_care()
         if len(objects) != lines.count(b"\n") + 1 or set(map(type, objects)) != {dict}:
             return self._objects_with_care()
@@ -117,6 +117,9 @@ def _object(file: Path, line: int, text: bytes) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise InputError("not UTF-8", file=file, line=line, column=error.start + 1, fix="save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
+        raise InputError(problem, file=file, line=line, fix="correct or remove the row") from error
     if type(content) is not dict:
         raise InputError(
             f"a {type(content).__name__}, not an object", file=file, line=line, column=1, fix="write one object a line"

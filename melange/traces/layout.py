@@ -15,7 +15,7 @@ TimeUnit = Literal["s", "ms", "us", "ns", "iso"]
 ROLES: tuple[Role, ...] = get_args(Role)
 TIME_UNITS: tuple[TimeUnit, ...] = get_args(TimeUnit)
 NO_TIME = ("XXX", "")
-# Beyond this a number of seconds is later than the year 5000: it is in a smaller unit.
+# More seconds than since 1970 until the year 5000: the number is in a smaller unit.
 MAX_PLAUSIBLE_S = 1e11
 
 

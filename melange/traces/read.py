@@ -12,7 +12,7 @@ from melange.traces.layout import TimeUnit, find_layout
 from melange.traces.parquet import ParquetTrace
 from melange.traces.prefixes import PrefixCache
 from melange.traces.rows import Assembler, Rows
-from melange.traces.source import Progress, Source, container_of, line_blocks, open_source
+from melange.traces.source import Progress, Source, container_of, first_block, line_blocks, open_source
 from melange.traces.trace import Trace
 
 CSV_BLOCK_BYTES = 4 << 20
@@ -103,7 +103,7 @@ Reading = tuple[Assembler, Iterator[Rows]]
 
 def _csv(source: Source, options: Mapping[str, object], prefixes: PrefixCache, block_bytes: int) -> Reading:
     blocks = line_blocks(source, block_bytes, quotes=True)
-    head = next(blocks)
+    head = first_block(blocks, 2)
     header, first = delimited.read_header(source.path, head)
     layout = find_layout(header.names, first, file=source.path, **options)  # type: ignore[arg-type]
     if "hash_ids" in layout.roles:
@@ -116,7 +116,7 @@ def _csv(source: Source, options: Mapping[str, object], prefixes: PrefixCache, b
 
 def _jsonl(source: Source, options: Mapping[str, object], prefixes: PrefixCache, block_bytes: int) -> Reading:
     blocks = line_blocks(source, block_bytes, quotes=False)
-    head = next(blocks)
+    head = first_block(blocks, 1)
     first = jsonl.first_object(source.path, head)
     layout = find_layout(tuple(first), first, file=source.path, **options)  # type: ignore[arg-type]
     return Assembler(layout=layout, prefixes=prefixes), jsonl.read_rows(source.path, layout, chain([head], blocks))

@@ -19,8 +19,12 @@ from melange.traces.trace import IntArray, Trace
 
 UNITS_PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 MAX_TOKENS = 2.0**53
+MAX_TIME_S = 1e12
 # Times without a zone, as numpy itself reads them: digits, colons and a point after the date.
 NAIVE_TIME = np.isin(np.arange(256), [0, *b"0123456789:."])
+# The years that are taken for times, all of which fit 64 bits of ns, and how they begin.
+YEARS = range(1900, 2200)
+CENTURIES = np.frombuffer(b"192021", dtype=">u2")
 DATE = re.compile(rb"\d{4}-\d{2}-\d{2}")
 
 
@@ -96,9 +100,10 @@ class Assembler:
                 raise rows.error(row, "time", f"is {_text(raw[row])!r}, not an ISO 8601 time")
             self._origin = int(ticks[0]) if self._origin is None else self._origin
             return np.asarray((ticks - self._origin) / 1e9, np.float64)
-        if not np.isfinite(raw).all():
-            row = int(np.argmin(np.isfinite(raw)))
-            raise rows.error(row, "time", f"is {raw[row]}, not a time")
+        good = np.abs(raw) / UNITS_PER_S[unit] <= MAX_TIME_S
+        if not good.all():
+            row = int(np.argmin(good))
+            raise rows.error(row, "time", f"is {raw[row]:g}, not a time in {unit}")
         self._origin = float(raw[0]) if self._origin is None else self._origin
         return np.asarray((raw - self._origin) / UNITS_PER_S[unit], np.float64)
 
@@ -112,19 +117,21 @@ class Assembler:
 def iso_ns(values: NDArray[Any]) -> IntArray:
     """ISO 8601 times (bytes, str objects or datetime64) in ns since 1970, UTC where no zone is given.
 
-    What is not such a time becomes the smallest int64 (numpy's NaT). Fractions beyond ns are cut.
+    What is not such a time, or not between 1900 and 2199, becomes the smallest int64 (numpy's NaT). Fractions beyond
+    ns are cut.
     """
     if values.dtype.kind == "S" and DATE.match(values[0]):
         octets = values.view(np.uint8).reshape(len(values), -1)
-        if NAIVE_TIME[octets[:, 11:]].all():
+        # numpy wraps years that do not fit 64 bits of ns without a word; pandas does not.
+        near_now = np.isin(octets[:, :2].view(">u2"), CENTURIES).all()
+        if near_now and NAIVE_TIME[octets[:, 11:]].all():
             try:
                 return values.astype("datetime64[ns]").view(np.int64)
             except ValueError:
                 pass
-    if values.dtype.kind == "M":
-        return values.astype("datetime64[ns]").view(np.int64)
-    texts = np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
-    stamps = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True, errors="coerce")
+    texts = np.char.decode(values, "utf-8", "replace").astype(object) if values.dtype.kind == "S" else values
+    stamps = pd.to_datetime(pd.Series(texts), format="ISO8601", utc=True, errors="coerce")
+    stamps = stamps.where(stamps.dt.year.between(YEARS[0], YEARS[-1]))
     return stamps.dt.as_unit("ns").dt.tz_localize(None).to_numpy("datetime64[ns]").view(np.int64)
 
 

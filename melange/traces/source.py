@@ -62,6 +62,8 @@ class Source:
             raise InputError(
                 f"the gzip data are damaged ({error})", file=self.path, fix="copy or fetch it again"
             ) from error
+        except OSError as error:
+            raise InputError(f"cannot read on: {error.strerror}", file=self.path, fix="check the disk") from error
         if self._on_progress is not None:
             self._on_progress(self._raw.tell(), self._total)
         return data
@@ -71,14 +73,17 @@ class Source:
 def open_source(path: str | os.PathLike[str], *, on_progress: Progress | None = None) -> Iterator[Source]:
     """The file, ready to be read; a missing, unreadable or empty one raises InputError."""
     try:
+        regular = Path(path).is_file()
         raw = Path(path).open("rb")  # noqa: SIM115 - the with below closes it
     except OSError as error:
         raise InputError(
             f"cannot open the trace: {error.strerror}", file=path, fix="check the path and its permissions"
         ) from error
     with raw:
+        if not regular:
+            raise InputError("the trace is a pipe or a device", file=path, fix="save it as a file first")
         source = Source(Path(path), raw, on_progress=on_progress)
-        if not source.head.strip():
+        if not source.head.removeprefix(UTF8_BOM).strip():
             raise InputError("the trace is empty", file=path, fix="give a file with at least one request")
         yield source
 
@@ -143,11 +148,27 @@ def line_blocks(source: Source, block_bytes: int, *, quotes: bool) -> Iterator[B
                 fix="look for a quote that is never closed" if quotes else "write one object a line",
             )
         if end:
-            yield Block(line, data[:end])
+            yield Block(line, _plain_line_ends(data[:end]))
         line += data.count(b"\n", 0, end)
         rest = data[end:]
     if rest:
-        yield Block(line, rest)
+        yield Block(line, _plain_line_ends(rest))
+
+
+def _plain_line_ends(data: bytes) -> bytes:
+    """Lines end in a newline alone; a carriage return within a line counts as a space."""
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b" ") if b"\r" in data else data
+
+
+def first_block(blocks: Iterator[Block], lines: int) -> Block:
+    """The first block, joined with those after it until it has so many lines that are not blank, if the file has."""
+    head = next(blocks)
+    while sum(bool(line.strip()) for line in head.data.split(b"\n")) < lines:
+        more = next(blocks, None)
+        if more is None:
+            break
+        head = Block(head.line, head.data + more.data)
+    return head
 
 
 def _records_end(data: bytes, quotes: bool) -> int:
