@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import output_option
+from melange.cli.options import output_option, progress_bar
 from melange.cli.planning import plan_options, planning_options
 
 if TYPE_CHECKING:
@@ -97,11 +96,12 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
     )
     if price and axis != "price":
         options = _at_price(spec, options, price[0], price[1][0])
-    if axis == "rates":
-        return sweep_rates(spec, rates, options, progress=_progress)
-    if axis == "slo-tpot-ms":
-        return sweep_tpot(spec, [ms / 1000 for ms in limits_ms], options, progress=_progress)
-    return sweep_prices(spec, price[0], price[1], options, progress=_progress)
+    with progress_bar(f"solving {spec.workload.name}") as progress:
+        if axis == "rates":
+            return sweep_rates(spec, rates, options, progress=progress)
+        if axis == "slo-tpot-ms":
+            return sweep_tpot(spec, [ms / 1000 for ms in limits_ms], options, progress=progress)
+        return sweep_prices(spec, price[0], price[1], options, progress=progress)
 
 
 def _axis(ctx: click.Context, axes: dict[str, tuple[float, ...]]) -> str:
@@ -124,8 +124,3 @@ def _at_price(spec: Any, options: Any, gpu: str, usd_per_hour: float) -> Any:
 
     offers = read_prices(options.applied(spec).prices.file)
     return replace(options, offers=repriced(offers, load_catalog().gpu(gpu).name, usd_per_hour))
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\rsolved {done} of {total}" + ("\n" if done == total else ""), nl=False, err=True)

@@ -1,0 +1,66 @@
+"""``melange sweep`` as a command."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from melange.cli.main import melange
+from melange.cli.sweep import values
+from melange.errors import InputError
+
+
+def run(*arguments):
+    return CliRunner().invoke(melange, ["sweep", "arena-120ms", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1,2,4", (1, 2, 4)), ("2:8:4", (2, 4, 6, 8)), ("8:2:3", (8, 5, 2)), ("0.5", (0.5,))]
+)
+def test_values(text, expected):
+    assert values(None, None, text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:2", "1:2:1", "1:2:2.5", "1,,2"])
+def test_values_that_are_none(text):
+    with pytest.raises(click.BadParameter):
+        values(None, None, text)
+
+
+def test_the_paper_s_figure_is_one_command(tmp_path):
+    """Optimal costs on the published table, as the reference lists them."""
+    done = run("--rates", "1,2,4,8,16,32", "--plot", str(tmp_path / "curve.svg"), "-o", "json")
+    assert done.exit_code == 0, done.output
+    costs = [round(point["cost_usd_per_hour"], 2) for point in json.loads(done.stdout)["points"]]
+    assert costs == [1.71, 2.72, 4.37, 8.35, 16.06, 32.12]
+    assert b"requests per second" in (tmp_path / "curve.svg").read_bytes()
+
+
+def test_a_single_value_of_another_axis_applies_throughout():
+    done = run("--rates", "2,4", "--price", "H100=0.5", "-o", "json")
+    assert done.exit_code == 0, done.output
+    assert all(point["instances"].keys() == {"H100"} for point in json.loads(done.stdout)["points"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--rates", "1,2", "--slo-tpot-ms", "40,80"], ["--rates", "1", "--price", "H100=2"]]
+)
+def test_one_axis_is_swept(arguments):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "several values" in done.output
+
+
+def test_no_fleet_at_any_point_is_exit_3():
+    done = run("--rates", "50,60", "--only", "L4", "--max", "L4=1")
+    assert done.exit_code == 3
+    assert "no point has a fleet" in done.stderr
+
+
+def test_a_bad_plot_name_writes_nothing(tmp_path):
+    done = run("--rates", "1,2", "--plot", str(tmp_path / "x.bmp"))
+    assert isinstance(done.exception, InputError)
+    assert list(tmp_path.iterdir()) == []
