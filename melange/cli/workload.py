@@ -98,7 +98,7 @@ def workload() -> None:
 @click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms.")
 @click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms.")
 @click.option("--attainment", type=float, help="Share of requests that must keep the SLO [default: its mean must].")
-@click.option("--model", help="The model that serves the workload (see 'melange gpus --models').")
+@click.option("--model", help="The model that serves it (see 'melange gpus --models'); solving needs it or --profiles.")
 @click.option("--name", help="The workload's name [default: the file's].")
 @click.option(
     "--representative",
@@ -148,6 +148,8 @@ def from_trace(file: str, **given: Any) -> None:
     else:
         click.echo(dump_workload(spec, comment), nl=False)
     click.echo(render_trace_report(report), err=True)
+    if profiles.set is None:
+        click.echo("warning: the file names neither model nor profiles: add one to solve it", err=True)
 
 
 def _grid(given: dict[str, Any]) -> Any:
@@ -183,12 +185,11 @@ def _slo(given: dict[str, Any]) -> Any:
 def _profiles(given: dict[str, Any]) -> Any:
     from melange.workload_file import ProfileChoice
 
-    if not given["profiles"] and not given["model"]:
-        raise click.UsageError("give the --model that serves the workload, or a --profiles set")
     if given["assume_slo_reason"] and not given["assume_slo"]:
         raise click.UsageError("--assume-slo-reason goes with --assume-slo")
+    estimated = f"estimated/{given['model']}" if given["model"] else None
     return ProfileChoice(
-        set=given["profiles"] or f"estimated/{given['model']}",
+        set=given["profiles"] or estimated,
         assume_slo=given["assume_slo"],
         reason=given["assume_slo_reason"],
     )

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from melange.cli.workload import workload
+from melange.errors import InputError
 from melange.workload_file import load_workload
 
 CSV = "arrival_s,input_tokens,output_tokens\n0,20,30\n1,200,30\n2,20,0\n4,9000,30\n8,20,40\n"
@@ -128,6 +129,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 
 def test_neither_model_nor_profiles(trace: Path) -> None:
-    done = run(trace.parent, "requests.csv")
-    assert done.returncode == 2
-    assert "give the --model" in done.stderr
+    out = trace.parent / "w.yaml"
+    done = from_trace(str(trace), "-o", str(out))
+    assert done.exit_code == 0
+    assert "add one to solve it" in done.stderr
+    with pytest.raises(InputError, match="neither profiles nor model"):
+        load_workload(out)
