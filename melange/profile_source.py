@@ -17,8 +17,20 @@ def load_profile(spec: WorkloadSpec, *, asked_slo: Slo | None = None) -> Profile
     """The profile that a workload asks for, at its SLO.
 
     ``asked_slo`` is the workload file's own SLO when the caller replaced it: a table without an SLO that the file
-    assumes to keep one SLO is refused for another (InputError).
+    assumes to keep one SLO is refused for another (InputError). Where the serving section names ``nanoflow`` and
+    nobody measured it, its predicted rows are added.
     """
+    profile = _profile(spec, asked_slo)
+    if "nanoflow" not in spec.serving.engines or any(key.engine == "nanoflow" for key in profile.configs):
+        return profile
+    from melange.perfmodel.calibration import read_calibration
+    from melange.perfmodel.nanoflow_profile import with_nanoflow
+
+    named = spec.profiles.calibration
+    return with_nanoflow(profile, calibration=None if named is None else read_calibration(named))
+
+
+def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
     choice, slo = spec.profiles, spec.workload.slo
     if choice.set is not None and choice.set.startswith(ESTIMATED):
         from melange.perfmodel.profile import estimated_profile

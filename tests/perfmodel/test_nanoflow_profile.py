@@ -14,10 +14,10 @@ from melange.perfmodel.engine import VLLM_0_2, default_settings
 from melange.perfmodel.estimate import deploy, load_points, max_rates_rps, rates_with_band
 from melange.perfmodel.hardware import Deployment
 from melange.perfmodel.nanoflow_profile import with_nanoflow
-from melange.planner import PlanOptions
+from melange.planner import PlanOptions, plan_fleet
 from melange.profile_source import load_profile
 from melange.slo import Slo
-from melange.workload_file import WorkloadSpec, load_workload
+from melange.workload_file import ServingChoice, WorkloadSpec, load_workload
 
 SIZES = np.meshgrid([100.0, 1000.0, 16000.0], [100.0, 500.0, 2000.0], indexing="ij")
 
@@ -72,6 +72,13 @@ def test_rows_beside_a_published_profile(small_spec: WorkloadSpec) -> None:
         assert wider.configs[key] is table
     assert "predictions, not measured" in wider.warnings[-1]
     assert set(with_nanoflow(wider).configs) == set(wider.configs)
+
+
+def test_a_workload_may_ask_for_both_engines(small_spec: WorkloadSpec) -> None:
+    both = replace(small_spec, serving=ServingChoice(engines=("vllm", "nanoflow")))
+    assert {key.engine for key in load_profile(both).configs} == {"vllm", "nanoflow"}
+    assert {key.engine for key in load_profile(small_spec).configs} == {"vllm"}
+    assert {config.engine for config in plan_fleet(both).configs.values()} == {"vllm", "nanoflow"}
 
 
 def test_solving_twice_says_what_changes() -> None:

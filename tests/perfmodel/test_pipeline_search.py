@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from melange.catalog import load_catalog
 from melange.datafiles import data_path
 from melange.errors import InputError
+from melange.perfmodel import pipeline_milp
 from melange.perfmodel.interference import Interference, read_interference
 from melange.perfmodel.nano_graph import NanoGraph
 from melange.perfmodel.nanoflow import modelled_times
@@ -142,6 +144,19 @@ def test_looking_at_every_split_is_never_worse(name: str) -> None:
     every = search_pipeline(times, interference, batch_tokens=1024, decode_tokens=384, every_split=True)
     assert (every.pipeline.stage2_s or 1) <= (one.pipeline.stage2_s or 0) * (1 + 1e-9)
     check_search(every, times, interference)
+
+
+def test_the_valid_inequalities_cut_off_no_optimum() -> None:
+    """The plain formulation, without them, proves the same period."""
+    times, interference = read_operation_times(A100_TIMES), table("authors")
+    graph = NanoGraph.of(times, splits=(384, 1024), decode_tokens=384)
+    curves = interference.curves(collectives=False)
+    found = solve_split(graph, curves, cutoff_s=graph.serial_s(), time_limit_s=60)
+    with mock.patch.object(pipeline_milp._Model, "_bound", return_value=None):
+        plain = solve_split(graph, curves, cutoff_s=graph.serial_s(), time_limit_s=60)
+    assert found.gap < 1e-6
+    assert plain.gap < 1e-6
+    assert found.period_s == pytest.approx(plain.period_s, rel=1e-6)
 
 
 def linear(per_token_s: Mapping[str, float], fixed_s: float = 0.0, tp: int = 1) -> OperationTimes:
