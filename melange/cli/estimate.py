@@ -38,6 +38,14 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     callback=names,
     help="Precisions of the weights [fp16].",
 )
+@click.option(
+    "--engine",
+    "engines",
+    default=("vllm",),
+    multiple=True,
+    callback=names,
+    help="Engines: vllm, or nanoflow for overlapped nano-batches wherever they are faster [vllm].",
+)
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
 @click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
 @click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms for the rates that are shown.")
@@ -65,6 +73,7 @@ def estimate(**given: Any) -> None:
     Examples:
       melange estimate --model llama-3.1-8b --gpu L4,A10G,A100-80GB,H100
       melange estimate --model llama-3.1-70b --gpu H100 --tp 2,4 --precision fp8 --slo-tpot-ms 40 --grid 500x250
+      melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
     from melange.catalog import load_catalog
@@ -74,7 +83,6 @@ def estimate(**given: Any) -> None:
     from melange.perfmodel.calibration import Calibration, read_calibration
     from melange.perfmodel.described import extended_catalog, model_from_config
     from melange.perfmodel.estimate import deploy, fitting, load_points
-    from melange.perfmodel.hardware import Deployment
     from melange.perfmodel.profile import estimated_table
     from melange.report.estimates import render_estimates
 
@@ -86,7 +94,8 @@ def estimate(**given: Any) -> None:
     slo = _slo(given)
     deployments, reasons = fitting(
         [
-            deploy(Deployment(model=model, gpu=catalog.gpu(gpu), tp=tp, precision=precision), calibration)
+            deploy(_deployment(model, catalog.gpu(gpu), engine, tp, precision), calibration)
+            for engine in given["engines"]
             for gpu in given["gpus"]
             for tp in _degrees(given["tp"])
             for precision in given["precisions"]
@@ -109,6 +118,16 @@ def estimate(**given: Any) -> None:
         header = Header(facts={"source": "estimated", "calibration": calibration.describe(), "model": model.name})
         write_atomic(given["save"], record_line(header) + "".join(map(record_line, points)))
     click.echo(render_estimates(tables, points, given["output"], slo=slo, calibration=calibration, reasons=reasons))
+
+
+def _deployment(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> Any:
+    from melange.errors import InputError
+    from melange.perfmodel.engine import default_settings
+    from melange.perfmodel.hardware import Deployment
+
+    if engine not in ("vllm", "nanoflow"):
+        raise InputError(f"no model of the engine {engine!r}", fix="use vllm or nanoflow")
+    return Deployment(model=model, gpu=gpu, tp=tp, precision=precision, settings=default_settings(gpu, engine))
 
 
 def _slo(given: dict[str, Any]) -> Any:
