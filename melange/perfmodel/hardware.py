@@ -136,11 +136,18 @@ def missing_memory_gib(deployment: Deployment) -> float:
     return (block - memory_use(deployment).kv_bytes) / GIB
 
 
-def gemm_flops(gpu: Gpu, precision: str, efficiencies: Efficiencies) -> float:
-    """FLOP/s that matrix products reach. 4-bit weights are unpacked to 16 bits; so is any precision only stored."""
+def gemm_share(deployment: Deployment) -> float:
+    """Share of the fp16 peak that large matrix products reach on this GPU with this engine's libraries."""
+    usual = GEMM_SHARE.get(deployment.gpu.name, DEFAULT_GEMM_SHARE)
+    return dict(deployment.engine.gemm_shares).get(deployment.gpu.name, usual)
+
+
+def gemm_flops(deployment: Deployment, precision: str, efficiencies: Efficiencies) -> float:
+    """FLOP/s of one GPU that matrix products reach; 4-bit weights, and precisions only stored, compute at 16 bits."""
+    gpu = deployment.gpu
     native = gpu.is_native(precision) and precision != "int4"
     peak = gpu.compute_tflops(precision) if native else gpu.tflops["fp16"]
-    share = min(GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE) * efficiencies.gemm_scale, 1.0)
+    share = min(gemm_share(deployment) * efficiencies.gemm_scale, 1.0)
     if not native and precision not in _FULL_PRECISION:
         share *= efficiencies.dequantised_gemm_share
     return peak * 1e12 * share
@@ -156,10 +163,8 @@ def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None)
             f"{deployment.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
             fix="use more GPUs, a smaller precision or a larger GPU",
         )
-    flops = gemm_flops(gpu, deployment.precision, eff) * tp
-    pair_flops = (
-        min(GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
-    )
+    flops = gemm_flops(deployment, deployment.precision, eff) * tp
+    pair_flops = min(gemm_share(deployment) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
     bandwidth = gpu.bandwidth_gb_s * 1e9
     embedding = _embedding_parameters(model)
     per_byte = BYTES_PER_PARAMETER[deployment.precision] / (bandwidth * eff.bandwidth_share * tp)
@@ -173,7 +178,7 @@ def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None)
     return StepClock(
         overhead_s=eff.overhead_s,
         # Logits are computed per sequence, not per prompt token.
-        per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(gpu, "fp16", eff) * tp),
+        per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(deployment, "fp16", eff) * tp),
         per_request_s=eff.per_request_s,
         weights_s=in_layers * per_byte + head_s,
         expert_weights_s=experts * per_byte,
