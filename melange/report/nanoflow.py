@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from melange.perfmodel.nanoflow import ServiceAnalysis
-from melange.perfmodel.pipeline_search import PipelineSearch
 from melange.report.tables import rendered, table
+
+if TYPE_CHECKING:  # the search loads a solver that an analysis does not need
+    from melange.perfmodel.nanoflow import ServiceAnalysis
+    from melange.perfmodel.pipeline_search import PipelineSearch
 
 SCHEMA_VERSION = 1
 
