@@ -28,7 +28,7 @@ LAYERS = [
     {"build"},
     {"assemble", "baselines"},
     {"planner"},
-    {"routing", "interop", "sweep", "uncertainty"},
+    {"routing", "interop", "sweep", "efficiency", "uncertainty"},
     {"simulator"},
     {"attain"},
     {"report"},

@@ -7,8 +7,9 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from melange.errors import InputError, MissingExtraError
+from melange.errors import MissingExtraError
 from melange.plan import describe_instances
+from melange.report.figures import check_format, figure_bytes
 from melange.report.tables import percent, rendered, table, usd
 from melange.sweep import Sweep, SweepPoint
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SCHEMA_VERSION = 1
-FIGURE_FORMATS = ("png", "svg", "pdf")
 
 
 def render_sweep(sweep: Sweep, output: str = "table", *, colour: bool | None = None) -> str:
@@ -110,19 +110,14 @@ def sweep_figure(sweep: Sweep, image_format: str = "png") -> bytes:
 
     Over rates with upper-edge representatives this is the Mélange paper's figure of cost against request rate.
     """
-    if image_format not in FIGURE_FORMATS:
-        raise InputError(f"a figure cannot be {image_format!r}", fix=f"use one of {', '.join(FIGURE_FORMATS)}")
+    check_format(image_format)
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError.of("matplotlib", "notebooks", "a figure") from error
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     draw_sweep(sweep, figure.subplots())
-    out = io.BytesIO()
-    # Neither date nor version in the file: the same sweep gives the same bytes.
-    fixed: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    figure.savefig(out, format=image_format, dpi=160, metadata=fixed[image_format])
-    return out.getvalue()
+    return figure_bytes(figure, image_format)
 
 
 def draw_sweep(sweep: Sweep, axes: Axes) -> None:
