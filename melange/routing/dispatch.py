@@ -66,20 +66,25 @@ def pressure(
 ) -> float:
     """How near a replica comes to its limits with one request more: 1 is at a limit.
 
-    The largest of sequences and KV tokens over their room, and of predicted TPOT, TTFT and E2E over their limits. The
-    step time is the clock's at the context in flight; prompts without a first token are computed one after the other.
+    The largest of sequences and KV tokens over their room, and of predicted TPOT, TTFT and E2E over their limits. A
+    step takes the clock's time at the context in flight (inputs and half the outputs); between two tokens of a request,
+    each request in flight brings one prompt per output (those that leave are replaced); prompts without a first
+    token are computed one after the other.
     """
     clock = table.clock[table.config_of[replica]]
     sequences = state.requests[replica] + 1.0
-    context = state.tokens[replica] + input_tokens + expected_output / 2.0
+    inputs = state.input_tokens[replica] + input_tokens
+    outputs = max(state.output_tokens[replica] + expected_output, 1.0)
+    context = inputs + outputs / 2.0
     full = max(sequences / clock[MAX_SEQUENCES], context / clock[KV_TOKENS])
     weights = max(clock[WEIGHTS_S], clock[COMPUTE_S] * sequences)
     step = clock[BASE_S] + clock[PER_SEQUENCE_S] * sequences + weights + clock[KV_S] * context
     ttft = step + clock[PROMPT_S] * (state.prompt_tokens[replica] + input_tokens)
-    tpot = step + table.limit_s[TPOT_PER_TOKEN] * ttft / max(expected_output, 1.0)
+    decode = step + clock[PROMPT_S] * (sequences - 1.0) * inputs / outputs
+    tpot = decode + table.limit_s[TPOT_PER_TOKEN] * ttft / max(expected_output, 1.0)
     full = max(full, tpot / table.limit_s[TPOT])
     full = max(full, ttft / table.limit_s[TTFT])
-    return float(max(full, (ttft + step * expected_output) / table.limit_s[E2E]))
+    return float(max(full, (ttft + decode * expected_output) / table.limit_s[E2E]))
 
 
 @compiled
@@ -103,7 +108,8 @@ def _counted(table: RoutingTable, state: RoutingState, row: int, config: int, nt
 @compiled
 def _backlog(table: RoutingTable, state: RoutingState, replica: int, row: int) -> float:
     """Tokens in flight, relative to what the replica's config gets through."""
-    return float(state.tokens[replica] / table.max_rate_rps[row, table.config_of[replica]])
+    tokens = state.input_tokens[replica] + state.output_tokens[replica]
+    return float(tokens / table.max_rate_rps[row, table.config_of[replica]])
 
 
 @compiled
@@ -218,7 +224,8 @@ def choose(
 def note_sent(table: RoutingTable, state: RoutingState, replica: int, row: int, input_tokens: int) -> None:
     """Count a request that was sent to a replica."""
     state.requests[replica] += 1
-    state.tokens[replica] += input_tokens + table.output_tokens[row] / 2.0
+    state.input_tokens[replica] += input_tokens
+    state.output_tokens[replica] += table.output_tokens[row]
     state.prompt_tokens[replica] += input_tokens
 
 
@@ -234,7 +241,8 @@ def note_finished(
 ) -> None:
     """Count a finished request, and learn from its output length."""
     state.requests[replica] -= 1
-    state.tokens[replica] -= input_tokens + table.output_tokens[row] / 2.0
+    state.input_tokens[replica] -= input_tokens
+    state.output_tokens[replica] -= table.output_tokens[row]
     i = bucket_of(table.input_edges, input_tokens)
     state.seen_tokens[i] += output_tokens
     state.seen_count[i] += 1.0
@@ -245,5 +253,6 @@ def note_down(state: RoutingState, replica: int) -> None:
     """Count a replica as failed: nothing is in flight on it any more."""
     state.alive[replica] = False
     state.requests[replica] = 0
-    state.tokens[replica] = 0.0
+    state.input_tokens[replica] = 0.0
+    state.output_tokens[replica] = 0.0
     state.prompt_tokens[replica] = 0.0

@@ -25,6 +25,7 @@ _DISPATCHES = {
     "round-robin": ("fleet", "round-robin"),
     "least-tokens": ("fleet", "least-tokens"),
     "power-of-two": ("fleet", "power-of-two"),
+    "least-pressure": ("fleet", "least-pressure"),
     "shares/random": ("shares", "random"),
     "shares/round-robin": ("shares", "round-robin"),
     "shares/least-tokens": ("shares", "least-tokens"),

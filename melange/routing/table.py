@@ -24,8 +24,6 @@ BASE_S, PER_SEQUENCE_S, WEIGHTS_S, COMPUTE_S, KV_S, PROMPT_S, KV_TOKENS, MAX_SEQ
 # Entries of RoutingTable.limit_s.
 TPOT, TTFT, E2E, TPOT_PER_TOKEN = range(4)
 
-SPILL_PRESSURE = 0.85
-"""Share of a latency limit or of a replica's room beyond which the default policy looks at the next config."""
 
 
 # Prompt size at which a replica's speed on prompts is taken: short ones hide behind reading the weights.
@@ -58,7 +56,7 @@ class RoutingState(NamedTuple):
 
     ``credit``: (n_row, n_config), how far each config is behind its share, in requests. ``turn``: (n_config + 1,),
     round-robin positions, the last one over the whole fleet. ``seen_tokens``, ``seen_count``: (n_input,), outputs of
-    finished requests. Per replica: ``requests`` and ``tokens`` in flight (input and half the expected output),
+    finished requests. Per replica: ``requests`` in flight, their ``input_tokens`` and expected ``output_tokens``,
     ``prompt_tokens`` without a first token yet, and whether it is ``alive``.
     """
 
@@ -67,7 +65,8 @@ class RoutingState(NamedTuple):
     seen_tokens: FloatArray
     seen_count: FloatArray
     requests: IntArray
-    tokens: FloatArray
+    input_tokens: FloatArray
+    output_tokens: FloatArray
     prompt_tokens: FloatArray
     alive: NDArray[np.bool_]
 
@@ -119,7 +118,8 @@ def new_state(table: RoutingTable) -> RoutingState:
         seen_tokens=table.output_tokens[-n_in:].copy(),
         seen_count=np.ones(n_in),
         requests=np.zeros(n_replica, dtype=np.int64),
-        tokens=np.zeros(n_replica),
+        input_tokens=np.zeros(n_replica),
+        output_tokens=np.zeros(n_replica),
         prompt_tokens=np.zeros(n_replica),
         alive=np.ones(n_replica, dtype=np.bool_),
     )

@@ -42,8 +42,8 @@ REPLICA = _dtype(
     "tokens_lost",
 )
 
-# Per request. What arrives; then what became of it: where it was last sent (-1: nowhere), for which routing row, when it
-# was sent, last admitted, gave its first token and its last (NaN: never), how long its decoding waited for other
+# Per request. What arrives; then what became of it: where it was last sent (-1: nowhere), for which routing row, when
+# it was sent, last admitted, gave its first and its last token (NaN: never), how long its decoding waited for other
 # requests' prompts. Then the kernel's own: tokens to prefill, prefilled so far, generated; the step at which it
 # finishes; its place among the KV phases; the next in its queue; the replica's stall clock when it began to decode.
 REQUEST = _dtype(

@@ -1,0 +1,50 @@
+"""What a request takes on an idle replica, in closed form: the least latency that any routing can give it there."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from melange.perfmodel.clock import StepClock
+
+FloatArray = NDArray[np.float64]
+
+
+def lone_latency_s(
+    clock: StepClock, input_tokens: ArrayLike, output_tokens: ArrayLike, cached_tokens: ArrayLike = 0
+) -> tuple[FloatArray, FloatArray]:
+    """(TTFT, E2E) in seconds of requests that have the replica to themselves; elementwise, whole tokens.
+
+    A chunked prompt of n new tokens takes ceil(n / max batched tokens) iterations; then each further output token takes
+    one iteration over everything computed so far.
+    """
+    inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
+    cached = np.minimum(np.asarray(cached_tokens, float), inputs - 1.0)
+    ttft = _prompt_s(clock, inputs - cached, cached)
+    steps = outputs - 1.0
+    fixed = clock.iteration_s(decodes=1.0, kv_tokens=0.0)
+    # Step g of the decode reads input + g - 1 computed tokens, g = 1 .. steps.
+    read = steps * inputs + steps * (steps - 1.0) / 2.0
+    return ttft, ttft + steps * fixed + clock.kv_read_s_per_token * read
+
+
+def _prompt_s(clock: StepClock, new: FloatArray, cached: FloatArray) -> FloatArray:
+    size = float(clock.max_batched_tokens) if clock.chunked_prefill else np.inf
+    total = np.zeros(np.broadcast_shapes(new.shape, cached.shape))
+    done = np.zeros(total.shape)
+    while True:
+        chunk = np.minimum(new - done, size)
+        left = chunk > 0
+        if not left.any():
+            return total
+        context = cached + done
+        spent = clock.iteration_s(
+            decodes=0.0,
+            kv_tokens=context,
+            prefill_tokens=chunk,
+            prefill_pairs=chunk * (context + (chunk + 1.0) / 2.0),
+            prefills=1.0,
+            new_requests=np.where(done == 0, 1.0, 0.0),
+        )
+        total = total + np.where(left, spent, 0.0)
+        done = done + np.where(left, chunk, 0.0)

@@ -1,0 +1,294 @@
+"""simulate: play requests through a planned fleet and report what its users see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange import __version__
+from melange.errors import InputError
+from melange.plan import Plan
+from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
+from melange.routing.table import RoutingTable, fleet_configs, routing_table
+from melange.simulator.arrivals import (
+    Arrivals,
+    Process,
+    Sizes,
+    drawn_arrivals,
+    plan_sizes,
+    replayed_arrivals,
+    trace_sizes,
+)
+from melange.simulator.clocks import ConfigClock, plan_clocks, step_clocks
+from melange.simulator.failures import FailureRule, outages
+from melange.simulator.metrics import Estimate, Latency, outcome_of
+from melange.simulator.report import (
+    Replication,
+    SimulationReport,
+    attainments,
+    bucket_reports,
+    config_reports,
+    joined,
+    mean_kept,
+    means_of,
+    missed_shares,
+    replication_of,
+    tpot_quantiles,
+)
+from melange.simulator.run import play_fleet
+from melange.traces import Trace
+
+SAMPLES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationOptions:
+    """How to simulate.
+
+    ``requests`` a replication (None: 10,000, or the whole trace when its times are replayed), of which the first
+    ``warmup_share`` are not counted. ``process`` None replays the trace's times where it has some, else draws Poisson
+    arrivals. ``spread`` as in plan_sizes. ``jobs`` runs replications in so many processes.
+    """
+
+    requests: int | None = None
+    replications: int = 5
+    seed: int = 0
+    process: Process | None = None
+    policy: Policy | None = None
+    rate_rps: float | None = None
+    warmup_share: float = 0.1
+    spread: bool = True
+    failures: tuple[FailureRule, ...] = ()
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("requests", 1), ("replications", 1), ("jobs", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"{name} is {value}", fix=f"give at least {least}")
+        if not 0 <= self.warmup_share < 1:
+            raise InputError(f"warm-up share is {self.warmup_share}", fix="give a share from 0 to below 1")
+        if self.rate_rps is not None and not (np.isfinite(self.rate_rps) and self.rate_rps > 0):
+            raise InputError(f"rate is {self.rate_rps}", fix="give a positive number of requests per second")
+
+
+DEFAULT_REQUESTS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scenario:
+    """A plan made ready to be played: tables, clocks, and where its requests come from."""
+
+    plan: Plan
+    names: tuple[str, ...]
+    table: RoutingTable
+    clocks: tuple[ConfigClock, ...]
+    policy: Policy
+    process: Process
+    sizes: Sizes
+    requests: int
+    rate_rps: float
+    trace: Trace | None
+    inside: NDArray[np.bool_] | None
+    options: SimulationOptions
+
+    def arrivals(self, replication: int) -> Arrivals:
+        """The requests of one replication; every policy and fleet meets the same ones."""
+        if self.process.kind == "trace":
+            assert self.trace is not None
+            assert self.inside is not None
+            return replayed_arrivals(self.trace, self.inside, self.requests)
+        rng = np.random.default_rng([self.options.seed, replication, 1])
+        return drawn_arrivals(self.sizes, self.process, self.requests, self.rate_rps, rng)
+
+
+def prepare(
+    plan: Plan,
+    trace: Trace | None = None,
+    options: SimulationOptions | None = None,
+    *,
+    clocks: Mapping[str, ConfigClock] | None = None,
+) -> Scenario:
+    """Check what was asked and make everything that replications share.
+
+    InputError: a plan without a fleet, sizes or profile; a trace that is empty or has no times where they are needed.
+    """
+    options = options or SimulationOptions()
+    names = fleet_configs(plan)
+    known = clocks or plan_clocks(plan, names)
+    if trace is None:
+        sizes, inside = plan_sizes(plan, spread=options.spread), None
+    else:
+        sizes, inside = trace_sizes(plan, trace)
+    has_times = trace is not None and trace.arrival_s is not None
+    process = options.process or Process(kind="trace" if has_times else "poisson")
+    if process.kind == "trace" and (trace is None or not has_times):
+        missing = "no trace was given" if trace is None else "the trace has no arrival times"
+        raise InputError(f"arrivals are those of the trace, but {missing}", fix="use --arrivals poisson, or another")
+    count = options.requests
+    if count is None:
+        count = int(inside.sum()) if process.kind == "trace" and inside is not None else DEFAULT_REQUESTS
+    return Scenario(
+        plan=plan,
+        names=names,
+        table=routing_table(plan, step_clocks(known)),
+        clocks=tuple(known[name] for name in names),
+        policy=options.policy or policy_by_name(DEFAULT_POLICY),
+        process=process,
+        sizes=sizes,
+        requests=count,
+        rate_rps=options.rate_rps or sum(b.rate_rps for b in plan.buckets),
+        trace=trace,
+        inside=inside,
+        options=options,
+    )
+
+
+def replicate(scenario: Scenario, replication: int, samples: int = 0) -> Replication:
+    """Play one replication."""
+    plan, options = scenario.plan, scenario.options
+    arrivals = scenario.arrivals(replication)
+    rng = np.random.default_rng([options.seed, replication, 2])
+    config_of = [scenario.names[c] for c in scenario.table.config_of]
+    spot = [plan.configs[name].spot for name in config_of]
+    down = outages(options.failures, config_of, spot, float(arrivals.arrival_s[-1]), rng)
+    clocks = [entry.clock for entry in scenario.clocks]
+    played = play_fleet(
+        scenario.table,
+        clocks,
+        scenario.policy,
+        arrivals,
+        seed=options.seed * 1_000_003 + replication,
+        outages=down,
+        samples=samples,
+    )
+    warmup = int(options.warmup_share * len(arrivals))
+    outcome = outcome_of(played, plan, scenario.table, clocks, warmup)
+    capacity = np.array([clock.kv_capacity_tokens for clock in clocks], dtype=float)
+    return replication_of(played, outcome, scenario.table, scenario.names, capacity, len(down))
+
+
+def replications_of(scenario: Scenario, first: int, count: int, *, samples: bool = False) -> list[Replication]:
+    """Play replications ``first`` .. ``first + count - 1``, in processes where the options ask for several."""
+    wanted = [SAMPLES if samples and index == first else 0 for index in range(first, first + count)]
+    with _pool(min(scenario.options.jobs, count)) as pool:
+        if pool is None:
+            return [replicate(scenario, first + k, n) for k, n in enumerate(wanted)]
+        futures = [pool.submit(replicate, scenario, first + k, n) for k, n in enumerate(wanted)]
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
+    if jobs <= 1:
+        yield None
+        return
+    with ProcessPoolExecutor(max_workers=jobs) as pool:
+        yield pool
+
+
+def simulate(
+    plan: Plan,
+    trace: Trace | None = None,
+    options: SimulationOptions | None = None,
+    *,
+    clocks: Mapping[str, ConfigClock] | None = None,
+) -> SimulationReport:
+    """Simulate a plan's fleet and report attainment, latencies, loads, costs and the causes of misses.
+
+    ``trace`` gives the sizes, and the times where it has some; without one sizes come from the plan's buckets.
+    ``clocks`` saves calibrating again. Errors as for :func:`prepare`.
+    """
+    scenario = prepare(plan, trace, options, clocks=clocks)
+    count = 1 if _is_fixed(scenario) else scenario.options.replications
+    return report_of(scenario, replications_of(scenario, 0, count, samples=True))
+
+
+def _is_fixed(scenario: Scenario) -> bool:
+    """Whether every replication would be the same: a replayed trace, and nothing else that is drawn."""
+    if scenario.process.kind != "trace":
+        return False
+    draws = scenario.policy.within in ("random", "weighted-random", "power-of-two")
+    return not draws and scenario.policy.estimator != "predictor" and not scenario.options.failures
+
+
+def report_of(scenario: Scenario, replications: Sequence[Replication]) -> SimulationReport:
+    """The report of a scenario's replications."""
+    plan, options = scenario.plan, scenario.options
+    outcome = joined([r.outcome for r in replications])
+    shares = attainments(plan, replications)
+    return SimulationReport(
+        slo=plan.slo.to_dict(),
+        slo_text=plan.slo.describe(),
+        policy=scenario.policy.name,
+        arrivals=f"{scenario.process.describe()}"
+        + ("" if scenario.process.kind == "trace" else f", {scenario.rate_rps:g} req/s"),
+        sizes=scenario.sizes.source,
+        requests=scenario.requests,
+        warmup_requests=int(options.warmup_share * scenario.requests),
+        replications=len(replications),
+        seed=options.seed,
+        attainment=Estimate.of(shares),
+        attainment_by_replication=shares,
+        mean_kept=mean_kept(plan, outcome),
+        cost_usd_per_hour=float(plan.cost_usd_per_hour or 0.0),
+        ttft=Latency.of(outcome.ttft_s),
+        tpot=Latency.of(outcome.tpot_s),
+        e2e=Latency.of(outcome.e2e_s),
+        means=means_of(plan, replications),
+        missed_share=missed_shares(outcome),
+        configs=config_reports(plan, scenario.names, outcome, replications),
+        buckets=bucket_reports(plan, outcome),
+        queue=replications[0].queue,
+        tpot_quantiles_s=tpot_quantiles(outcome),
+        clocks={entry.config: entry.to_dict() for entry in scenario.clocks},
+        outages=sum(r.outages for r in replications),
+        tokens_lost=sum(r.tokens_lost for r in replications),
+        warnings=_warnings(scenario, len(replications)),
+        provenance={
+            "melange_version": __version__,
+            "workload": plan.workload.get("name"),
+            "replicas": dict(plan.replicas),
+        },
+    )
+
+
+def _warnings(scenario: Scenario, replications: int) -> tuple[str, ...]:
+    found = []
+    if scenario.sizes.dropped:
+        found.append(f"{scenario.sizes.dropped} requests of the trace lie outside the plan's sizes and were left out")
+    if not scenario.plan.slo.thresholds_s:
+        found.append("the plan's SLO has no latency limit: attainment only counts requests that were served")
+    if replications < 2:
+        found.append("one replication says nothing about its own error: no confidence interval")
+    if any(entry.matched == "saturation" for entry in scenario.clocks):
+        worst = max(entry.worst_error for entry in scenario.clocks)
+        found.append(
+            "clocks are calibrated to throughput alone: latencies rest on the performance model "
+            f"(rates match to {100 * np.median([e.median_error for e in scenario.clocks]):.0f}% in the median, "
+            f"{100 * worst:.0f}% at worst)"
+        )
+    return tuple(found)
+
+
+def compare_policies(
+    plan: Plan,
+    policies: Sequence[str],
+    trace: Trace | None = None,
+    options: SimulationOptions | None = None,
+    *,
+    predictor_accuracy: float | None = None,
+) -> dict[str, SimulationReport]:
+    """A report per policy name over the same requests and clocks."""
+    options = options or SimulationOptions()
+    clocks = plan_clocks(plan, fleet_configs(plan))
+    result = {}
+    for name in policies:
+        policy = policy_by_name(name, predictor_accuracy=predictor_accuracy)
+        result[name] = simulate(plan, trace, replace(options, policy=policy), clocks=clocks)
+    return result
