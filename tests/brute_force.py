@@ -1,0 +1,168 @@
+"""Brute force for tiny fleet problems: every fleet in order of price, every way to cut its machines into replicas.
+
+Shares no code with the solver. Continuous shares are decided by one small linear program per cut, slices by listing
+every assignment.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+from melange.problem import GroupLimit, Problem
+
+ROOM = 1e-9
+
+
+def fleets(problem: Problem) -> list[tuple[float, tuple[int, ...]]]:
+    """(cost, instances) of every fleet within the limits that carries the load and wastes no whole box, cheapest first.
+
+    The box holds, per type, what serving everything on each of its configs would take, and the floors on top.
+    """
+    floor = sum(limit.minimum for limit in problem.limits)
+    ranges = []
+    for i, gpus in enumerate(problem.gpus_per_instance.tolist()):
+        need = 0
+        for c in np.flatnonzero(problem.config_instance == i):
+            column = problem.load[:, c]
+            need += int(problem.gpus_per_replica[c]) * math.ceil(column[np.isfinite(column)].sum() + 1e-6)
+        ranges.append(range(math.ceil(need / gpus) + floor + 1))
+    within = [
+        (float(problem.price_usd_per_hour @ np.array(counts)), counts)
+        for counts in itertools.product(*ranges)
+        if _allowed(problem, counts)
+    ]
+    return sorted(within)
+
+
+def cheapest(problem: Problem) -> tuple[float, tuple[int, ...]] | None:
+    """The cheapest fleet that works, or None."""
+    return next((found for found in fleets(problem) if carries(problem, found[1])), None)
+
+
+def minimal(problem: Problem, wanted: int) -> list[float]:
+    """Costs of the cheapest fleets of which none contains another one that works."""
+    kept: list[tuple[float, tuple[int, ...]]] = []
+    for cost, counts in fleets(problem):
+        contains = any(all(a <= b for a, b in zip(other, counts, strict=True)) for _, other in kept)
+        if not contains and carries(problem, counts):
+            kept.append((cost, counts))
+            if len(kept) == wanted:
+                break
+    return [cost for cost, _ in kept]
+
+
+def _allowed(problem: Problem, counts: tuple[int, ...]) -> bool:
+    named = dict(zip(problem.instances, counts, strict=True))
+    for limit in problem.limits:
+        total = sum(weight * named[key] for key, weight in limit.weights.items())
+        if total < limit.minimum or (limit.maximum is not None and total > limit.maximum):
+            return False
+    cost = float(problem.price_usd_per_hour @ np.array(counts))
+    return problem.max_cost_usd_per_hour is None or cost <= problem.max_cost_usd_per_hour + 1e-9
+
+
+def carries(problem: Problem, counts: tuple[int, ...]) -> bool:
+    """Whether some cut of these machines into replicas carries every bucket."""
+    if problem.slice_factor is not None:
+        capacity = problem.gpus_per_instance * np.array(counts)
+        for needed in _slice_replicas(problem):
+            gpus = np.zeros(len(counts), dtype=int)
+            np.add.at(gpus, problem.config_instance, problem.gpus_per_replica * needed)
+            if (gpus <= capacity).all():
+                return True
+        return False
+    return any(_shares_exist(problem, replicas) for replicas in _cuts(problem, counts))
+
+
+def _cuts(problem: Problem, counts: tuple[int, ...]) -> Iterator[np.ndarray]:
+    per_config = [
+        range(int(problem.gpus_per_instance[i] * counts[i] // problem.gpus_per_replica[c]) + 1)
+        for c, i in enumerate(problem.config_instance.tolist())
+    ]
+    for replicas in itertools.product(*per_config):
+        gpus = np.zeros(len(counts), dtype=int)
+        np.add.at(gpus, problem.config_instance, problem.gpus_per_replica * np.array(replicas))
+        idle = problem.gpus_per_instance * np.array(counts) - gpus
+        # Idle room for one more replica: a larger cut does at least as much.
+        if (idle >= 0).all() and not (idle[problem.config_instance] >= problem.gpus_per_replica).any():
+            yield np.array(replicas)
+
+
+def _shares_exist(problem: Problem, replicas: np.ndarray) -> bool:
+    n_b, n_c = problem.load.shape
+    finite = np.isfinite(problem.load)
+    carried = np.zeros((n_c, n_b * n_c + 1))
+    served = np.zeros((n_b, n_b * n_c + 1))
+    for b, c in itertools.product(range(n_b), range(n_c)):
+        carried[c, b * n_c + c] = problem.load[b, c] if finite[b, c] else 0.0
+        served[b, b * n_c + c] = 1.0
+    carried[:, -1] = -1.0
+    bounds = [(0, 1 if finite[b, c] else 0) for b in range(n_b) for c in range(n_c)]
+    answer = linprog(
+        np.r_[np.zeros(n_b * n_c), 1.0],
+        A_ub=carried,
+        b_ub=replicas,
+        A_eq=served,
+        b_eq=np.ones(n_b),
+        bounds=[*bounds, (0, None)],
+    )
+    return bool(answer.status == 0 and answer.fun <= 1e-8)
+
+
+def _slice_replicas(problem: Problem) -> list[np.ndarray]:
+    slices, found = problem.slice_factor or 1, set()
+    choices = []
+    for row in problem.load:
+        servable = np.flatnonzero(np.isfinite(row)).tolist()
+        choices.append(
+            [
+                np.bincount(np.array(picked), minlength=len(row))
+                for picked in itertools.combinations_with_replacement(servable, slices)
+            ]
+        )
+    for assignment in itertools.product(*choices):
+        load = np.zeros(problem.load.shape[1])
+        for row, counts in zip(problem.load, assignment, strict=True):
+            load += np.where(counts > 0, np.where(np.isfinite(row), row, 0.0) * counts / slices, 0.0)
+        found.add(tuple(np.ceil(load - ROOM).astype(int).tolist()))
+    return [np.array(needed) for needed in found]
+
+
+@st.composite
+def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True) -> Problem:
+    """Tiny problems: at most three buckets and configs, machines of one to four GPUs, gaps in who may serve what."""
+    n_b, n_i = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    gpus = [draw(st.sampled_from([1, 1, 2, 4])) for _ in range(n_i)]
+    configs = []
+    for i in range(n_i):
+        degrees = [d for d in (1, 2, 4) if d <= gpus[i]]
+        chosen = draw(st.lists(st.sampled_from(degrees), min_size=1, max_size=2, unique=True))
+        configs += [(i, tp) for tp in sorted(chosen)]
+    # Multiples of 0.05 make sums that fill replicas exactly, where tolerances would show.
+    loads = st.one_of(st.integers(1, 30).map(lambda k: k / 20), st.floats(0.01, 1.5), st.just(math.inf))
+    load = np.array([[draw(loads) for _ in configs] for _ in range(n_b)])
+    keys = tuple(f"i{i}" for i in range(n_i))
+    bounds = []
+    for key in keys if limits else ():
+        if draw(st.booleans()):
+            low = draw(st.integers(0, 1))
+            bounds.append(GroupLimit(name=key, weights={key: 1}, minimum=low, maximum=low + draw(st.integers(0, 3))))
+    return Problem(
+        buckets=tuple(f"b{b}" for b in range(n_b)),
+        configs=tuple(f"i{i}/tp{tp}" for i, tp in configs),
+        instances=keys,
+        load=load,
+        config_instance=np.array([i for i, _ in configs]),
+        gpus_per_replica=np.array([tp for _, tp in configs]),
+        gpus_per_instance=np.array(gpus),
+        price_usd_per_hour=np.array([draw(st.integers(4, 40)) / 8 * g for g in gpus]),
+        limits=tuple(bounds),
+        max_cost_usd_per_hour=draw(st.sampled_from([None, None, 6.0])) if limits else None,
+        slice_factor=draw(st.integers(1, 3)) if slices else None,
+    )
