@@ -59,8 +59,9 @@ def analyse(model: str | None, gpu: str | None, figures: str, gemm_tflops: float
       melange nanoflow analyse --model mixtral-8x7b --gpu H100 --tp 2 --format json
     """
     from melange.catalog import load_catalog
-    from melange.perfmodel.nanoflow import Device, load_paper_set
+    from melange.perfmodel.nanoflow import Device
     from melange.perfmodel.nanoflow import analyse as analyse_service
+    from melange.perfmodel.nanoflow_paper import load_paper_set
     from melange.report.nanoflow import render_analysis
 
     model, gpu = _required("--model", model), _required("--gpu", gpu)

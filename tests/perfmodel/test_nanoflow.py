@@ -16,12 +16,12 @@ from melange.perfmodel.nanoflow import (
     Efficiency,
     analyse,
     layer_costs,
-    load_paper_set,
     modelled_times,
     optimal_tokens_per_s_per_gpu,
     requests_that_fit,
     service_batch,
 )
+from melange.perfmodel.nanoflow_paper import load_paper_set
 
 WORKLOADS = {
     "lmsys_102_222": (102, 222),
