@@ -219,6 +219,7 @@ def _workload_from_trace(document: Document, slo: Slo) -> Workload:
         path,
         format=row.get("format", "auto"),
         columns=row.get("columns"),
+        **{name: row[name] for name in ("time_unit", "block_tokens") if name in row},
         grid=_grid(document),
         rate_rps=document.data.get("rate_rps"),
         window_s=None if window is None else (float(window[0]), float(window[1])),
