@@ -11,6 +11,7 @@ import click
 COMMANDS = {
     "analyse": ("melange.cli.nanoflow_search:analyse", "Break a layer down by operation and say what bounds it."),
     "search": ("melange.cli.nanoflow_search:search", "Search the best pipeline of nano-batches."),
+    "measure": ("melange.cli.nanoflow:measure", "Measure this machine's GPU: times, interference, four arms."),
     "serve": ("melange.cli.nanoflow:serve", "Serve a model over HTTP with a pipeline."),
 }
 
@@ -39,8 +40,50 @@ def nanoflow() -> None:
     Examples:
       melange nanoflow analyse --model llama-3-8b --gpu A100-80GB --input 1024 --output 512
       melange nanoflow search --model llama-3-8b --gpu A100-80GB --batch 1024 -o pipeline.json
+      melange nanoflow measure -o h100
       melange nanoflow serve --model ./llama-3-8b --device cuda --pipeline pipeline.json
     """
+
+
+@click.command()
+@click.option("-o", "folder", type=click.Path(file_okay=False), required=True, help="Folder for the report and tables.")
+@click.option("--model", default="llama-3-8b", show_default=True, metavar="NAME|DIR", help="Whose layers to run.")
+@click.option("--layers", type=click.IntRange(2), default=8, show_default=True, help="How many of them.")
+@click.option("--batch", "batch_tokens", type=click.IntRange(2), default=1024, show_default=True, help="Its tokens.")
+@click.option(
+    "--decode", "decode_tokens", type=click.IntRange(1), default=384, show_default=True, help="Of them decoding."
+)
+@click.option("--context", type=click.IntRange(1), default=1024, show_default=True, help="Context of each in tokens.")
+@click.option("--dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Number format.")
+@click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for the search.")
+def measure(
+    folder: str,
+    model: str,
+    layers: int,
+    batch_tokens: int,
+    decode_tokens: int,
+    context: int,
+    dtype: str,
+    time_limit: float,
+) -> None:
+    """Measure this machine's NVIDIA GPU and hold the search's predictions against it.
+
+    Times every operation and how kernels slow each other down, searches a pipeline with that, and runs one batch, the
+    split without overlap, overlapped streams, and overlap with attention confined to part of the GPU. Writes report.md,
+    report.json and the tables for 'nanoflow search' and 'serve' into the folder.
+
+    \b
+    Examples:
+      melange nanoflow measure -o h100
+      melange nanoflow measure --model llama-2-7b --batch 2048 --decode 512 --context 512 -o h100-llama-2
+    """
+    from melange.nanoflow.bench import BatchPlan
+    from melange.nanoflow.gpu_report import measure_gpu
+
+    plan = BatchPlan(batch_tokens=batch_tokens, decode_tokens=decode_tokens, context_tokens=context)
+    report = measure_gpu(model=model, plan=plan, layers=layers, dtype=dtype, time_limit_s=time_limit)
+    for path in report.write(folder):
+        click.echo(path)
 
 
 @click.command()

@@ -103,8 +103,14 @@ class Executor:
         """Embed the batch and run every layer's operations in the pipeline's order."""
         placed = self.decoder.place(batch)
         self.decoder.embed(batch, self._previous)
-        run = self._run_on_streams if self._cuda else self._run_in_turn
-        run(self._order(batch), placed)
+        self.execute(self._order(batch), placed)
+
+    def execute(self, launches: tuple[Launch, ...], placed: Placed) -> None:
+        """Run these launches on the rows of a placed batch; on CUDA, what follows on this stream waits for them."""
+        if self._cuda:
+            self._run_on_streams(launches, placed)
+        else:
+            self._run_in_turn(launches, placed)
 
     def _run_in_turn(self, launches: tuple[Launch, ...], placed: Placed) -> None:
         for launch in launches:

@@ -15,9 +15,9 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 pytest.importorskip("triton", reason="Triton comes with torch's CUDA builds only")
 
-import torch.nn.functional as F  # noqa: N812 (its usual name)
+import torch.nn.functional as F  # noqa: E402, N812 (after the choice above)
 
-from melange.nanoflow.decode_kernel import paged_decode_attention
+from melange.nanoflow.decode_kernel import paged_decode_attention  # noqa: E402
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "page_tokens"), [(8, 2, 4), (4, 4, 16), (32, 1, 1)])
