@@ -51,8 +51,10 @@ def draw_heatmap(
 
     With ``limit`` colours run from red at -limit over white at 0 to blue at +limit, else from light to dark.
     """
-    colours: dict[str, Any] = {"cmap": "Blues"} if limit is None else {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
-    axes.imshow(np.ma.masked_invalid(values), origin="lower", aspect="auto", alpha=0.75, **colours)
+    shown = np.ma.masked_invalid(values)
+    pale = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.6 * float(shown.max())}  # numbers stay legible on the darkest
+    colours: dict[str, Any] = pale if limit is None else {"cmap": "RdBu", "vmin": -limit, "vmax": limit}
+    axes.imshow(shown, origin="lower", aspect="auto", alpha=0.75, **colours)
     for (i, j), value in np.ndenumerate(values):
         if not np.isnan(value):
             axes.text(j, i, text.format(value), ha="center", va="center", fontsize=8)
