@@ -22,6 +22,7 @@ Under Poisson arrivals the time to first token adds three waits to the request's
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,16 @@ from melange.slo import Slo
 FloatArray = NDArray[np.float64]
 
 _NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
+
+
+class _Flow(NamedTuple):
+    """Rate, decode TPOT, a request's own prefill time, utilisation of the prefill path, engine time a prompt adds."""
+
+    rate: FloatArray
+    tpot: FloatArray
+    prefill: FloatArray
+    busy: FloatArray
+    stall: FloatArray
 
 
 class SteadyState:
@@ -94,13 +105,14 @@ class SteadyState:
     def _batch(self, occupancy: FloatArray) -> FloatArray:
         return 1.0 + occupancy * (1.0 - 1.0 / np.maximum(self.slots, 1.0))
 
-    def _flow(self, occupancy: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """(rate, decode TPOT, own prefill time, utilisation of the prefill path) at N requests in decode."""
+    def _flow(self, occupancy: FloatArray, *, is_open: bool = True) -> _Flow:
+        """The flow at N requests in decode: on average under Poisson arrivals, always in a closed loop."""
+        batch = self._batch(occupancy) if is_open else np.maximum(occupancy, 1.0)
         with np.errstate(divide="ignore"):
-            return self._chunked(occupancy) if self.clock.chunked_prefill else self._separate(occupancy)
+            return (self._chunked if self.clock.chunked_prefill else self._separate)(occupancy, batch)
 
-    def _separate(self, occupancy: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        clock, batch = self.clock, self._batch(occupancy)
+    def _separate(self, occupancy: FloatArray, batch: FloatArray) -> _Flow:
+        clock = self.clock
         prompt = self._prompt_tokens(occupancy)
         # Prompts admitted between two decode iterations are prefilled together, within the token budget.
         together = np.clip(batch / self._steps, 1.0, np.maximum(clock.max_batched_tokens / prompt, 1.0))
@@ -109,10 +121,10 @@ class SteadyState:
         per_prompt = prefill / together
         rate = 1.0 / (self._steps * decode / occupancy + per_prompt)
         busy = rate * per_prompt
-        return rate, decode / (1.0 - busy), prefill, busy
+        return _Flow(rate, decode / (1.0 - busy), prefill, busy, per_prompt)
 
-    def _chunked(self, occupancy: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        clock, batch = self.clock, self._batch(occupancy)
+    def _chunked(self, occupancy: FloatArray, batch: FloatArray) -> _Flow:
+        clock = self.clock
         prompt = self._prompt_tokens(occupancy)
         budget = np.maximum(clock.max_batched_tokens - batch, 1.0)
         per_iteration = np.minimum(occupancy * prompt / self._steps, budget)
@@ -122,7 +134,25 @@ class SteadyState:
         mixed = self._prefill_s(batch, lump, lump / prompt)
         tpot = (1.0 - share) * plain + share * mixed
         rate = occupancy / (self._steps * tpot)
-        return rate, tpot, mixed * np.maximum(self.new / lump, 1.0), per_iteration / budget
+        stall = (mixed - plain) * prompt / lump
+        busy = rate * prompt / budget * self._prefill_s(batch, budget, budget / prompt)
+        return _Flow(rate, tpot, mixed * np.maximum(self.new / lump, 1.0), np.minimum(busy, 1.0), stall)
+
+    def _crowded_tpot(self, occupancy: FloatArray, flow: _Flow) -> FloatArray:
+        """Decode TPOT under Poisson arrivals: requests whose prompts shared a busy period decode side by side.
+
+        The companions of a request in a busy period of an M/D/1 queue, by the size-biased Borel distribution, number
+        rho (2 - rho) / (1 - rho)^2 on average.
+        """
+        clock, busy = self.clock, np.minimum(flow.busy, 1.0 - 1e-9)
+        companions = busy * (2.0 - busy) / (1.0 - busy) ** 2
+        most = np.maximum(self.slots, 1.0)
+        tpot = flow.tpot
+        for _ in range(2):
+            batch = np.minimum(self._batch(np.maximum(occupancy, flow.rate * self._steps * tpot)) + companions, most)
+            decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self.context)
+            tpot = np.minimum(decode / np.maximum(1.0 - flow.rate * flow.stall, 1e-9), self._saturation.tpot)
+        return np.asarray(np.maximum(tpot, flow.tpot))
 
     def _prefill_s(self, decodes: ArrayLike, tokens: FloatArray, requests: FloatArray) -> FloatArray:
         return self.clock.iteration_s(
@@ -137,7 +167,7 @@ class SteadyState:
     @property
     def saturation_rps(self) -> FloatArray:
         """Highest throughput in requests/s, at any latency; 0 where a request does not fit."""
-        return np.where(self.fits, self._saturation[0], 0.0)
+        return np.where(self.fits, self._saturation.rate, 0.0)
 
     def engine_time_s(self) -> dict[str, FloatArray]:
         """Engine time per request at saturation, by what it is spent on.
@@ -170,7 +200,7 @@ class SteadyState:
     def open_at_rate(self, rate_rps: ArrayLike) -> LoadPoint:
         """Poisson arrivals at a rate; at or above saturation the point is saturation's, with an infinite wait."""
         target = np.asarray(rate_rps, float)
-        return self.open(_bisect(lambda share: self._flow(share * self.slots)[0] <= target, self.input.shape))
+        return self.open(_bisect(lambda share: self._flow(share * self.slots).rate <= target, self.input.shape))
 
     def max_rate_rps(self, slo: Slo) -> FloatArray:
         """Highest rate of Poisson arrivals that keeps the promise, shape of the sizes; 0 where none does.
@@ -181,28 +211,29 @@ class SteadyState:
             return self.saturation_rps
         share = _bisect(lambda share: self.open(share).meets(slo), self.input.shape)
         found = (share > 0) & self.fits
-        return np.where(found, self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0))[0], 0.0)
+        return np.where(found, self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0)).rate, 0.0)
 
     def _point(self, occupancy: FloatArray, *, is_open: bool) -> LoadPoint:
         occupancy = np.maximum(occupancy, 1e-9)
-        rate, tpot, prefill, busy = self._flow(occupancy)
-        saturation_rps, tpot_max = self._saturation[0], self._saturation[1]
+        flow = self._flow(occupancy, is_open=is_open)
+        rate, prefill, saturation_rps = flow.rate, flow.prefill, self._saturation.rate
+        tpot = self._crowded_tpot(occupancy, flow) if is_open else flow.tpot
         wait, waiting = np.zeros_like(rate), np.zeros_like(rate)
         iteration, spread = np.zeros_like(rate), np.zeros_like(rate)
         if is_open:
-            spread = self._spread(occupancy, rate, tpot)
+            spread = self._spread(occupancy, flow)
             iteration = tpot * np.minimum(occupancy, 1.0) / 2.0
             load = np.divide(rate, saturation_rps, out=np.ones_like(rate), where=saturation_rps > 0)
-            wait, waiting = self._wait(load, busy, prefill, self._steps * tpot + prefill)
+            wait, waiting = self._wait(load, flow.busy, prefill, self._steps * tpot + prefill)
         return LoadPoint(
             rate_rps=rate,
-            concurrency=occupancy + rate * prefill,
+            concurrency=rate * (self._steps * tpot + prefill),
             prefill_s=prefill + iteration,
             wait_s=wait,
             waiting_share=waiting,
             tpot_decode_s=tpot,
             tpot_sd_s=spread,
-            tpot_max_s=tpot_max,
+            tpot_max_s=self._saturation.tpot,
             decode_steps=self.decode_steps,
         )
 
@@ -218,16 +249,16 @@ class SteadyState:
             slot = np.where(load < 1.0 - 1e-9, full / (slots * (1.0 - load)) * residence / 2.0, np.inf)
         return prompts + slot, 1.0 - (1.0 - busy) * (1.0 - full)
 
-    def _spread(self, occupancy: FloatArray, rate: FloatArray, tpot: FloatArray) -> FloatArray:
+    def _spread(self, occupancy: FloatArray, flow: _Flow) -> FloatArray:
         """Standard deviation of a request's mean TPOT.
 
         The number in decode is a birth-death process; linearised, its variance is N / e with e = dln rate / dln N
         (e = 1 is the Poisson of an uncrowded engine), of which a request's own duration averages away a third.
         """
         above = occupancy * 1.05
-        more_rate, more_tpot, _, _ = self._flow(above)
-        elasticity = np.clip(np.log(more_rate / rate) / np.log(1.05), 0.05, 1.0)
-        slope = np.maximum(more_tpot - tpot, 0.0) / (above - occupancy)
+        more = self._flow(above)
+        elasticity = np.clip(np.log(more.rate / flow.rate) / np.log(1.05), 0.05, 1.0)
+        slope = np.maximum(more.tpot - flow.tpot, 0.0) / (above - occupancy)
         return np.asarray(slope * np.sqrt(occupancy / elasticity * 2.0 / 3.0))
 
 
