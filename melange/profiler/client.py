@@ -6,13 +6,12 @@ ended, so that the client's own work does not move the times it measures.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from melange.errors import EngineError, MissingExtraError
 from melange.profiler.load import RequestRecord, Size
@@ -122,7 +121,7 @@ class CompletionsClient:
     async def complete(
         self, prompt: list[int] | str, size: Size, *, began_s: float, scheduled_s: float | None = None
     ) -> RequestRecord:
-        """Send one request now and follow it to its end; a fault ends in a record with ``error``, never an exception."""
+        """Send one request now and follow it to its end; a fault becomes the record's ``error``, never an exception."""
         aiohttp = import_aiohttp()
         assert self._session is not None, "enter the client first"
         body = self.body(prompt, size.output_tokens)
@@ -136,9 +135,8 @@ class CompletionsClient:
                 if response.status != 200:
                     error = f"HTTP {response.status}: {(await response.text(errors='replace'))[:200]}"
                 else:
-                    async for data in response.content.iter_any():
-                        reads.append((self.clock(), data))
-        except asyncio.TimeoutError:
+                    reads.extend([(self.clock(), data) async for data in response.content.iter_any()])
+        except TimeoutError:
             error = f"no end within {self._timeout_s:g} s"
         except (aiohttp.ClientError, OSError) as failure:
             error = f"{type(failure).__name__}: {failure}"
@@ -241,7 +239,7 @@ def _check_counts(stream: _Stream, prompt_tokens: int | None, output_tokens: int
         raise EngineError(f"usage says {stream.input_tokens} prompt tokens, {prompt_tokens} were sent")
 
 
-def import_aiohttp():  # type: ignore[no-untyped-def]  # the module, where the extra is installed
+def import_aiohttp() -> Any:
     """The aiohttp module; raises MissingExtraError with the install command where it is absent."""
     try:
         import aiohttp

@@ -10,7 +10,7 @@ from melange.errors import InputError
 
 
 class Size(NamedTuple):
-    """Tokens of every request of a load: prompt, output, and the share of the prompt that all prompts have in common."""
+    """Tokens of every request of a load: prompt, output, and how much of the prompt all prompts have in common."""
 
     input_tokens: int
     output_tokens: int

@@ -60,7 +60,7 @@ class _Generator:
         self.prompts = PromptSource(load.size, client.dialect, load.seed)
         self.records: list[RequestRecord] = []
         self.in_flight: dict[int, float] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Future[object]] = set()
         self.lags: list[float] = []
         self.began_s = self.cpu_began_s = 0.0
         self.sent = 0
@@ -84,7 +84,7 @@ class _Generator:
                 task.cancel()
             await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    def start(self, work: Awaitable[None]) -> None:
+    def start(self, work: Awaitable[object]) -> None:
         task = asyncio.ensure_future(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

@@ -27,8 +27,13 @@ from melange.slo import Slo, tpot_s
 Verdict = Literal["pass", "fail", "undecided"]
 
 KEEPS_UP = 0.98  # achieved over offered rate of a sustainable load
+RUNS_AWAY = 0.3  # share of the offered rate by which a queue must grow to be told from an engine that still fills
+VAGUE_GROWTH = 0.1  # share of the offered rate: a trend that may be larger has not been ruled out
+FILLING_LATENCIES = 3.0
+LEAST_WINDOW = 0.25  # share of the run over which a trend is fitted at the least
 TOLERATED_FAILURES = 0.01
 GENERATIONS = 6.0
+LEAST_SAMPLES = 100
 BUSY_LIMIT = 0.85  # of the client's core: beyond it queueing in the client shows in the latencies
 LAG_LIMIT_S, LAG_SHARE = 0.005, 0.2  # event-loop lag that is always fine, and as a share of the mean TTFT
 
@@ -78,7 +83,10 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
         offered_rps=rates.offered,
         achieved_rps=rates.achieved,
         concurrency=float(load.concurrency) if load.concurrency else rates.in_system,
-        **latencies,
+        ttft_s=latencies["ttft_s"],
+        tpot_decode_s=latencies["tpot_decode_s"],
+        tpot_e2e_per_token_s=latencies["tpot_e2e_per_token_s"],
+        e2e_s=latencies["e2e_s"],
         samples=len(good),
         failures=failures,
         duration_s=round(run.elapsed_s, 6),
@@ -128,19 +136,26 @@ def _rates(run: LoadRun, good: Sequence[RequestRecord], start_s: float, confiden
     window = run.elapsed_s - start_s
     sent = [record.sent_s for record in run.records] + list(run.in_flight_sent_s)
     arrivals = sum(at >= start_s for at in sent)
-    if window <= 0 or arrivals < MIN_BATCHED:
+    if arrivals < MIN_BATCHED or not good or _filled_s(good) > run.elapsed_s * (1 - LEAST_WINDOW):
         offered = run.load.rate_rps
         done = len(good) / run.elapsed_s
         return _Rates(offered=offered, achieved=done, growth=None, in_system=None, saturated=not good)
     offered = arrivals / window
     # a failed request has left, whenever it failed: its sending time is the best that is known of it
     left = [r.end_s if r.end_s is not None else r.sent_s for r in run.records] + [math.inf] * len(run.in_flight_sent_s)
-    growth = growth_rps(sent, left, start_s, run.elapsed_s, confidence)
+    growth = growth_rps(sent, left, max(start_s, _filled_s(good)), run.elapsed_s, confidence)
     failed = sum(not record.ok and record.sent_s >= start_s for record in run.records) / window
     achieved = max(0.0, min(offered, offered - growth.value) - failed)
-    saturated = growth.low > (1 - KEEPS_UP) * offered
+    share = min(1.0, run.elapsed_s / run.load.max_s)
+    saturated = growth.low > max(1 - KEEPS_UP, RUNS_AWAY * (1 - share)) * offered
     held = sum(r.e2e_s for r in good) / max(len(good), 1) * offered
     return _Rates(offered=offered, achieved=achieved, growth=growth, in_system=held, saturated=saturated)
+
+
+def _filled_s(good: Sequence[RequestRecord]) -> float:
+    """When an engine that began empty has filled: three latencies of the first quarter of its requests."""
+    early = [record.e2e_s for record in good[: max(1, len(good) // 4)]]
+    return FILLING_LATENCIES * float(np.median(early))
 
 
 def _latencies(good: Sequence[RequestRecord], *, closed: bool) -> dict[str, LatencyStats | None]:
@@ -197,11 +212,9 @@ def client_bottleneck(health: ClientHealth, ttft_s: float) -> str | None:
     return None
 
 
-def _extra(
-    run: LoadRun, settled: Sequence[RequestRecord], rates: _Rates, confidence: float
-) -> dict[str, object]:
+def _extra(run: LoadRun, settled: Sequence[RequestRecord], rates: _Rates, confidence: float) -> dict[str, object]:
     health = run.health
-    gaps = np.concatenate([record.gaps_s for record in settled if record.ok] or [np.empty(0)])
+    gaps = np.array([gap for record in settled if record.ok for gap in record.gaps_s])
     errors: dict[str, int] = {}
     for record in run.records:
         if record.error is not None:
@@ -211,6 +224,7 @@ def _extra(
         facts["nominal_rps"] = run.load.rate_rps
     if rates.growth is not None and math.isfinite(rates.growth.low):
         facts["queue_growth_low_rps"] = rates.growth.low
+        facts["queue_growth_high_rps"] = rates.growth.high
     if len(gaps):
         facts["itl_s"] = {f"p{q}": round(float(np.quantile(gaps, q / 100)), 7) for q in (50, 90, 99)}
     if health.busy_share:
@@ -242,15 +256,18 @@ def judge(point: Measurement, slo: Slo) -> Verdict:
 
 
 def confidence_of(point: Measurement) -> float:
+    """The confidence that the point's verdict was taken at; 95% for one that another tool measured."""
     value = point.extra.get("confidence", 0.95)
     return float(value) if isinstance(value, (int, float)) else 0.95
 
 
 def _long_enough(point: Measurement) -> bool:
     """Whether the load saw several generations of requests: within one, no batch is independent of another."""
-    if point.e2e_s is None or point.duration_s is None:
+    if point.saturated:
+        return True
+    if point.e2e_s is None or point.duration_s is None or point.samples < LEAST_SAMPLES:
         return False
-    return point.duration_s >= GENERATIONS * point.e2e_s.mean or point.saturated
+    return point.duration_s >= GENERATIONS * point.e2e_s.mean
 
 
 def _keeps_up(point: Measurement) -> Verdict:
@@ -261,7 +278,9 @@ def _keeps_up(point: Measurement) -> Verdict:
     if point.queue_growth_rps is None or not point.offered_rps:
         return "undecided"
     low = point.extra.get("queue_growth_low_rps")
-    grows = isinstance(low, float) and low > 0
+    high = point.extra.get("queue_growth_high_rps")
+    vague = not isinstance(high, float) or high > VAGUE_GROWTH * point.offered_rps
+    grows = (isinstance(low, float) and low > 0) or vague
     return "undecided" if grows or point.achieved_rps < KEEPS_UP * point.offered_rps else "pass"
 
 

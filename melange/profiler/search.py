@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,11 +26,9 @@ from melange.slo import Slo, tpot_s
 
 FloatArray = NDArray[np.float64]
 Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
-Predict = Callable[[Size], float | None]
-
-NEARLY = 0.48  # steps are a little under half the resolution, so that a bracket around a guess is narrow enough
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
+INWARD = 0.4  # how far the farther side of a bracket moves towards the guess
 LEAST_REQUESTS = 80
 LATENCIES_PER_LOAD = 20
 LADDER_ROUNDS = 2.5
@@ -44,8 +42,8 @@ class SearchSettings:
     """What is searched for and how finely.
 
     ``resolution`` is the widest bracket high/low that counts as found. A Poisson load lasts until it is decided, at
-    most as long as ``requests`` take at its rate (or 20 latencies, where that is longer), and ``point_s``. ``open_points`` bounds the
-    Poisson loads of a cell: what is not decided by then is censored.
+    most as long as ``requests`` take at its rate (or 20 latencies, where that is longer), and ``point_s``.
+    ``open_points`` bounds the Poisson loads of a cell: what is not decided by then is censored.
     """
 
     slo: Slo
@@ -103,7 +101,7 @@ def next_step(
     """The next load to run, or the capacity once nothing more is worth running.
 
     ``points`` are all of this size, in the order in which they were measured. ``hint_rps`` is a capacity expected from
-    elsewhere (a neighbouring size, a performance model); it replaces the ladder.
+    elsewhere (a neighbouring size, a performance model): the ladder then starts at the concurrency it implies.
     """
     if does_not_fit(points):
         return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="does not fit")
@@ -114,12 +112,12 @@ def next_step(
         return _closed_load(size, 1, settings)
     if judge(closed[1], settings.slo) == "fail":
         return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="unreachable")
-    known = capacity_so_far(size, points, settings, hint_rps)
+    known = capacity_so_far(size, points, settings)
     opened = sum(p.loop == "open" for p in points)
     if known.status != "open" or opened >= settings.open_points:
-        return known if known.status != "open" else _censored(known)
-    if opened == 0 and hint_rps is None:
-        rung = _next_rung(closed, settings)
+        return known if known.status != "open" else replace(known, status="censored")
+    if opened == 0:
+        rung = _next_rung(closed, settings, hint_rps)
         if rung is not None and sum(p.loop == "closed" and p.concurrency == rung for p in points) == 0:
             return _closed_load(size, rung, settings)
     rate = _next_rate(points, known, settings)
@@ -131,79 +129,86 @@ def does_not_fit(points: Sequence[Measurement]) -> bool:
     return any(p.loop == "capacity" and p.achieved_rps == 0 for p in points)
 
 
-def capacity_so_far(
-    size: Size, points: Sequence[Measurement], settings: SearchSettings, hint_rps: float | None = None
-) -> Capacity:
+def capacity_so_far(size: Size, points: Sequence[Measurement], settings: SearchSettings) -> Capacity:
     """The bracket that the points give, whatever else may be worth measuring."""
     passed, failed, _ = _verdicts(points, settings.slo)
     high = min(failed, default=None)
     low = max((rate for rate in passed if high is None or rate < high), default=0.0)
-    guess = hint_rps if hint_rps is not None else guess_rps(points, settings.slo)
+    guess = _corrected_guess(points, settings.slo)
     known = Capacity(size=size, low_rps=low, high_rps=high, status="open", guess_rps=guess)
     if known.width <= settings.resolution:
-        return _with_status(known, "bracketed")
+        return replace(known, status="bracketed")
     return known
 
 
-def _with_status(known: Capacity, status: Status) -> Capacity:
-    return Capacity(
-        size=known.size, low_rps=known.low_rps, high_rps=known.high_rps, status=status, guess_rps=known.guess_rps
-    )
-
-
-def _censored(known: Capacity) -> Capacity:
-    return _with_status(known, "censored")
-
-
 def _verdicts(points: Sequence[Measurement], slo: Slo) -> tuple[list[float], list[float], list[float]]:
-    """Rates of the Poisson points that passed, failed, and stayed undecided."""
+    """Rates of the Poisson points that passed, failed, and stayed undecided.
+
+    The rate is the one that was asked for: the bounds are those of its Poisson process, whatever a short run of it
+    happened to bring.
+    """
     rates: dict[str, list[float]] = {"pass": [], "fail": [], "undecided": []}
     for point in points:
-        if point.loop == "open" and (point.valid or point.saturated):
-            rates[judge(point, slo)].append(_rate_of(point))
+        if point.loop != "open" or not (point.valid or point.saturated):
+            continue
+        nominal = point.extra.get("nominal_rps")
+        actual = float(point.offered_rps or point.achieved_rps)
+        asked = float(nominal) if isinstance(nominal, (int, float)) else actual
+        verdict = judge(point, slo)
+        rates[verdict].append(asked)
     return rates["pass"], rates["fail"], rates["undecided"]
 
 
-def _rate_of(point: Measurement) -> float:
-    """The rate a verdict is about: what really arrived."""
-    return float(point.offered_rps or point.achieved_rps)
-
-
-def _next_rung(closed: dict[int, Measurement], settings: SearchSettings) -> int | None:
+def _next_rung(closed: dict[int, Measurement], settings: SearchSettings, hint_rps: float | None) -> int | None:
     """The next concurrency of the ladder, or None where the curve is known up to the SLO or to saturation."""
     rungs = sorted(closed)
     top = closed[rungs[-1]]
-    if judge(top, settings.slo) == "fail" or rungs[-1] * LADDER_FACTOR > settings.max_concurrency:
+    if judge(top, settings.slo) == "fail" or rungs[-1] >= settings.max_concurrency:
         return None
     if len(rungs) > 1 and top.achieved_rps < SATURATION_GAIN * closed[rungs[-2]].achieved_rps:
         return None
-    return rungs[-1] * LADDER_FACTOR
+    factor = LADDER_FACTOR
+    if len(rungs) == 1 and hint_rps is not None and top.e2e_s is not None:
+        factor = max(2, round(hint_rps * top.e2e_s.mean))  # Little's law
+    return min(settings.max_concurrency, rungs[-1] * factor)
 
 
 def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> float:
-    """Where the next Poisson load goes: beside the guess, outwards until bracketed, then into the wider half."""
-    step = settings.resolution**NEARLY
-    passed, failed, undecided = _verdicts(points, settings.slo)
+    """Where the next Poisson load goes: just below the best guess, then just above, then nearer where that was vague.
+
+    Each load corrects the guess, so the two sides of the bracket close around the same centre.
+    """
+    half = math.sqrt(settings.resolution) ** 0.95
+    _, _, undecided = _verdicts(points, settings.slo)
     low, high = known.low_rps or None, known.high_rps
-    doubtful = [u for u in undecided if (low is None or u > low) and (high is None or u < high)]
-    tried = len(passed) + len(failed) + len(undecided)
-    if low is None and high is None:
-        start = known.guess_rps or 1.0
-        return start / step if not doubtful else min(doubtful) / step
-    if low is not None and high is not None:
-        return _inside(low, high, doubtful)
-    outward = step if doubtful else settings.resolution**0.98
-    outward **= max(1, tried - 1)  # a guess that is far off is left behind in growing strides
-    if low is not None:
-        return max(doubtful, default=low) * outward
-    return min(doubtful, default=high or 0.0) / outward
+    centre = _within(known.guess_rps or 1.0, low, high, half)
+    if low is None:
+        return _clear_of(undecided, centre / half, 1 / half, low, high)
+    if high is None:
+        return _clear_of(undecided, centre * half, half, low, high)
+    if centre / low > high / centre:
+        return _clear_of(undecided, low * (centre / low) ** INWARD, 1 / half, low, high)
+    return _clear_of(undecided, high / (high / centre) ** INWARD, half, low, high)
 
 
-def _inside(low: float, high: float, doubtful: Sequence[float]) -> float:
-    """The geometric middle of the widest gap between what is decided and what was tried without result."""
-    marks = [low, *sorted(doubtful), high]
-    gaps = [(b / a, math.sqrt(a * b)) for a, b in zip(marks[:-1], marks[1:], strict=True)]
-    return max(gaps)[1]
+def _within(guess: float, low: float | None, high: float | None, half: float) -> float:
+    """The guess, moved to where a confirmed side says that it must be."""
+    if low is not None and high is not None and not low < guess < high:
+        return math.sqrt(low * high)
+    if low is not None and guess < low:
+        return low * half
+    if high is not None and guess > high:
+        return high / half
+    return guess
+
+
+def _clear_of(undecided: Sequence[float], rate: float, away: float, low: float | None, high: float | None) -> float:
+    """Step away from rates that already stayed undecided: running them again would settle nothing."""
+    while any(abs(math.log(rate / tried)) < 0.25 * abs(math.log(away)) for tried in undecided):
+        rate *= away**0.5
+    if (low is not None and rate <= low) or (high is not None and rate >= high):
+        return math.sqrt((low or rate / away) * (high or rate * away))
+    return rate
 
 
 def _closed_load(size: Size, concurrency: int, settings: SearchSettings) -> Load:
@@ -217,9 +222,7 @@ def _closed_load(size: Size, concurrency: int, settings: SearchSettings) -> Load
     )
 
 
-def _open_load(
-    size: Size, rate: float, settings: SearchSettings, points: Sequence[Measurement], number: int
-) -> Load:
+def _open_load(size: Size, rate: float, settings: SearchSettings, points: Sequence[Measurement], number: int) -> Load:
     longest = LATENCIES_PER_LOAD * _expected_latency_s(points, rate)
     return Load(
         size=size,
@@ -234,17 +237,56 @@ def _seed(settings: SearchSettings, size: Size, number: int) -> int:
     return zlib.crc32(repr((settings.seed, tuple(size), number)).encode())
 
 
-def guess_rps(points: Sequence[Measurement], slo: Slo) -> float | None:
-    """Poisson capacity expected from the closed-loop curve; None without one."""
+def _corrected_guess(points: Sequence[Measurement], slo: Slo) -> float | None:
+    """The capacity that the curve promises, scaled by how far the Poisson loads so far departed from the curve.
+
+    Each load says at which rate the curve would have shown its statistic; the ratio to its own rate is the scale.
+    """
     curve = _curve([p for p in points if p.loop == "closed" and p.valid and p.e2e_s is not None])
     if curve is None:
         return None
+    guess = _rate_at(curve, slo, 1.0)
+    scales, weights = [], []
+    for point in points:
+        level = _level(point, slo)
+        if point.loop != "open" or not point.valid or level is None or not point.offered_rps:
+            continue
+        scales.append(math.log(point.offered_rps / _rate_at(curve, slo, level)))
+        weights.append(point.samples * math.exp(-4 * abs(math.log(level))))
+    if not scales or not sum(weights):
+        return guess
+    return guess * math.exp(float(np.average(scales, weights=weights)))
+
+
+def _level(point: Measurement, slo: Slo) -> float | None:
+    """How much the thresholds must be scaled for the point to just meet the SLO; None without latencies."""
+    if not slo.thresholds_s or not point.sample_e2e_s:
+        return None
+    ttft, e2e = np.asarray(point.sample_ttft_s or (), float), np.asarray(point.sample_e2e_s, float)
+    tokens = np.asarray(point.sample_output_tokens or (), float)
+    tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=np.maximum(tokens, 2))
+    series = {"tpot": tpot, "ttft": ttft, "e2e": e2e}
+    ratios = [series[name] / limit for name, limit in slo.thresholds_s.items()]
+    if slo.attainment is not None:
+        return float(np.quantile(np.max(ratios, axis=0), slo.attainment))
+    return max(float(ratio.mean()) for ratio in ratios)
+
+
+def _rate_at(curve: _Curve, slo: Slo, level: float) -> float:
+    """The highest Poisson rate at which the curve keeps thresholds that are ``level`` times the SLO's."""
+    scaled = Slo(
+        tpot_s=None if slo.tpot_s is None else slo.tpot_s * level,
+        tpot_definition=slo.tpot_definition,
+        ttft_s=None if slo.ttft_s is None else slo.ttft_s * level,
+        e2e_s=None if slo.e2e_s is None else slo.e2e_s * level,
+        attainment=slo.attainment,
+    )
     low, high = 0.0, float(curve.rate_rps.max()) * 0.99
-    if _expected_to_hold(curve, slo, high):
+    if _expected_to_hold(curve, scaled, high):
         return high
-    for _ in range(30):
+    for _ in range(25):
         middle = (low + high) / 2
-        low, high = (middle, high) if _expected_to_hold(curve, slo, middle) else (low, middle)
+        low, high = (middle, high) if _expected_to_hold(curve, scaled, middle) else (low, middle)
     return max(low, 1e-6)
 
 

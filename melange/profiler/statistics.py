@@ -18,11 +18,10 @@ FloatArray = NDArray[np.float64]
 
 # When a running load is looked at (share of its time) and the risk of a wrong verdict spent at each look. The risks
 # sum to 5%, so by the union bound stopping at the first look that decides keeps the promised 95%.
-LOOKS: tuple[tuple[float, float], ...] = ((1 / 8, 0.005), (1 / 4, 0.01), (1 / 2, 0.015), (1.0, 0.02))
+LOOKS: tuple[tuple[float, float], ...] = ((1 / 4, 0.01), (1 / 2, 0.015), (1.0, 0.025))
 
 MSER_BATCH = 5
-MOST_BATCHES = 20
-FEWEST_BATCHES = 8
+BATCHES = 10
 MIN_BATCHED = 16
 
 
@@ -36,7 +35,7 @@ class Bounds:
 
 
 def warm_up_length(values: ArrayLike) -> int:
-    """How many leading values belong to the warm-up, by MSER-5; at most half of them. ``values``: (n,) in time order.
+    """How many leading values, of (n,) in time order, belong to the warm-up, by MSER-5; at most a quarter of them.
 
     MSER picks the cut d that minimises var(values[d:]) / (n - d): the squared standard error of what remains.
     """
@@ -49,19 +48,16 @@ def warm_up_length(values: ArrayLike) -> int:
     tail_sum = means[::-1].cumsum()[::-1]
     tail_squares = (means**2)[::-1].cumsum()[::-1]
     error = (tail_squares - tail_sum**2 / kept) / kept**2
-    return int(np.argmin(error[: batches // 2 + 1])) * MSER_BATCH
+    return int(np.argmin(error[: batches // 4 + 1])) * MSER_BATCH
 
 
 def batch_means(values: ArrayLike) -> FloatArray:
-    """Means of consecutive batches, (b,): as many as 20, fewer while neighbouring means still correlate."""
+    """Means of 10 consecutive batches, (10,): few enough that each outlasts the memory of most queues."""
     series = np.asarray(values, float)
-    count = min(MOST_BATCHES, max(2, len(series) // 2))
-    while True:
-        size = len(series) // count
-        means: FloatArray = series[len(series) - size * count :].reshape(count, size).mean(axis=1)
-        if count <= FEWEST_BATCHES or _lag_one(means) <= 0.5 * 1.645 / math.sqrt(count):
-            return means
-        count = max(FEWEST_BATCHES, count * 3 // 4)
+    count = min(BATCHES, len(series))
+    size = len(series) // count
+    means: FloatArray = series[len(series) - size * count :].reshape(count, size).mean(axis=1)
+    return means
 
 
 def _lag_one(series: FloatArray) -> float:

@@ -35,7 +35,7 @@ def serve(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Times (sent, first token, end), each (n,), infinite where not reached by ``until_s``.
 
-    ``sent_s`` are ascending arrivals; with ``concurrency`` > 0 it is only a buffer, and each end sends the next request.
+    ``sent_s`` are ascending arrivals; with ``concurrency`` > 0 it is a mere buffer, and each end sends the next one.
     Plain loops over arrays: numba compiles it as it stands.
     """
     total = len(sent_s)

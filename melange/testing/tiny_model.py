@@ -1,4 +1,4 @@
-"""Tiny model folders for real engines: a Llama shape with a local tokenizer, weights left to ``--load-format dummy``."""
+"""Tiny model folders for real engines: a Llama shape and a local tokenizer; weights by ``--load-format dummy``."""
 
 from __future__ import annotations
 

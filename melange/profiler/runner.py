@@ -1,0 +1,214 @@
+"""profile_engine: one whole profile run, from what was asked for to the capacities, everything stopped after it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from melange.errors import InputError
+from melange.measurements import ConfigKey, Measurement, read_measurements
+from melange.profiler.budget import Budget
+from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
+from melange.profiler.journal import Journal
+from melange.profiler.load import Load, Size
+from melange.profiler.loadpoint import Subject
+from melange.profiler.search import Capacity, SearchSettings, next_step
+from melange.profiler.serving import Serving, config_key, header_facts, probe, today
+from melange.profiler.session import Report, live_measure, profile
+from melange.slo import Slo
+
+TYPICAL_LOADS = 8  # a closed ladder of about five short rungs and three Poisson loads
+TYPICAL_SHARE = 0.35  # of their longest time that loads take on average: most are decided early
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRequest:
+    """Which server: one to attach to (``url``), or one to start (``model``). None takes the default it documents."""
+
+    url: str | None = None
+    api_key_env: str | None = None
+    model: str | None = None
+    served_name: str | None = None
+    vllm: str = "vllm"
+    engine_args: tuple[str, ...] = ()
+    engine_log: str | None = None
+    gpu: str | None = None
+    precision: str | None = None
+    tp: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is None and self.model is None:
+            raise InputError("nothing to profile", fix="give --model to start vLLM, or --url to attach to a server")
+        if self.url is not None and self.engine_args:
+            raise InputError("engine arguments are for a server that is started here", fix="leave out --engine-args")
+
+    @property
+    def name(self) -> str | None:
+        """What the model is called in the measurements; None until an attached server tells."""
+        if self.served_name is not None:
+            return self.served_name
+        return None if self.model is None else self.model.rstrip("/").rsplit("/", 1)[-1]
+
+    def engine(self, log: Path) -> Engine:
+        """The server as an engine; ``log`` takes its output where it is started here."""
+        if self.url is not None:
+            return AttachedServer(url=self.url, model=self.model, api_key_env=self.api_key_env)
+        log = log if self.engine_log is None else Path(self.engine_log)
+        return VllmServer(
+            model=self.model or "", served_name=self.name or "", args=self.engine_args, command=self.vllm, log=log
+        )
+
+    def key(self, model: str) -> ConfigKey:
+        """What the measurements are filed under."""
+        folder = Path(self.model) if self.model is not None and Path(self.model).is_dir() else None
+        gpu = self.gpu or (local_device().name if self.url is None else None)
+        if gpu is None:
+            raise InputError("the GPU of an attached server is unknown", fix="name it with --gpu")
+        return config_key(
+            self.name or model,
+            gpu=gpu,
+            engine="vllm",
+            args=self.engine_args,
+            model_folder=folder,
+            precision=self.precision,
+            tp=self.tp,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest(ServerRequest):
+    """A profile run: the server, the sizes, the SLO, how finely, for how much, and where the results go."""
+
+    slo: Slo = field(default_factory=Slo)
+    input_tokens: tuple[int, ...] = (128, 512, 2000)
+    output_tokens: tuple[int, ...] = (64, 256, 1000)
+    cached_share: float = 0.0
+    resolution: float = 1.25
+    point_seconds: float = 120.0
+    requests: int = 400
+    max_concurrency: int = 256
+    budget_minutes: float | None = None
+    budget_usd: float | None = None
+    usd_per_hour: float | None = None
+    seed: int = 0
+    output: str = "profile.jsonl"
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Input-major, ascending."""
+        pairs = itertools.product(self.input_tokens, self.output_tokens)
+        return tuple(Size(i, o, int(i * self.cached_share)) for i, o in pairs)
+
+    @property
+    def settings(self) -> SearchSettings:
+        return SearchSettings(
+            slo=self.slo,
+            resolution=self.resolution,
+            point_s=self.point_seconds,
+            requests=self.requests,
+            max_concurrency=self.max_concurrency,
+            seed=self.seed,
+        )
+
+    def budget(self) -> Budget:
+        """The limits, counted from now."""
+        minutes = self.budget_minutes
+        return Budget(
+            limit_s=None if minutes is None else 60 * minutes,
+            limit_usd=self.budget_usd,
+            usd_per_hour=self.usd_per_hour,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a run is expected to take: sizes, those finished already, seconds, dollars (None: price unknown)."""
+
+    sizes: tuple[Size, ...]
+    finished: tuple[Capacity, ...]
+    seconds: float
+    usd: float | None
+    limited: bool
+
+
+def estimate(request: RunRequest) -> Estimate:
+    """Plan, time and cost of a run, without touching a server; sizes finished in its file cost nothing."""
+    finished = []
+    if Path(request.output).exists() and request.name is not None and (request.gpu or request.url is None):
+        key = request.key(request.name)
+        points = [point for point in read_measurements(request.output).points if point.key == key]
+        for size in request.sizes:
+            step = next_step(size, _of_size(points, size), request.settings)
+            finished += [step] if isinstance(step, Capacity) else []
+    left = len(request.sizes) - len(finished)
+    seconds = left * TYPICAL_LOADS * TYPICAL_SHARE * request.point_seconds
+    budget = request.budget()
+    seconds = min(seconds, budget.left_s)
+    usd = None if request.usd_per_hour is None else seconds / 3600 * request.usd_per_hour
+    return Estimate(
+        sizes=request.sizes, finished=tuple(finished), seconds=seconds, usd=usd, limited=math.isfinite(budget.left_s)
+    )
+
+
+def _of_size(points: list[Measurement], size: Size) -> list[Measurement]:
+    wanted = tuple(map(float, size))
+    return [p for p in points if (p.input_tokens, p.output_tokens, p.cached_tokens) == wanted]
+
+
+@contextmanager
+def serving_engine(request: ServerRequest, log: Path) -> Iterator[tuple[Engine, Serving]]:
+    """The asked-for server, up, probed, and stopped afterwards if it was started here."""
+    engine = request.engine(log)
+    with running(engine) as endpoint:
+        yield engine, probe(endpoint)
+
+
+def profile_engine(
+    request: RunRequest,
+    *,
+    report: Report | None = None,
+    predict: Callable[[Size], float | None] | None = None,
+) -> tuple[Capacity, ...]:
+    """Run a profile to its end and return the capacity of every size; see :func:`melange.profiler.session.profile`.
+
+    InputError: bad settings, a measurements file that is in use or cannot be written, or no executable.
+    EngineError: a server that does not start, cannot be reached, or answers no request.
+    """
+    settings, budget = request.settings, request.budget()
+    output = Path(request.output)
+    known = request.name
+    if known is not None and (request.gpu is not None or request.url is None):
+        with Journal(output, request.key(known)):
+            pass  # a file that cannot be used is found before an engine takes a minute to start
+    with serving_engine(request, output.with_suffix(".engine.log")) as (engine, serving):
+        key = request.key(serving.endpoint.model)
+        with Journal(output, key) as journal:
+            journal.append_header(_facts(request, engine, serving, key))
+            return profile(
+                request.sizes,
+                settings,
+                journal=journal,
+                measure=live_measure(serving),
+                subject=Subject(key=key, engine_version=serving.version, date=today()),
+                budget=budget,
+                check=engine.check,
+                max_model_len=serving.max_model_len,
+                predict=predict,
+                report=report,
+            )
+
+
+def _facts(request: RunRequest, engine: Engine, serving: Serving, key: ConfigKey) -> dict[str, object]:
+    device = asdict(local_device()) if request.url is None else {}
+    facts = header_facts(serving, key, engine.describe(), device, today())
+    search = asdict(request.settings)
+    return {**facts, "slo": search.pop("slo") and request.slo.to_dict(), "search": search}
+
+
+def lone_load(size: Size, seconds: float, seed: int) -> Load:
+    """A closed loop of one request at a time."""
+    return Load(size=size, concurrency=1, max_s=seconds, min_requests=6, seed=seed)

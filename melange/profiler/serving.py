@@ -1,0 +1,168 @@
+"""Serving: what a running server is and understands, found out by asking it before anything is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from melange.catalog import load_catalog
+from melange.errors import EngineError, InputError
+from melange.measurements import ConfigKey
+from melange.profiler.client import CompletionsClient, Dialect, Endpoint, PromptSource
+from melange.profiler.engine import engine_version, served_models
+from melange.profiler.load import RequestRecord, Size
+
+PROBE = Size(32, 4)
+PROBE_TIMEOUT_S = 120.0
+QUANTIZED = {"fp8": "fp8", "awq": "int4", "gptq": "int4", "int8": "int8", "bitsandbytes": "int4"}
+DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A server that answers: where, in which dialect, which version, and how long a request may be (tokens)."""
+
+    endpoint: Endpoint
+    dialect: Dialect
+    version: str | None
+    max_model_len: int | None
+
+
+def probe(endpoint: Endpoint) -> Serving:
+    """Send single small requests until one is understood; raises EngineError with the server's last answer if none is.
+
+    Token-id prompts and ``ignore_eos`` are tried first; a server that refuses them gets text, whose length in tokens
+    is then learnt from its own ``usage``.
+    """
+    dialect = asyncio.run(_understood(endpoint))
+    models = served_models(endpoint.url, endpoint.headers)
+    return Serving(
+        endpoint=endpoint,
+        dialect=dialect,
+        version=engine_version(endpoint.url, endpoint.headers),
+        max_model_len=models.get(endpoint.model),
+    )
+
+
+async def _understood(endpoint: Endpoint) -> Dialect:
+    last = ""
+    for token_ids, ignore_eos in ((True, True), (False, True), (True, False), (False, False)):
+        dialect = Dialect(token_ids=token_ids, ignore_eos=ignore_eos)
+        record = await _one(endpoint, dialect)
+        if record.ok:
+            return dialect if token_ids else await _words_per_token(endpoint, dialect)
+        last = record.error or "no answer"
+        if not last.startswith("HTTP 4"):
+            break
+    raise EngineError(f"{endpoint.completions_url} cannot be profiled: {last}")
+
+
+async def _one(endpoint: Endpoint, dialect: Dialect) -> RequestRecord:
+    prompt = PromptSource(PROBE, dialect, seed=0).next()
+    async with CompletionsClient(endpoint, dialect=dialect, timeout_s=PROBE_TIMEOUT_S) as client:
+        return await client.complete(prompt, PROBE, began_s=client.clock())
+
+
+async def _words_per_token(endpoint: Endpoint, dialect: Dialect) -> Dialect:
+    record = await _one(endpoint, dialect)
+    if not record.ok or record.input_tokens < 1:
+        raise EngineError(
+            f"{endpoint.completions_url} cannot be profiled: {record.error or 'usage has no prompt tokens'}"
+        )
+    return replace(dialect, words_per_token=PROBE.input_tokens / record.input_tokens)
+
+
+def option_value(args: Sequence[str], *names: str) -> str | None:
+    """Value of an engine argument, given as ``--name value`` or ``--name=value``; None where absent."""
+    for position, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name in names:
+            if equals:
+                return value
+            return args[position + 1] if position + 1 < len(args) else None
+    return None
+
+
+def config_key(
+    model: str,
+    *,
+    gpu: str,
+    engine: str,
+    args: Sequence[str] = (),
+    model_folder: Path | None = None,
+    precision: str | None = None,
+    tp: int | None = None,
+) -> ConfigKey:
+    """What a server's measurements are filed under.
+
+    ``tp`` and ``precision`` follow the engine's arguments unless given; precision then the model folder's
+    ``config.json``, then bf16. ``gpu`` takes its catalog name where the catalog knows it.
+    """
+    degree = option_value(args, "--tensor-parallel-size", "-tp")
+    if tp is None and degree is not None and not degree.isdigit():
+        raise InputError(f"--tensor-parallel-size is {degree!r}", fix="give a whole number")
+    return ConfigKey(
+        model=model,
+        gpu=catalog_name(gpu),
+        tp=tp if tp is not None else int(degree or 1),
+        precision=precision or _precision(args, model_folder),
+        engine=engine,
+    )
+
+
+def catalog_name(gpu: str) -> str:
+    """The catalog's name of a GPU that a driver calls otherwise (``NVIDIA L4``); an unknown one keeps its own."""
+    for name in (gpu, gpu.removeprefix("NVIDIA ").removeprefix("Tesla ")):
+        try:
+            return load_catalog().gpu(name).name
+        except InputError:
+            continue
+    return gpu
+
+
+def _precision(args: Sequence[str], folder: Path | None) -> str:
+    quantization = option_value(args, "--quantization", "-q")
+    if quantization is not None:
+        return next((kind for name, kind in QUANTIZED.items() if quantization.startswith(name)), "fp8")
+    dtype = option_value(args, "--dtype")
+    if dtype in (None, "auto") and folder is not None:
+        dtype = _folder_dtype(folder)
+    return DTYPES.get(dtype or "", "bf16")
+
+
+def _folder_dtype(folder: Path) -> str | None:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    dtype = config.get("dtype", config.get("torch_dtype")) if isinstance(config, dict) else None
+    return dtype if isinstance(dtype, str) else None
+
+
+def header_facts(
+    serving: Serving, key: ConfigKey, described: Mapping[str, object], device: Mapping[str, object], date: str
+) -> dict[str, object]:
+    """Provenance that goes into the measurements' header: hardware, driver, engine, arguments, client."""
+    from importlib import metadata
+
+    return {
+        **key._asdict(),
+        "source": "measured",
+        "date": date,
+        "device": {name: value for name, value in device.items() if value is not None},
+        "engine_version": serving.version,
+        "max_model_len": serving.max_model_len,
+        "server": dict(described),
+        "prompts": "token ids" if serving.dialect.token_ids else "text",
+        "ignore_eos": serving.dialect.ignore_eos,
+        "client": {"aiohttp": metadata.version("aiohttp")},
+    }
+
+
+def today(now_s: float | None = None) -> str:
+    """ISO date, UTC."""
+    return time.strftime("%Y-%m-%d", time.gmtime(now_s))

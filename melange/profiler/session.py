@@ -1,0 +1,247 @@
+"""profile: measure every size on a running engine, load by load, until all are bracketed or the budget is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from melange.errors import EngineError
+from melange.measurements import Measurement
+from melange.profiler.budget import Budget
+from melange.profiler.client import CompletionsClient
+from melange.profiler.journal import Journal
+from melange.profiler.load import Load, LoadRun, Size
+from melange.profiler.loadgen import Stop, Tick, run_load
+from melange.profiler.loadpoint import Subject, judge, statistic_text, summarise
+from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
+from melange.profiler.serving import Serving
+
+Measure = Callable[[Load, Stop, Tick], LoadRun]
+UNKNOWN_WIDTH = 20.0  # log-width that an unbracketed cell counts with: the span of a ladder of rates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run stands: a load about to begin, running (``statistic``), or a cell that is done (``capacity``)."""
+
+    cell: int
+    cells: int
+    size: Size
+    load: Load | None = None
+    statistic: str | None = None
+    point: Measurement | None = None
+    capacity: Capacity | None = None
+    spent_s: float = 0.0
+    spent_usd: float | None = None
+    left_s: float = math.inf
+
+
+Report = Callable[[Progress], None]
+
+
+def live_measure(serving: Serving, timeout_s: float = 600.0) -> Measure:
+    """Loads on a real server."""
+
+    def measure(load: Load, stop: Stop, tick: Tick) -> LoadRun:
+        async def run() -> LoadRun:
+            async with CompletionsClient(serving.endpoint, dialect=serving.dialect, timeout_s=timeout_s) as client:
+                return await run_load(client, load, stop=stop, tick=tick)
+
+        return asyncio.run(run())
+
+    return measure
+
+
+def profile(
+    sizes: Sequence[Size],
+    settings: SearchSettings,
+    *,
+    journal: Journal,
+    measure: Measure,
+    subject: Subject,
+    budget: Budget,
+    check: Callable[[], None],
+    max_model_len: int | None = None,
+    predict: Callable[[Size], float | None] | None = None,
+    report: Report | None = None,
+) -> tuple[Capacity, ...]:
+    """The capacity of every size, in the order given; each load point is in the journal before the next begins.
+
+    ``check`` raises where the engine has died. ``predict`` gives the capacity in requests/s that a performance model
+    expects of a size, or None. Without a limit sizes are finished one after the other; with one, each load goes where
+    it promises the largest reduction of uncertainty per second. Raises EngineError where no request succeeds; points
+    finished before are kept.
+    """
+    run = _Session(sizes, settings, journal, measure, subject, budget, check, max_model_len, predict, report)
+    return run.finish()
+
+
+class _Session:
+    """The mutable state of one run."""
+
+    def __init__(
+        self,
+        sizes: Sequence[Size],
+        settings: SearchSettings,
+        journal: Journal,
+        measure: Measure,
+        subject: Subject,
+        budget: Budget,
+        check: Callable[[], None],
+        max_model_len: int | None,
+        predict: Callable[[Size], float | None] | None,
+        report: Report | None,
+    ) -> None:
+        self.sizes, self.settings, self.journal = tuple(sizes), settings, journal
+        self.measure, self.subject, self.budget, self.check = measure, subject, budget, check
+        self.max_model_len, self.predict, self.report = max_model_len, predict, report
+        self.done: dict[Size, Capacity] = {}
+
+    def finish(self) -> tuple[Capacity, ...]:
+        for size in self.sizes:
+            self.refuse_too_long(size)
+        while (chosen := self.choose()) is not None:
+            size, load = chosen
+            self.run(size, load)
+        return tuple(self.done.get(size) or self.interval_left(size) for size in self.sizes)
+
+    def refuse_too_long(self, size: Size) -> None:
+        """File a size beyond the context window as one that cannot be served, without ever sending it."""
+        length = size.input_tokens + size.output_tokens
+        if self.max_model_len is None or length <= self.max_model_len or self.journal.points(size):
+            return
+        reason = f"{length} tokens exceed the engine's context of {self.max_model_len}"
+        key = self.subject.key
+        self.journal.append(
+            Measurement(
+                model=key.model,
+                gpu=key.gpu,
+                tp=key.tp,
+                precision=key.precision,
+                engine=key.engine,
+                input_tokens=size.input_tokens,
+                output_tokens=size.output_tokens,
+                cached_tokens=size.cached_tokens,
+                loop="capacity",
+                achieved_rps=0.0,
+                engine_version=self.subject.engine_version,
+                date=self.subject.date,
+                extra={"does_not_fit": reason},
+            )
+        )
+
+    def choose(self) -> tuple[Size, Load] | None:
+        """The next load: the first unfinished size's, or under a budget the one worth most per second that fits."""
+        candidates = []
+        for size in self.sizes:
+            if size in self.done:
+                continue
+            step = next_step(size, self.journal.points(size), self.settings, self.hint(size))
+            if isinstance(step, Capacity):
+                self.done[size] = step
+                self.tell(size, capacity=step)
+            elif not self.budget.limited:
+                return size, step
+            elif step.max_s <= self.budget.left_s or self.expected_s(step) <= self.budget.left_s:
+                candidates.append((self.gain(size) / self.expected_s(step), size, step))
+        if not candidates:
+            return None
+        _, size, load = max(candidates, key=lambda candidate: candidate[0])
+        return size, load
+
+    def gain(self, size: Size) -> float:
+        """How many e-folds of uncertainty a size still has."""
+        width = capacity_so_far(size, self.journal.points(size), self.settings).width
+        return math.log(min(width, UNKNOWN_WIDTH))
+
+    def expected_s(self, load: Load) -> float:
+        """About how long a load takes; closed loops end with their last request."""
+        lone = next((p for p in self.journal.points(load.size) if p.loop == "closed" and p.e2e_s), None)
+        if load.concurrency is not None and lone is not None and lone.e2e_s is not None:
+            return min(load.max_s, 2 * load.min_requests / load.concurrency * lone.e2e_s.mean)
+        return load.max_s if load.rate_rps is not None else load.max_s / 10
+
+    def hint(self, size: Size) -> float | None:
+        """Capacity expected from a performance model, or from the nearest finished size and the two lone latencies."""
+        if self.predict is not None and (predicted := self.predict(size)) is not None:
+            return predicted
+        lone = self.lone_latency_s(size)
+        known = [c for c in self.done.values() if c.status == "bracketed" and c.low_rps > 0]
+        if lone is None or not known:
+            return None
+        near = min(known, key=lambda c: _distance(c.size, size))
+        there = self.lone_latency_s(near.size)
+        expected = None if there is None else near.low_rps * there / lone
+        larger = [c.low_rps for c in known if _at_least(c.size, size)]
+        smaller = [c.high_rps for c in known if c.high_rps is not None and _at_least(size, c.size)]
+        if expected is None:
+            return None
+        # capacity falls with either length: finished sizes bound the guess from both sides
+        return min(max(expected, max(larger, default=0.0)), min(smaller, default=math.inf))
+
+    def lone_latency_s(self, size: Size) -> float | None:
+        for point in self.journal.points(size):
+            if point.loop == "closed" and point.concurrency == 1 and point.valid and point.e2e_s is not None:
+                return point.e2e_s.mean
+        return None
+
+    def run(self, size: Size, load: Load) -> None:
+        self.tell(size, load=load)
+
+        def decided(run: LoadRun) -> bool:
+            return judge(summarise(run, self.subject), self.settings.slo) != "undecided"
+
+        def tick(run: LoadRun) -> None:
+            point = summarise(run, self.subject)
+            self.tell(size, load=load, statistic=statistic_text(point, self.settings.slo))
+
+        run = self.measure(load, decided, tick)
+        failures = [record for record in run.records if not record.ok]
+        if failures:
+            self.check()
+            if len(failures) == len(run.records):
+                raise EngineError(
+                    f"every request of {size.describe()} at {load.describe()} failed: {failures[0].error}"
+                )
+        point = summarise(run, self.subject)
+        self.journal.append(point)
+        self.tell(size, load=load, point=point)
+
+    def interval_left(self, size: Size) -> Capacity:
+        """What is known of a size that the budget left unfinished."""
+        return capacity_so_far(size, self.journal.points(size), self.settings)
+
+    def tell(
+        self,
+        size: Size,
+        *,
+        load: Load | None = None,
+        statistic: str | None = None,
+        point: Measurement | None = None,
+        capacity: Capacity | None = None,
+    ) -> None:
+        if self.report is not None:
+            self.report(
+                Progress(
+                    cell=self.sizes.index(size) + 1,
+                    cells=len(self.sizes),
+                    size=size,
+                    load=load,
+                    statistic=statistic,
+                    point=point,
+                    capacity=capacity,
+                    spent_s=self.budget.spent_s,
+                    spent_usd=self.budget.spent_usd,
+                    left_s=self.budget.left_s,
+                )
+            )
+
+
+def _distance(a: Size, b: Size) -> float:
+    return abs(math.log(a.input_tokens / b.input_tokens)) + abs(math.log(a.output_tokens / b.output_tokens))
+
+
+def _at_least(a: Size, b: Size) -> bool:
+    return a.input_tokens >= b.input_tokens and a.output_tokens >= b.output_tokens

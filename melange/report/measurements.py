@@ -1,0 +1,171 @@
+"""Measurements and what follows from them: heatmaps, capacities, checks, estimates of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from melange.measurements import MeasurementFile
+from melange.profiler.check import CheckResult
+from melange.profiler.runner import Estimate, RunRequest
+from melange.profiler.search import Capacity
+from melange.profiles import ConfigProfile, Profile, profile_from
+from melange.report.tables import rendered
+from melange.slo import Slo
+
+SCHEMA_VERSION = 1
+SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
+
+
+def file_slo(measured: MeasurementFile) -> Slo:
+    """The SLO that a file was last measured for; none where its headers do not say."""
+    for header in reversed(measured.headers):
+        told = header.facts.get("slo")
+        if isinstance(told, dict):
+            return Slo.from_dict(told)
+    return Slo()
+
+
+def render_profile(
+    measured: MeasurementFile,
+    slo: Slo,
+    *,
+    usd_per_hour: float | None = None,
+    output: str = "table",
+    colour: bool | None = None,
+) -> str:
+    """The highest sustainable rates of a file under an SLO: ``table`` (heatmaps), ``json`` or ``csv``, newline included.
+
+    With a price, tokens (input and output) per dollar are added.
+    """
+    profile = profile_from(measured.points, slo)
+    if output == "json":
+        return json.dumps(_json(profile, usd_per_hour), indent=2, allow_nan=False) + "\n"
+    if output == "csv":
+        return _csv(profile, usd_per_hour)
+    parts: list[RenderableType] = [f"Highest sustainable rate under {escape(slo.describe())}", ""]
+    for config in profile.configs.values():
+        parts += [_heatmap(config, "req/s", config.max_rate_rps), ""]
+        if usd_per_hour is not None:
+            parts += [_heatmap(config, "thousand tokens per $", _tokens_per_usd(config, usd_per_hour) / 1000), ""]
+    parts.append("0: the SLO cannot be met; -: not measured. Rates are of one replica.")
+    parts += [f"warning: {escape(warning)}" for warning in profile.warnings]
+    return rendered(*parts, colour=colour).rstrip("\n") + "\n"
+
+
+def _tokens_per_usd(config: ConfigProfile, usd_per_hour: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    tokens = config.input_tokens[:, None] + config.output_tokens[None, :]
+    return np.asarray(config.max_rate_rps * tokens * 3600 / usd_per_hour)
+
+
+def _heatmap(
+    config: ConfigProfile, what: str, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+) -> RenderableType:
+    grid = Table(title=f"{config.key.describe()}: {what}", title_justify="left", box=None, padding=(0, 1))
+    grid.add_column("input \\ output", justify="right")
+    for tokens in config.output_tokens:
+        grid.add_column(f"{tokens:g}", justify="right")
+    top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
+    low = float(np.nanmin(np.where(values > 0, values, np.nan))) if (values > 0).any() else top
+    for tokens, row in zip(config.input_tokens, values, strict=True):
+        grid.add_row(f"{tokens:g}", *(_shaded(float(value), low, top) for value in row))
+    return grid
+
+
+def _shaded(value: float, low: float, top: float) -> Text:
+    if math.isnan(value):
+        return Text("-")
+    text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    if value <= 0:
+        return Text(text)
+    share = 1.0 if top <= low else math.log(value / low) / math.log(top / low)
+    shade = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))]
+    return Text(f" {text} ", style=f"{'white' if share < 0.5 else 'black'} on {shade}")
+
+
+def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
+    rows = []
+    for config in profile.configs.values():
+        row = {**config.key._asdict(), **config.to_dict()}
+        if usd_per_hour is not None:
+            per_usd = _tokens_per_usd(config, usd_per_hour)
+            row["tokens_per_usd"] = [[None if math.isnan(v) else v for v in line] for line in per_usd.tolist()]
+        rows.append(row)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "slo": profile.slo.to_dict(),
+        "usd_per_hour": usd_per_hour,
+        "configs": rows,
+        "warnings": list(profile.warnings),
+    }
+
+
+def _csv(profile: Profile, usd_per_hour: float | None) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = ["model", "gpu", "tp", "precision", "engine", "input_tokens", "output_tokens", "max_rate_rps"]
+    writer.writerow([*columns, *(["tokens_per_usd"] if usd_per_hour is not None else [])])
+    for config in profile.configs.values():
+        per_usd = None if usd_per_hour is None else _tokens_per_usd(config, usd_per_hour)
+        for (i, j), rate in np.ndenumerate(config.max_rate_rps):
+            row = [*config.key, config.input_tokens[i], config.output_tokens[j], "" if math.isnan(rate) else rate]
+            writer.writerow(row if per_usd is None else [*row, "" if math.isnan(rate) else per_usd[i, j]])
+    return out.getvalue()
+
+
+def render_capacities(
+    capacities: Sequence[Capacity], slo: Slo, usd_per_hour: float | None = None, *, colour: bool | None = None
+) -> str:
+    """What a run found: the interval of every size and how it ended."""
+    grid = Table(title=f"Sustainable rate under {slo.describe()}", title_justify="left", box=None, padding=(0, 1))
+    for name in ("input", "output", "holds at req/s", "fails at req/s", "status"):
+        grid.add_column(name, justify="left" if name == "status" else "right")
+    if usd_per_hour is not None:
+        grid.add_column("tokens per $", justify="right")
+    for found in capacities:
+        high = "?" if found.high_rps is None else f"{found.high_rps:.3g}"
+        status = "budget spent" if found.status == "open" else found.status
+        row = [str(found.size.input_tokens), str(found.size.output_tokens), f"{found.low_rps:.3g}", high, status]
+        if usd_per_hour is not None:
+            tokens = found.size.input_tokens + found.size.output_tokens
+            row.append(f"{found.low_rps * tokens * 3600 / usd_per_hour:,.0f}")
+        grid.add_row(*row)
+    return rendered(grid, colour=colour).rstrip("\n")
+
+
+def render_check(result: CheckResult, *, colour: bool | None = None) -> str:
+    """Every comparison, and the verdict in a sentence."""
+    grid = Table(box=None, padding=(0, 1))
+    for name in ("size", "load", "latency", "then ms", "now ms", "change", "holds"):
+        grid.add_column(name, justify="right" if name in ("then ms", "now ms", "change") else "left")
+    for c in result.comparisons:
+        change = f"{100 * (c.ratio - 1):+.1f}%"
+        then, now = f"{1000 * c.then_s:.3g}", f"{1000 * c.now_s:.3g}"
+        grid.add_row(c.size.describe(), c.load, c.quantity, then, now, change, "yes" if c.holds else "no")
+    versions = f"engine {result.version_then or 'unknown'} then, {result.version_now or 'unknown'} now"
+    verdict = "The profile still holds" if result.holds else "The profile no longer holds: measure it again"
+    return rendered(grid, "", f"{verdict} ({escape(versions)}).", colour=colour).rstrip("\n")
+
+
+def render_estimate(plan: Estimate, request: RunRequest) -> str:
+    """Plan, time and cost of a run that has not begun."""
+    lines = [f"SLO: {request.slo.describe()}", f"sizes ({len(plan.sizes)}):"]
+    done = {found.size: found for found in plan.finished}
+    for size in plan.sizes:
+        state = f"finished: {done[size].describe()}" if size in done else "to measure"
+        lines.append(f"  {size.describe()}: {state}")
+    cost = "" if plan.usd is None else f", ${plan.usd:.2f}"
+    bound = "the budget's limit" if plan.limited else "a typical run"
+    lines.append(
+        f"about {plan.seconds / 60:.0f} min{cost} ({bound}), each load point at most {request.point_seconds:g} s"
+    )
+    return "\n".join(lines)
