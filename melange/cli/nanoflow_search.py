@@ -91,6 +91,7 @@ def analyse(model: str | None, gpu: str | None, figures: str, gemm_tflops: float
     metavar="FILE",
     help="Measured operation times (YAML), or the shipped a100-llama-3-8b [default: modelled from the catalog].",
 )
+@click.option("--calibration", type=click.Path(dir_okay=False), help="Calibration of modelled times [default: priors].")
 @click.option(
     "--interference",
     metavar="FILE",
@@ -161,7 +162,9 @@ def search(ctx: click.Context, /, **given: Any) -> None:
 def _batch(given: dict[str, Any]) -> tuple[Any, int, int]:
     """Operation times, tokens of the batch, and how many of them decode."""
     from melange.catalog import load_catalog
-    from melange.perfmodel.nanoflow import Device, modelled_times, service_batch
+    from melange.perfmodel.calibration import read_calibration
+    from melange.perfmodel.modelled_times import modelled_times
+    from melange.perfmodel.nanoflow import Device, service_batch
 
     times, catalog = _measured(given), load_catalog()
     context = given["context_tokens"] or (times.context_tokens if times else None)
@@ -176,7 +179,13 @@ def _batch(given: dict[str, Any]) -> tuple[Any, int, int]:
         batch, steady = service_batch(model, device, **sizes, batch_tokens=batch)
         decode = steady if decode is None else decode
         times = times or modelled_times(
-            model, gpu, context_tokens=context, prompt_tokens=given["input_tokens"], tp=tp, precision=precision
+            model,
+            gpu,
+            context_tokens=context,
+            prompt_tokens=given["input_tokens"],
+            tp=tp,
+            precision=precision,
+            calibration=read_calibration(given["calibration"]) if given["calibration"] else None,
         )
     return times.at_context(context), batch, decode
 
@@ -187,6 +196,8 @@ def _measured(given: dict[str, Any]) -> Any:
 
     if given["times"] is None:
         return None
+    if given["calibration"]:
+        raise InputError("--calibration and --times are both given", fix="measured times need no calibration")
     times = read_operation_times(_shipped(given["times"], "{}-times"))
     for name, default in (("model", None), ("gpu", None), ("tp", 1), ("precision", "fp16")):
         asked, stated = given[name], getattr(times, name)

@@ -87,8 +87,18 @@ def max_rates_rps(
     efficiencies: Efficiencies | None = None,
 ) -> FloatArray:
     """Highest rate per size under an SLO, in requests/s of one replica; the sizes' shape, 0 where there is none."""
-    state = steady_state(deployment, input_tokens, output_tokens, cached_tokens, efficiencies=efficiencies)
-    return state.max_rate_rps(slo)
+    return _max_rates_rps(
+        step_clock(deployment, efficiencies), deployment, slo, input_tokens, output_tokens, cached_tokens
+    )
+
+
+def _max_rates_rps(clock: StepClock, deployment: Deployment, slo: Slo, *sizes: ArrayLike) -> FloatArray:
+    """Under the deployment's engine; where ``nanoflow`` keeps the SLO at a higher rate in one batch, it runs that."""
+    overlapped = _under_engine(clock, deployment)
+    ways = (clock,) if overlapped is clock else (clock, overlapped)
+    longest = deployment.max_request_tokens
+    rates = [SteadyState(way, *sizes, max_request_tokens=longest).max_rate_rps(slo) for way in ways]
+    return np.asarray(np.maximum.reduce(rates))
 
 
 def rates_with_band(
@@ -111,12 +121,8 @@ def rates_with_band(
     clocks = [step_clock(deployment, calibration.efficiencies)]
     clocks += [step_clock(deployment, shifted) for shifted in _shifts(calibration, deployment)]
     shape = (len(clocks), *sizes[0].shape)
-    state = SteadyState(
-        _under_engine(stacked(clocks, sizes[0].ndim), deployment),
-        *(np.broadcast_to(size, shape) for size in sizes),
-        max_request_tokens=deployment.max_request_tokens,
-    )
-    rates = state.max_rate_rps(slo)
+    wide = (np.broadcast_to(size, shape) for size in sizes)
+    rates = _max_rates_rps(stacked(clocks, sizes[0].ndim), deployment, slo, *wide)
     rate, others = rates[0], rates[1:]
     both = (rate > 0) & (others > 0)
     change = np.log(np.where(both, others, 1.0) / np.where(both, rate, 1.0))

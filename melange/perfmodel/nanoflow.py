@@ -16,7 +16,6 @@ from typing import Literal
 from melange.catalog import BYTES_PER_PARAMETER, Gpu, Model
 from melange.errors import InputError
 from melange.perfmodel.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
-from melange.perfmodel.operation_times import OperationTimes
 from melange.perfmodel.pipeline import OperationKind, layer_kinds
 
 Bound = Literal["compute", "memory", "network"]
@@ -101,32 +100,6 @@ class OperationCost:
                 "network": self.network_bytes / device.network_bytes_s,
             }
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Efficiency:
-    """Shares of the peak bandwidths that kernels achieve, and the seconds to launch one; GEMMs have the device's rate.
-
-    The defaults are what the paper's own table of LLaMA-2-70B on 8xA100 shows: decode attention 28.89 of 35.60 ms, the
-    collectives 31.33 of 47.92 ms. The launch time is a usual figure, not the paper's.
-    """
-
-    memory: float = 28.89 / 35.60
-    network: float = 31.33 / 47.92
-    launch_s: float = 5e-6
-
-    def __post_init__(self) -> None:
-        for name in ("memory", "network"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"efficiency: {name} is {getattr(self, name)}", fix="give a share in (0, 1]")
-        if not (math.isfinite(self.launch_s) and self.launch_s >= 0):
-            raise InputError(f"efficiency: launch_s is {self.launch_s}", fix="give seconds, 0 or more")
-
-    def seconds(self, cost: OperationCost, device: Device) -> float:
-        """t = max(FLOP / C_gemm, bytes / (BW e), network bytes / (NET e)) + launch."""
-        times = cost.times_s(device)
-        by_resource = cost.flop / device.gemm_flop_s, times["memory"] / self.memory, times["network"] / self.network
-        return max(by_resource) + self.launch_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,51 +266,6 @@ def layer_costs(
         ),
     }
     return tuple(costs[kind] for kind in layer_kinds(gpus))
-
-
-def modelled_times(
-    model: Model,
-    gpu: Gpu,
-    *,
-    context_tokens: float,
-    prompt_tokens: float,
-    tp: int = 1,
-    precision: str = "fp16",
-    max_tokens: int = 8192,
-    efficiency: Efficiency | None = None,
-) -> OperationTimes:
-    """Operation times from the cost model instead of measurements: a prediction, and labelled as one.
-
-    ``context_tokens`` is the decode requests' mean context, ``prompt_tokens`` the prefilled prompts' length.
-    """
-    efficiency = efficiency or Efficiency()
-    device = Device.of(gpu, gpus=tp, precision=precision)
-    counts = (1, 2, 4, 8, 16, 32, 64, *range(128, max(max_tokens, 128) + 1, 128))
-    points: dict[OperationKind, list[tuple[float, float]]] = {kind: [] for kind in layer_kinds(tp)}
-    mean = {"context_tokens": context_tokens, "prompt_tokens": prompt_tokens}
-    for n in counts:
-        decodes = layer_costs(
-            model, BatchShape(decode_tokens=n, prefill_tokens=0, **mean), gpus=tp, precision=precision
-        )
-        prompts = layer_costs(
-            model, BatchShape(decode_tokens=0, prefill_tokens=n, **mean), gpus=tp, precision=precision
-        )
-        for decode, prompt in zip(decodes, prompts, strict=True):
-            cost = prompt if prompt.kind == "prefill_attention" else decode
-            points[cost.kind].append((n, efficiency.seconds(cost, device)))
-    return OperationTimes(
-        model=model.name,
-        gpu=gpu.name,
-        tp=tp,
-        precision=precision,
-        context_tokens=context_tokens,
-        points={kind: tuple(rows) for kind, rows in points.items()},
-        source=(
-            f"modelled, not measured: roofline at {device.gemm_flop_s / tp / 1e12:.0f} TFLOPS a GPU, "
-            f"{efficiency.memory:.2f} of memory and {efficiency.network:.2f} of network bandwidth, "
-            f"{1e6 * efficiency.launch_s:g} us a launch"
-        ),
-    )
 
 
 def _element_bytes(precision: str) -> float:

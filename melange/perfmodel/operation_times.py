@@ -1,7 +1,7 @@
 """OperationTimes: how long each operation of one decoder layer takes alone, by the tokens that it works on.
 
-Times are measured or modelled (:func:`melange.perfmodel.nanoflow.modelled_times`) at a few token counts; between them
-they are linear, and beyond the ends the outer lines go on, never below zero. No tokens take no time.
+Times are measured, or modelled by :mod:`melange.perfmodel.modelled_times`, at a few token counts; between them they are
+linear, and beyond the ends the outer lines go on, never below zero. No tokens take no time.
 """
 
 from __future__ import annotations

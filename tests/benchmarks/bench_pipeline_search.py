@@ -14,7 +14,7 @@ from melange.catalog import load_catalog
 from melange.datafiles import data_path
 from melange.perfmodel import pipeline_milp
 from melange.perfmodel.interference import Interference, read_interference
-from melange.perfmodel.nanoflow import modelled_times
+from melange.perfmodel.modelled_times import modelled_times
 from melange.perfmodel.operation_times import OperationTimes, read_operation_times
 from melange.perfmodel.pipeline_search import PipelineSearch, search_pipeline
 

@@ -32,7 +32,7 @@ def deployment(engine: str, gpu: str = "A100-80GB", model: str = "llama-2-7b") -
 @pytest.mark.parametrize("slo", [Slo(), Slo(tpot_s=0.1), Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.99)])
 def test_the_engine_takes_the_better_of_both_at_every_size_and_slo(gpu: str, slo: Slo) -> None:
     one, both = (max_rates_rps(deployment(engine, gpu), slo, *SIZES) for engine in ("vllm", "nanoflow"))
-    assert (both >= one * (1 - 1e-4)).all()
+    assert (both >= one).all()
     assert ((one == 0) == (both == 0)).all()
 
 

@@ -15,8 +15,8 @@ from melange.datafiles import data_path
 from melange.errors import InputError
 from melange.perfmodel import pipeline_milp
 from melange.perfmodel.interference import Interference, read_interference
+from melange.perfmodel.modelled_times import modelled_times
 from melange.perfmodel.nano_graph import NanoGraph
-from melange.perfmodel.nanoflow import modelled_times
 from melange.perfmodel.operation_times import OperationTimes, read_operation_times
 from melange.perfmodel.pipeline import NanoOperation, Pipeline
 from melange.perfmodel.pipeline_milp import solve_split, tightest
