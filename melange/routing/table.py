@@ -24,7 +24,9 @@ BASE_S, PER_SEQUENCE_S, WEIGHTS_S, COMPUTE_S, KV_S, PROMPT_S, KV_TOKENS, MAX_SEQ
 # Entries of RoutingTable.limit_s.
 TPOT, TTFT, E2E, TPOT_PER_TOKEN = range(4)
 
-
+# Share of a latency limit or of a replica's room beyond which the default policy looks at the next config. Well below
+# 1: the lengths of those in flight are guesses, and those to come are not known at all.
+SPILL_PRESSURE = 0.6
 
 # Prompt size at which a replica's speed on prompts is taken: short ones hide behind reading the weights.
 TYPICAL_PROMPT_TOKENS = 1024
