@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -169,7 +171,7 @@ def test_one_output_token_has_no_decode_tpot_to_miss():
 def test_rates_grow_with_looser_limits_and_never_pass_saturation(inputs, outputs, chunked, seqs, capacity):
     state = SteadyState(clock(chunked_prefill=chunked, max_num_seqs=seqs, kv_capacity_tokens=capacity), inputs, outputs)
     rates = [float(state.max_rate_rps(Slo(tpot_s=limit, tpot_definition="decode"))) for limit in (0.01, 0.03, 0.1, 10)]
-    assert all(low <= high * (1 + 1e-6) for low, high in zip(rates, rates[1:], strict=False))
+    assert all(low <= high * (1 + 1e-6) for low, high in pairwise(rates))
     assert rates[-1] <= float(state.saturation_rps) * (1 + 1e-9)
     slower = float(state.max_rate_rps(Slo(tpot_s=0.03, tpot_definition="decode", ttft_s=0.2)))
     assert slower <= rates[1] * (1 + 1e-9)

@@ -1,0 +1,111 @@
+"""Estimates: bands, ladders, and what must order how."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from melange.catalog import load_catalog
+from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.efficiencies import PRIORS
+from melange.perfmodel.engine import VLLM_0_2
+from melange.perfmodel.estimate import deploy, fitting, load_points, max_rates_rps, rates_with_band
+from melange.perfmodel.hardware import Deployment
+from melange.profiles import profile_from
+from melange.sizes import SizeGrid
+from melange.slo import Slo
+
+CATALOG = load_catalog()
+DECODE_40 = Slo(tpot_s=0.04, tpot_definition="decode")
+
+
+def deployment(gpu="H100", model="llama-3.1-8b", **values):
+    return Deployment(model=CATALOG.model(model), gpu=CATALOG.gpu(gpu), **values)
+
+
+def test_an_l4_cannot_serve_7b_in_fp16_at_40_ms_but_can_in_fp8():
+    inputs, outputs = SizeGrid.paper(2000).upper_edges()
+    fp16, fp8 = (
+        max_rates_rps(deployment("L4", "llama-2-7b", precision=p), DECODE_40, inputs, outputs) for p in ("fp16", "fp8")
+    )
+    assert not fp16.any()
+    assert fp8.any()
+
+
+@pytest.mark.parametrize("slo", [Slo(), DECODE_40, Slo(ttft_s=1.0, e2e_s=20.0), Slo(tpot_s=0.1, attainment=0.9)])
+def test_faster_hardware_serves_more(slo):
+    rates = [
+        max_rates_rps(deployment(gpu), slo, [250, 1500], [100, 400]) for gpu in ("L4", "A10G", "A100-80GB", "H100")
+    ]
+    for slower, faster in pairwise(rates):
+        assert (faster >= slower).all()
+    assert (rates[-1] > rates[0]).all()
+
+
+def test_the_band_holds_the_rate_and_narrows_with_knowledge():
+    known = Calibration(spreads=dict.fromkeys(PRIORS, 0.02), model_error=0.05, label="full", name="test")
+    wide = rates_with_band(deployment(), DECODE_40, [250, 1500], [100, 400])
+    narrow = rates_with_band(deployment(), DECODE_40, [250, 1500], [100, 400], calibration=known)
+    np.testing.assert_allclose(wide.rate_rps, narrow.rate_rps)
+    for band in (wide, narrow):
+        assert (band.low_rps < band.rate_rps).all()
+        assert (band.rate_rps < band.high_rps).all()
+    assert (narrow.high_rps / narrow.low_rps < 0.6 * wide.high_rps / wide.low_rps).all()
+    np.testing.assert_allclose(narrow.high_rps / narrow.rate_rps, np.exp(1.2816 * 0.05), rtol=0.05)
+
+
+def test_the_band_is_that_of_one_efficiency_when_only_one_is_uncertain():
+    spreads = dict.fromkeys(PRIORS, 0.0) | {"per_request_s": 0.5}
+    lone = Calibration(spreads=spreads, model_error=0.0)
+    band = rates_with_band(deployment(), Slo(), [25], [25], calibration=lone)
+    from dataclasses import replace
+
+    slow = replace(lone.efficiencies, per_request_s=lone.efficiencies.per_request_s * np.exp(0.5))
+    shifted = max_rates_rps(deployment(), Slo(), [25], [25], efficiencies=slow)
+    assert float(band.high_rps[0] / band.rate_rps[0]) == pytest.approx(
+        float(band.rate_rps[0] / shifted[0]) ** 1.2816, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "slo", [Slo(), DECODE_40, Slo(tpot_s=0.05), Slo(tpot_s=0.03, ttft_s=0.2, tpot_definition="decode")]
+)
+def test_a_ladder_answers_any_slo_nearly_as_the_model_does(slo):
+    points = load_points(deployment(), [250, 1500], [100, 400])
+    assert {point.source for point in points} == {"estimated"}
+    (table,) = profile_from(points, slo, assume_slo=True).configs.values()
+    direct = max_rates_rps(deployment(), slo, [[250], [1500]], [[100, 400]])
+    ratio = table.max_rate_rps / direct
+    assert (ratio <= 1.001).all()
+    assert (ratio > 0.6).all()
+
+
+def test_ladder_rows_are_consistent():
+    for point in load_points(deployment("A10G"), [500], [200]):
+        if point.loop == "capacity":
+            assert point.ttft_s is None
+            continue
+        e2e = point.ttft_s.mean + (point.output_tokens - 1) * point.tpot_decode_s.mean
+        assert point.e2e_s.mean == pytest.approx(e2e, rel=1e-3)
+        assert point.tpot_e2e_per_token_s.mean == pytest.approx(e2e / point.output_tokens, rel=1e-3)
+        assert point.low_rps < point.achieved_rps < point.high_rps
+        assert point.concurrency == pytest.approx(point.achieved_rps * point.e2e_s.mean, rel=0.2)
+
+
+def test_sizes_that_do_not_fit_get_a_capacity_of_zero():
+    points = load_points(deployment("L4"), [250, 40_000], [100])
+    assert [p.achieved_rps for p in points if p.input_tokens == 40_000] == [0.0]
+    assert [p.loop for p in points if p.input_tokens == 40_000] == ["capacity"]
+
+
+def test_pairs_that_do_not_fit_are_told_apart():
+    fit, reasons = fitting([deployment("L4", "llama-3.1-70b"), deployment("L4")])
+    assert [d.model.name for d in fit] == ["llama-3.1-8b"]
+    assert "GiB per GPU are missing" in reasons[0]
+
+
+def test_a_calibrations_engine_settings_take_over():
+    assert deploy(deployment(), Calibration(settings=VLLM_0_2)).engine == VLLM_0_2
+    assert deploy(deployment(), Calibration()).engine.chunked_prefill
