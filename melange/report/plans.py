@@ -176,12 +176,47 @@ def _limit_table(plan: Plan) -> Group:
 
 
 def _explanation(explanation: Mapping[str, Any]) -> list[RenderableType]:
+    capped = [
+        (
+            f"{row['name']} <= {row['maximum']}",
+            str(row["used"]),
+            _change(row["one_more_usd_per_hour"], row["cost_usd_per_hour"]),
+            _change(row["one_fewer_usd_per_hour"], row["cost_usd_per_hour"]),
+        )
+        for row in explanation.get("capped", ())
+    ]
+    entries = [
+        (
+            row["instance"],
+            usd(row["price_usd_per_hour"], 3),
+            "never: it cannot help"
+            if row["break_even_usd_per_hour"] is None
+            else usd(row["break_even_usd_per_hour"], 3),
+        )
+        for row in explanation.get("break_even", ())
+    ]
+    rivals = [
+        (describe_instances(row["instances"]), usd(row["cost_usd_per_hour"]), f"+{percent(row['above_best'])}")
+        for row in explanation.get("next_best", ())
+    ]
     parts: list[RenderableType] = []
-    for row in explanation.get("capped", ()):
-        more = "no fleet" if row.get("one_more_usd_per_hour") is None else f"{usd(row['one_more_usd_per_hour'])}/h"
-        fewer = "no fleet" if row.get("one_fewer_usd_per_hour") is None else f"{usd(row['one_fewer_usd_per_hour'])}/h"
-        parts.append(f"{row['name']}: one more allowed gives {more}, one fewer {fewer}")
+    if capped:
+        parts += [table("What a cap is worth (re-solved)", ("cap", "used", "one more", "one fewer"), capped), ""]
+    if entries:
+        parts += [table("When an unused type enters", ("type", "price", "enters below"), entries), ""]
+    if rivals:
+        parts.append(table("The next-best fleets", ("fleet", "$/h", "dearer by"), rivals))
     return parts
+
+
+def _change(cost: float | None, now: float) -> str:
+    if cost is None:
+        return "no fleet"
+    return (
+        "no change"
+        if abs(cost - now) < 0.005
+        else f"{usd(cost)}/h ({'+' if cost > now else '-'}{usd(abs(cost - now))})"
+    )
 
 
 def _uncertainty(odds: Mapping[str, Any]) -> list[RenderableType]:
