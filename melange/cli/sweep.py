@@ -67,10 +67,10 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
 
     plot = given["plot"]
     result = _swept(ctx, given)
-    image = sweep_figure(result, Path(plot).suffix.lstrip(".").lower()) if plot else b""
-    click.echo(render_sweep(result, given["output"]))
+    text = render_sweep(result, given["output"])
     if plot:
-        write_atomic(plot, image)
+        write_atomic(plot, sweep_figure(result, Path(plot).suffix.lstrip(".").lower()))
+    click.echo(text)
     statuses = {point.status for point in result.points}
     if not statuses & {"optimal", "feasible", "unknown"}:
         click.echo("melange: no point has a fleet", err=True)
@@ -81,11 +81,19 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
+    from melange.errors import InputError
+    from melange.interop.release import is_release_config
     from melange.sweep import sweep_prices, sweep_rates, sweep_tpot
     from melange.workload_file import load_workload
 
     rates, limits_ms, price = given["rates"], given["slo_tpot_ms"], given["price"]
     axis = _axis(ctx, {"rates": rates, "slo-tpot-ms": limits_ms, "price": price[1] if price else ()})
+    if is_release_config(given["workload"]):
+        raise InputError(
+            "a config.json of the original release can be solved, not swept",
+            file=given["workload"],
+            fix="use 'melange solve --rate' for each rate, or write a workload.yaml",
+        )
     spec = load_workload(given["workload"])
     options = plan_options(
         spec.workload.slo,

@@ -64,3 +64,10 @@ def test_a_bad_plot_name_writes_nothing(tmp_path):
     done = run("--rates", "1,2", "--plot", str(tmp_path / "x.bmp"))
     assert isinstance(done.exception, InputError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_release_config_is_solved_not_swept(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"gpu_info": {}}')
+    done = CliRunner().invoke(melange, ["sweep", str(path), "--rates", "1,2"])
+    assert "can be solved, not swept" in str(done.exception)
