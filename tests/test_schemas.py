@@ -51,7 +51,7 @@ def test_schemas_are_schemas(name):
     jsonschema.Draft202012Validator.check_schema(load_schema(name))
 
 
-@pytest.mark.parametrize("name", ["measurements", "plan"])
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_every_field_is_described(name):
     assert described(load_schema(name)) == []
 
