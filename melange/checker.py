@@ -77,6 +77,8 @@ def _load_faults(problem: Problem, solution: Solution) -> list[str]:
         )
         if carried > replicas + TOLERANCE * max(1.0, replicas):
             faults.append(f"{config} carries a load of {carried} on {replicas} replicas")
+        if replicas == 0 and any(row[c] > 0 for row in shares):
+            faults.append(f"{config} is sent requests but has no replica")
         if replicas < 0:
             faults.append(f"{config} has {replicas} replicas")
     return faults

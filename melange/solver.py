@@ -20,6 +20,9 @@ LARGE_GAP = 1e-3
 
 # A second try with loads a hair larger, needed only where HiGHS's tolerance hid an overload.
 HAIR = 1e-6
+LEAST_LOAD = 1e-8
+# A gap of 0 is proven when cost and bound differ by rounding only.
+ROUNDING = 1e-10
 # Pairs kept when only near-best configs are searched: at most this fraction above a bucket's cheapest.
 NEAR = (0.03, 0.1, 0.3)
 NODES_WHEN_NEAR = 500
@@ -53,7 +56,10 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
         raise InputError(f"gap is {gap}", fix="give a fraction from 0 to below 1, such as 0.001")
     if time_limit_s is not None and not time_limit_s > 0:
         raise InputError(f"time limit is {time_limit_s} s", fix="give a positive number of seconds")
-    solution = _Search(problem, wanted, None if time_limit_s is None else started + time_limit_s).run()
+    deadline = None if time_limit_s is None else started + time_limit_s
+    # The least load still makes HiGHS provide a replica; below, its tolerances would let a bucket go unserved.
+    served = replace(problem, load=np.maximum(problem.load, LEAST_LOAD))
+    solution = _Search(served, wanted, deadline).run()
     return replace(solution, solve_s=time.monotonic() - started)
 
 
@@ -114,10 +120,14 @@ class _Search:
         relaxed = replace(self.problem, slice_factor=None)
         outcome = self._solve(relaxed)
         if outcome.infeasible:
-            return True
+            return self.best is None
+        self.bound = max(self.bound, outcome.bound_usd_per_hour)
         self.relaxed = _fleet(relaxed, outcome)
-        self._learn(outcome)
-        if self.best is None and self.problem.slice_factor is None and not self._over():
+        if self.problem.slice_factor is not None:
+            self._keep(_fleet(self.problem, outcome))
+            return False
+        self._keep(self.relaxed)
+        if self.best is None and not self._over():
             outcome = self._solve(replace(relaxed, load=relaxed.load * (1 + HAIR)))
             self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
         return False
@@ -154,12 +164,14 @@ class _Search:
     def _learn(self, outcome: Outcome) -> None:
         if not outcome.infeasible:
             self.bound = max(self.bound, outcome.bound_usd_per_hour)
-        fleet = _fleet(self.problem, outcome)
+        self._keep(_fleet(self.problem, outcome))
+
+    def _keep(self, fleet: _Fleet | None) -> None:
         if fleet is not None and (self.best is None or fleet.cost < self.best.cost):
             self.best = fleet
 
     def _proven(self) -> bool:
-        return self.best is not None and self.best.cost - self.bound <= self.gap * self.best.cost + 1e-12
+        return self.best is not None and self.best.cost - self.bound <= max(self.gap, ROUNDING) * self.best.cost
 
     def _over(self) -> bool:
         return self._proven() or (self.deadline is not None and time.monotonic() >= self.deadline)
@@ -185,7 +197,7 @@ def _fleet(problem: Problem, outcome: Outcome) -> _Fleet | None:
         return None
     shares = allocation.clean_shares(problem, outcome.shares)
     replicas = allocation.whole_replicas(problem, shares)
-    instances = np.maximum(outcome.instances, allocation.whole_instances(problem, replicas))
+    instances = _spare(problem, outcome.instances, allocation.whole_instances(problem, replicas))
     replicas = allocation.fill_machines(problem, replicas, instances, shares)
     if problem.slice_factor is None:
         even = allocation.even_shares(problem, replicas)
@@ -194,11 +206,24 @@ def _fleet(problem: Problem, outcome: Outcome) -> _Fleet | None:
         if even is None and _in_slices(shares, problem.slice_factor):
             even = np.rint(shares * problem.slice_factor) / problem.slice_factor
     shares = shares if even is None else allocation.clean_shares(problem, even)
-    fits = (allocation.loads(problem, shares) <= replicas + allocation.DUST).all()
+    fits = (allocation.loads(problem, shares) <= replicas + allocation.DUST).all() and not shares[
+        :, replicas == 0
+    ].any()
     whole = problem.slice_factor is None or _in_slices(shares, problem.slice_factor)
     if not (fits and whole and _within_limits(problem, instances)):
         return None
     return _Fleet(instances, replicas, shares, float(problem.price_usd_per_hour @ instances))
+
+
+def _spare(problem: Problem, instances: IntArray, needed: IntArray) -> IntArray:
+    """The instances, at least the needed ones, without those that neither load nor limits ask for."""
+    kept = np.maximum(instances, needed)
+    for i in np.flatnonzero(kept > needed).tolist():
+        fewer = kept.copy()
+        fewer[i] = needed[i]
+        if _within_limits(problem, fewer):
+            kept = fewer
+    return kept
 
 
 def _in_slices(shares: FloatArray, slices: int) -> bool:

@@ -44,6 +44,7 @@ def test_a_sound_plan_has_no_violations() -> None:
         ({"shares": np.array([[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]])}, "to M/tp2, which may not serve it"),
         ({"shares": np.zeros((3, 2))}, "shares have shape"),
         ({"replicas": np.array([0, 2, 1])}, "A carries a load of 0.8 on 0 replicas"),
+        ({"replicas": np.array([0, 2, 1])}, "A is sent requests but has no replica"),
         ({"replicas": np.array([1, 3, 1])}, "replicas on M use 5 GPUs, 1 instances have 4"),
         ({"replicas": np.array([1, 2])}, "replicas have shape"),
         ({"instances": np.array([1, 3]), "cost_usd_per_hour": 16.0}, "limit M: 12 is above the maximum 8"),
