@@ -13,11 +13,12 @@ import hashlib
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 try:
-    import numba
+    numba: Any = import_module("numba")
 except ImportError:
     numba = None
 

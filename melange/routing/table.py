@@ -84,9 +84,8 @@ def routing_table(
     configs = fleet_configs(plan)
     inputs, outputs = bucket_edges(plan)
     n_in, n_out = len(inputs), len(outputs)
-    cell = np.array(
-        [inputs.index(b.input_tokens_max) * n_out + outputs.index(b.output_tokens_max) for b in plan.buckets]
-    )
+    at = ((inputs.index(b.input_tokens_max or 0), outputs.index(b.output_tokens_max or 0)) for b in plan.buckets)
+    cell = np.array([i * n_out + o for i, o in at])
     rate = np.zeros(n_in * n_out)
     np.add.at(rate, cell, [b.rate_rps for b in plan.buckets])
     tokens = np.array(outputs, float)[np.arange(n_in * n_out) % n_out]

@@ -100,7 +100,7 @@ def _mmpp(count: int, rate_rps: float, rng: np.random.Generator) -> FloatArray:
         ends = np.concatenate([[0.0], np.cumsum(durations)])
         done = np.concatenate([[0.0], np.cumsum(durations * rates)])
         if done[-1] >= work[-1]:
-            return np.interp(work, done, ends)
+            return np.asarray(np.interp(work, done, ends))
         states *= 2
 
 

@@ -51,13 +51,13 @@ def dequeue(m: Machines, r: int) -> int:
     if replica.head == NONE:
         replica.tail = NONE
     replica.n_waiting -= 1
-    return request
+    return int(request)
 
 
 @compiled
 def computed_tokens(replica: Records, request: Records) -> int:
     """Tokens of a decoding request in the KV cache: everything but the token sampled last."""
-    return request.input_tokens + request.output_tokens - (request.finish_step - replica.steps) - 1
+    return int(request.input_tokens + request.output_tokens - (request.finish_step - replica.steps) - 1)
 
 
 @compiled
@@ -135,7 +135,7 @@ def extend_prompt(m: Machines, r: int, budget: int) -> int:
         return -1
     replica.free_blocks -= needed
     request.computed += chunk
-    return chunk
+    return int(chunk)
 
 
 @compiled
@@ -145,7 +145,7 @@ def must_wait(m: Machines, r: int) -> bool:
     engine = m.engines[replica.config]
     if replica.head == NONE or replica.n_running >= engine.max_sequences:
         return True
-    return blocks_for(m.requests[replica.head].target, engine.block_tokens) > replica.free_blocks
+    return bool(blocks_for(m.requests[replica.head].target, engine.block_tokens) > replica.free_blocks)
 
 
 @compiled
@@ -169,7 +169,7 @@ def admit_next(m: Machines, r: int, budget: int, is_first: bool, now: float) -> 
     replica.free_blocks -= blocks_for(cached + chunk, engine.block_tokens)
     m.running[r, replica.n_running] = dequeue(m, r)
     replica.n_running += 1
-    return chunk
+    return int(chunk)
 
 
 @compiled
@@ -200,7 +200,7 @@ def _attention_s(m: Machines, r: int, chunk: int) -> float:
     engine = m.engines[replica.config]
     context = m.requests[m.running[r, replica.n_running - 1]].computed - chunk
     pairs = chunk * (context + (chunk + 1) / 2.0)
-    return engine.per_sequence_s + engine.kv_s * context + engine.pair_s * pairs
+    return float(engine.per_sequence_s + engine.kv_s * context + engine.pair_s * pairs)
 
 
 @compiled

@@ -14,6 +14,7 @@ from melange.plan import Plan
 from melange.routing.table import RoutingTable
 from melange.simulator.lone import lone_latency_s
 from melange.simulator.run import Played
+from melange.simulator.state import Records
 from melange.slo import Slo, tpot_s
 
 FloatArray = NDArray[np.float64]
@@ -95,7 +96,7 @@ def lone_met(clock: StepClock, slo: Slo, input_tokens: IntArray, output_tokens: 
 
 
 def _causes(
-    requests: np.recarray,  # type: ignore[type-arg]
+    requests: Records,
     slo: Slo,
     table: RoutingTable,
     clocks: Sequence[StepClock],

@@ -140,7 +140,7 @@ def replication_of(
     n_config = len(names)
 
     def total(values: FloatArray) -> FloatArray:
-        return np.bincount(table.config_of, weights=values, minlength=n_config)
+        return np.asarray(np.bincount(table.config_of, weights=values, minlength=n_config), dtype=float)
 
     count, busy_s = total(np.ones(len(replicas))), total(replicas.busy_s)
     once = np.maximum(busy_s, 1e-12)

@@ -73,7 +73,7 @@ class Trials:
         error = ERROR / (attempt * (attempt + 1)) / len(LOOKS)
         scenario = self.scenario(plan)
         values: list[float] = []
-        low = None
+        low = 0.0
         for look in LOOKS:
             values += _attainments(scenario, attempt * 1000 + len(values), look - len(values))
             mean, half = float(np.mean(values)), _half_width(values, error)

@@ -1,0 +1,133 @@
+"""``melange simulate``: what share of requests a planned fleet serves within its SLO, and why the others miss it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from melange.cli.options import names, output_option
+
+if TYPE_CHECKING:
+    from melange.plan import Plan
+    from melange.simulator.simulate import SimulationOptions
+    from melange.traces import Trace
+
+
+@click.command()
+@click.argument("plan_file", metavar="PLAN", type=click.Path(dir_okay=False))
+@click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="Trace that gives sizes, and times.")
+@click.option(
+    "--arrivals",
+    help="trace (its own times), poisson, gamma:CV or mmpp  [default: the trace's times if it has any, else poisson]",
+)
+@click.option("--rate", "rate_rps", type=float, help="Requests per second of drawn arrivals  [default: the plan's]")
+@click.option(
+    "--requests", type=click.IntRange(1), help="Requests a replication  [default: 10000, or the replayed trace's]"
+)
+@click.option("--replications", type=click.IntRange(1), default=5, show_default=True, help="Independent runs.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--policy", help="Routing policy, see below  [default: shares]")
+@click.option("--predictor-accuracy", type=click.FloatRange(0, 1), help="Accuracy of a 'predictor' that names none.")
+@click.option("--compare-policies", is_flag=True, help="Compare all policies over the same requests.")
+@click.option("--policies", multiple=True, callback=names, metavar="NAMES", help="Which policies to compare.")
+@click.option(
+    "--fail",
+    "failures",
+    multiple=True,
+    metavar="RULE",
+    help="L4@600+120: an L4 fails at 600 s for 120 s; L4~0.5+300: each L4 fails 0.5 times an hour for 300 s; '*' and "
+    "'spot' stand for all configs and those on spot instances; without '+', for good.",
+)
+@click.option(
+    "--warmup", "warmup_share", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True,
+    help="Share of the requests that come first and are not counted.",
+)  # fmt: skip
+@click.option("--bucket-means", is_flag=True, help="Without a trace: every request has its bucket's mean size.")
+@click.option("--additivity", "test_additivity", is_flag=True, help="Test per config whether loads of sizes add up.")
+@click.option("--unknown-lengths", is_flag=True, help="Report the price of not knowing output lengths.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes for replications.")
+@click.option("--plot", "plot_folder", type=click.Path(file_okay=False), help="Write SVG and PNG plots to a folder.")
+@output_option("table", "json")
+def simulate(plan_file: str, output: str, **given: Any) -> None:
+    """Play requests through the fleet of PLAN (a plan.json) and report what its users see.
+
+    A policy is a dispatch and, after a colon, an estimate of the unknown output length. Dispatches: shares (the plan's
+    mix as priorities, passing over configs under pressure), paper (the Mélange paper's), random, round-robin,
+    least-tokens, power-of-two and least-pressure over the whole fleet, and shares/random, shares/round-robin,
+    shares/least-tokens, shares/power-of-two, which keep the mix strictly. Estimates: input-only, paper,
+    predictor=ACCURACY, oracle.
+
+    \b
+    Examples:
+      melange simulate plan.json
+      melange simulate plan.json --trace requests.csv --arrivals gamma:2 --requests 20000
+      melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
+      melange simulate plan.json --compare-policies --plot plots
+    """
+    from melange.plan import read_plan
+    from melange.traces import read_trace
+
+    plan = read_plan(plan_file)
+    trace = read_trace(given["trace_file"]) if given["trace_file"] else None
+    options = _options(given)
+    if given["test_additivity"]:
+        click.echo(_additivity(plan, options, output))
+    elif given["unknown_lengths"]:
+        click.echo(_lengths(plan, trace, options, output))
+    elif given["compare_policies"] or given["policies"]:
+        click.echo(_comparison(plan, trace, options, given, output))
+    else:
+        click.echo(_simulation(plan, trace, options, given["plot_folder"], output))
+
+
+def _options(given: dict[str, Any]) -> SimulationOptions:
+    from melange.routing import DEFAULT_POLICY, policy_by_name
+    from melange.simulator.arrivals import Process
+    from melange.simulator.failures import FailureRule
+    from melange.simulator.simulate import SimulationOptions
+
+    kept = ("rate_rps", "requests", "replications", "seed", "warmup_share", "jobs")
+    return SimulationOptions(
+        **{name: given[name] for name in kept},
+        process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
+        policy=policy_by_name(given["policy"] or DEFAULT_POLICY, predictor_accuracy=given["predictor_accuracy"]),
+        failures=tuple(FailureRule.parse(text) for text in given["failures"]),
+        spread=not given["bucket_means"],
+    )
+
+
+def _simulation(plan: Plan, trace: Trace | None, options: SimulationOptions, plots: str | None, output: str) -> str:
+    from melange.report.simulation import render_simulation
+    from melange.simulator.plots import write_plots
+    from melange.simulator.simulate import simulate as play
+
+    report = play(plan, trace, options)
+    if plots:
+        for path in write_plots(report, plots):
+            click.echo(f"wrote {path}", err=True)
+    return render_simulation(report, output)
+
+
+def _comparison(plan: Plan, trace: Trace | None, options: SimulationOptions, given: dict[str, Any], output: str) -> str:
+    from melange.report.simulation import render_comparison
+    from melange.routing import POLICY_NAMES
+    from melange.simulator.simulate import compare_policies
+
+    wanted = given["policies"] or (*POLICY_NAMES, "shares:oracle")
+    reports = compare_policies(plan, wanted, trace, options, predictor_accuracy=given["predictor_accuracy"])
+    return render_comparison(reports, output)
+
+
+def _additivity(plan: Plan, options: SimulationOptions, output: str) -> str:
+    from melange.report.simulation import render_additivity
+    from melange.simulator.additivity import additivity
+
+    return render_additivity(additivity(plan, seed=options.seed), output)
+
+
+def _lengths(plan: Plan, trace: Trace | None, options: SimulationOptions, output: str) -> str:
+    from melange.report.simulation import render_length_price
+    from melange.simulator.lengths import length_price
+
+    return render_length_price(length_price(plan, trace, options), output)
