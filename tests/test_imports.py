@@ -28,7 +28,7 @@ LAYERS = [
     {"build"},
     {"assemble", "baselines"},
     {"planner"},
-    {"routing", "interop", "sweep", "efficiency", "uncertainty"},
+    {"routing", "interop", "sweep", "efficiency", "uncertainty", "accuracy"},
     {"simulator"},
     {"attain"},
     {"report"},

@@ -61,7 +61,7 @@ def _calibration(spec: WorkloadSpec, points: Sequence[Measurement], catalog: Cat
     usable = [point for point in points if point.valid and point.achieved_rps > 0 and point.source != "estimated"]
     if len(usable) < MIN_POINTS:
         return Calibration()
-    return calibrate(usable, name=spec.profiles.set or "the measurements", catalog=catalog)
+    return calibrate(usable, name=spec.profiles.set or "the measurements", catalog=catalog, folds=3)
 
 
 def _filled(

@@ -1,0 +1,142 @@
+"""The commands estimate, calibrate, limits and accuracy, as users call them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from melange.cli.accuracy import accuracy
+from melange.cli.calibrate import calibrate
+from melange.cli.estimate import estimate
+from melange.cli.limits import limits
+from melange.errors import InputError
+from melange.measurements import append_measurements, read_measurements
+from melange.perfmodel.calibrate import read_sets
+from melange.perfmodel.calibration import read_calibration
+
+
+def run(command, *arguments):
+    result = CliRunner().invoke(command, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+SMALL = ("--grid", "250,1000x100")
+
+
+def test_estimate_shows_a_table_with_bands():
+    text = run(estimate, "--model", "llama-3.1-8b", "--gpu", "L4,H100", *SMALL, "--slo-tpot-ms", 40)
+    assert "llama-3.1-8b on 1xH100" in text
+    assert "80% band" in text
+    assert "[" in text
+
+
+def test_estimate_writes_a_ladder_that_a_workload_can_use(tmp_path):
+    file = tmp_path / "points.jsonl"
+    out = run(estimate, "--model", "llama-3.1-8b", "--gpu", "H100", *SMALL, "--save", file, "-o", "json")
+    shown = json.loads(out)
+    read = read_measurements(file)
+    assert [point.to_dict() for point in read.points] == shown["points"]
+    assert {point.source for point in read.points} == {"estimated"}
+    assert len({point.achieved_rps for point in read.points if point.input_tokens == 250}) >= 8
+    assert shown["rates"][0]["gpu"] == "H100"
+
+
+def test_estimate_csv_is_the_load_points():
+    lines = run(estimate, "--model", "llama-3.1-8b", "--gpu", "H100", *SMALL, "-o", "csv").splitlines()
+    assert lines[0].startswith("model,gpu,tp,precision,engine,input_tokens,output_tokens")
+    assert "tpot_decode_p99_s" in lines[0]
+    assert len(lines) > 10
+
+
+def test_estimate_says_what_does_not_fit():
+    text = run(estimate, "--model", "llama-3.1-70b", "--gpu", "H100", "--tp", "1,4", *SMALL)
+    assert "GiB per GPU are missing" in text
+    with pytest.raises(InputError, match="GiB per GPU are missing"):
+        run(estimate, "--model", "llama-3.1-70b", "--gpu", "L4", *SMALL)
+
+
+def test_estimate_takes_described_gpus_and_models(tmp_path):
+    (tmp_path / "gpus.yaml").write_text(
+        "gpus:\n  Mine: {memory_gib: 40, bandwidth_gb_s: 1000, tflops: {fp16: 200}, interconnect: PCIe, "
+        "interconnect_gb_s: 32}\n"
+    )
+    config = {
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "intermediate_size": 5632,
+        "vocab_size": 32000,
+        "_name_or_path": "my/small-model",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    files = ("--gpu-file", tmp_path / "gpus.yaml", "--model-config", tmp_path / "config.json")
+    assert "my/small-model on 1xMine" in run(estimate, *files, "--gpu", "Mine", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--model", "llama-3.1-9b", "--gpu", "L4"), "did you mean"),
+        (("--model", "llama-3.1-8b", "--gpu", "L5"), "did you mean"),
+        (("--gpu", "L4"), "either --model or --model-config"),
+        (("--model", "llama-3.1-8b", "--gpu", "L4", "--tp", "two"), "--tp is two"),
+        (("--model", "llama-3.1-8b", "--gpu", "L4", "--tp", "3"), "do not divide"),
+        (("--model", "llama-3.1-8b", "--gpu", "L4", "--precision", "fp7"), "precision is 'fp7'"),
+        (("--model", "llama-3.1-8b", "--gpu", "L4", "--calibration", "missing.yaml"), "cannot read it"),
+    ],
+)
+def test_bad_input_is_one_clear_error(arguments, problem):
+    with pytest.raises(InputError, match=problem):
+        run(estimate, *arguments, *SMALL)
+
+
+@pytest.mark.parametrize("grid", ["250", "0x100", "axb", "infx1"])
+def test_a_bad_grid_is_a_usage_error(grid):
+    result = CliRunner().invoke(estimate, ["--model", "llama-3.1-8b", "--gpu", "L4", "--grid", grid])
+    assert result.exit_code == 2
+
+
+def test_calibrate_writes_what_estimate_reads(tmp_path):
+    file = tmp_path / "c.yaml"
+    text = run(calibrate, "melange-2024/llama-2-7b", "--gpu", "A10G", "--max-input-tokens", 2000, "-o", file)
+    assert "throughput-only" in text
+    assert "Median error on held-out points" in text
+    calibration = read_calibration(file)
+    assert calibration.provenance["gpus"] == ["A10G"]
+    assert calibration.provenance["engine_versions"] == ["0.2.7"]
+    again = run(estimate, "--model", "llama-2-7b", "--gpu", "L4", *SMALL, "--calibration", file)
+    assert "calibrated on melange-2024/llama-2-7b (throughput-only" in " ".join(again.split())
+
+
+def test_calibrating_on_too_little_writes_nothing(tmp_path):
+    points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in file.points]
+    append_measurements(tmp_path / "few.jsonl", None, points[:4])
+    with pytest.raises(InputError, match="4 usable load points"):
+        run(calibrate, tmp_path / "few.jsonl", "-o", tmp_path / "c.yaml")
+    assert not (tmp_path / "c.yaml").exists()
+
+
+def test_limits_marks_the_impossible(tmp_path):
+    assert "IMPOSSIBLE" not in run(limits, "melange-2024/llama-2-7b")
+    points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in file.points]
+    from dataclasses import replace
+
+    append_measurements(tmp_path / "m.jsonl", None, [points[0], replace(points[1], achieved_rps=1e4)])
+    found = json.loads(run(limits, tmp_path / "m.jsonl", "-o", "json"))["limits"]
+    assert [row["impossible"] for row in found] == [False, True]
+    only = run(limits, tmp_path / "m.jsonl", "--impossible", "-o", "csv").splitlines()
+    assert len(only) == 2
+    result = CliRunner().invoke(limits, [str(tmp_path / "m.jsonl")])
+    assert "1 of 2 throughputs are physically impossible" in result.stderr
+
+
+def test_accuracy_writes_the_page(shared, tmp_path):
+    run(accuracy, shared / "reference/melange", "--splits", 1, "-o", tmp_path / "accuracy.md")
+    assert (tmp_path / "accuracy.md").read_text().startswith("# How accurate the performance model is")
+    with pytest.raises(InputError, match="cannot read it"):
+        run(accuracy, tmp_path, "--splits", 1)
