@@ -87,6 +87,8 @@ def test_every_field_of_a_plan_is_required():
         PlanOptions(),
         PlanOptions(slice_factor=4, headroom=0.1, limits=Limits(maximum={"L4": 1}, max_cost_usd_per_hour=50)),
         PlanOptions(limits=Limits(only=("A10G",)), tie_outputs=True),
+        PlanOptions(limits=Limits(maximum={"L4": 2}), explain=True),
+        PlanOptions(rate_rps=500, limits=Limits(only=("L4",), maximum={"L4": 1})),
     ],
 )
 def test_plans_keep_their_schema(small_spec, options):

@@ -245,3 +245,12 @@ def test_command_line(tmp_path: Path) -> None:
     assert "with slices of 1/4; with continuous shares $" in result.output
     result = CliRunner().invoke(cli, ["solve", str(written(tmp_path, TWO_GPUS)), "-o", "json", "--slice-factor", "2"])
     assert json.loads(result.stdout)["slice_factor"] == 2
+
+
+def test_infeasible_is_exit_3_and_names_the_bucket(tmp_path: Path) -> None:
+    data = json.loads(json.dumps(TWO_GPUS))
+    for gpu in data["gpu_info"].values():
+        gpu["tputs"][1][1] = 0
+    result = CliRunner().invoke(cli, ["solve", str(written(tmp_path, data))])
+    assert result.exit_code == 3
+    assert "[1][1]" in result.stderr
