@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 
@@ -145,8 +145,10 @@ def _lookup(kind: str, name: str, entries: Iterable[T]) -> T:
     if found is not None:
         return found
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-    names = ", ".join(dict.fromkeys(known[key].name for key in near)) or ", ".join(e.name for e in known.values())
-    raise InputError(f"unknown {kind} {name!r}", fix=f"did you mean {names}? 'melange gpus' lists what is known")
+    names = ", ".join(dict.fromkeys(known[key].name for key in near))
+    listing = "melange gpus" if kind == "GPU" else "melange gpus --models"
+    hint = f"did you mean {names}? " if names else ""
+    raise InputError(f"unknown {kind} {name!r}", fix=f"{hint}'{listing}' lists what is known")
 
 
 @cache
@@ -160,5 +162,5 @@ def load_catalog() -> Catalog:
     )
 
 
-def _tuples(row: Mapping[str, object]) -> dict[str, object]:
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}

@@ -15,7 +15,7 @@ PACKAGE = Path(melange.__file__).parent
 
 # Each layer may import itself and the layers above it in this list.
 LAYERS = [
-    {"melange", "errors", "datafiles", "files"},
+    {"melange", "errors", "datafiles", "files", "compiled"},
     {"slo", "sizes", "documents"},
     {"catalog"},
     {"workload", "fleet", "measurements", "problem", "plan"},
@@ -24,13 +24,16 @@ LAYERS = [
     {"workload_file"},
     {"perfmodel"},
     {"profiler", "nanoflow"},
-    {"profile_source", "formulation", "solver", "checker", "explain"},
+    {"profile_source", "highs"},
+    {"formulation", "allocation"},
+    {"solver", "checker"},
+    {"explain", "fleets"},
     {"build"},
     {"assemble", "baselines"},
     {"planner"},
-    {"routing", "interop", "sweep", "efficiency", "uncertainty", "accuracy"},
+    {"routing", "interop", "sweep", "uncertainty", "efficiency", "nanobatching"},
     {"simulator"},
-    {"attain"},
+    {"attain", "accuracy"},
     {"report"},
     {"testing"},
     {"cli"},
