@@ -149,10 +149,10 @@ class Decoder:
         longest = int(placed.batch.lengths[rows].max())
         keys, values = self.cache.read(layer, placed.tables[rows, : -(-longest // self.cache.page_tokens)])
         seen = torch.arange(keys.shape[2], device=self.device) < placed.lengths[rows, None]
-        attended = F.scaled_dot_product_attention(
-            self._buffers.queries[rows, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=True
-        )
-        self._buffers.attended[rows] = attended[:, :, 0]
+        # The heads that share a KV head are queries of one attention: no copy of keys and values for each.
+        queries = self._buffers.queries[rows].view(len(keys), keys.shape[1], -1, keys.shape[3])
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen[:, None, None])
+        self._buffers.attended[rows] = attended.flatten(1, 2)
 
     def _prefill_attention(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
         starts = placed.batch.chunk_starts

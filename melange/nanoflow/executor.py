@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -65,6 +66,7 @@ class Executor:
         self._orders: dict[tuple[int, ...], tuple[Launch, ...]] = {}
         self._previous: Tensor | None = None
         self._generator = torch.Generator(decoder.device).manual_seed(seed)
+        self._boundaries = sorted({op.end_token for op in pipeline.operations})
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nanoflow")
 
     def launch(self, batch: Batch) -> InFlight:
@@ -134,7 +136,8 @@ class Executor:
 
     def _order(self, batch: Batch) -> tuple[Launch, ...]:
         starts = batch.chunk_starts.tolist()
-        cut = [max(start for start in starts if start <= end) for end in self.pipeline.splits if end < batch.tokens]
+        # Launches depend on a batch's chunks only by which of them a nano-operation's boundary falls into.
+        cut = [starts[bisect_right(starts, end) - 1] for end in self._boundaries if end < batch.tokens]
         key = (batch.tokens, batch.decodes, *cut)
         if key not in self._orders:
             if len(self._orders) >= REMEMBERED_ORDERS:
