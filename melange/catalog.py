@@ -137,10 +137,7 @@ T = TypeVar("T", Gpu, Model)
 
 
 def _lookup(kind: str, name: str, entries: Iterable[T]) -> T:
-    known: dict[str, T] = {}
-    for entry in entries:
-        for key in (entry.name, *entry.aliases):
-            known[key.lower()] = entry
+    known: dict[str, T] = {key.lower(): entry for entry in entries for key in (entry.name, *entry.aliases)}
     found = known.get(name.lower())
     if found is not None:
         return found
