@@ -103,6 +103,7 @@ def estimate(**given: Any) -> None:
     )
     if not deployments:
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
+    notes = [f"{d.gpu.name} only stores {d.precision}: it computes at 16 bits" for d in deployments if d.is_stored_only]
     inputs, outputs = given["grid"]
     cached = given["cached_tokens"]
     tables = [
@@ -117,7 +118,11 @@ def estimate(**given: Any) -> None:
     if given["save"]:
         header = Header(facts={"source": "estimated", "calibration": calibration.describe(), "model": model.name})
         write_atomic(given["save"], record_line(header) + "".join(map(record_line, points)))
-    click.echo(render_estimates(tables, points, given["output"], slo=slo, calibration=calibration, reasons=reasons))
+    click.echo(
+        render_estimates(
+            tables, points, given["output"], slo=slo, calibration=calibration, notes=[*dict.fromkeys(notes), *reasons]
+        )
+    )
 
 
 def _deployment(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> Any:

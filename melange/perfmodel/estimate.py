@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from melange.errors import InputError
 from melange.measurements import ConfigKey, LatencyStats, Measurement
-from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.calibration import PRIOR_MODEL_ERROR, Calibration
 from melange.perfmodel.clock import StepClock, stacked
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.hardware import Deployment, missing_memory_gib, step_clock
@@ -128,9 +128,16 @@ def rates_with_band(
     change = np.log(np.where(both, others, 1.0) / np.where(both, rate, 1.0))
     # A shift that makes a size unservable, or servable, says little about the rate: count a factor of two.
     change = np.where((rate > 0) != (others > 0), np.log(2.0), change)
-    variance = calibration.model_error**2 + (change**2).sum(axis=0)
+    variance = _model_error(calibration, slo) ** 2 + (change**2).sum(axis=0)
     factor = np.exp(_BAND_DEVIATIONS * np.sqrt(variance))
     return Rates(rate_rps=rate, low_rps=rate / factor, high_rps=rate * factor)
+
+
+def _model_error(calibration: Calibration, slo: Slo) -> float:
+    """A calibration that saw throughput only says nothing about how wrong the model is under a latency limit."""
+    if calibration.label == "throughput-only" and slo.thresholds_s:
+        return max(calibration.model_error, PRIOR_MODEL_ERROR)
+    return calibration.model_error
 
 
 def _shifts(calibration: Calibration, deployment: Deployment) -> list[Efficiencies]:
@@ -151,8 +158,7 @@ def _matters(name: str, deployment: Deployment) -> bool:
     if name == "vector_attention_share":
         return deployment.engine.vector_attention
     if name == "dequantised_gemm_share":
-        quantised = deployment.precision not in ("fp32", "fp16", "bf16")
-        return quantised and (deployment.precision == "int4" or not deployment.gpu.is_native(deployment.precision))
+        return deployment.is_stored_only
     return True
 
 

@@ -59,6 +59,13 @@ class Deployment:
         """Longest request (input + output) that the engine accepts."""
         return self.engine.max_model_len_tokens or self.model.max_context_tokens
 
+    @property
+    def is_stored_only(self) -> bool:
+        """Whether the precision only shrinks the weights: the GPU then computes at 16 bits."""
+        return self.precision not in _FULL_PRECISION and (
+            self.precision == "int4" or not self.gpu.is_native(self.precision)
+        )
+
     def describe(self) -> str:
         return f"{self.model.name} on {self.tp}x{self.gpu.name} ({self.precision})"
 
@@ -145,8 +152,8 @@ def gemm_share(deployment: Deployment) -> float:
 def gemm_flops(deployment: Deployment, precision: str, efficiencies: Efficiencies) -> float:
     """FLOP/s of one GPU that matrix products reach; 4-bit weights, and precisions only stored, compute at 16 bits."""
     gpu = deployment.gpu
-    native = gpu.is_native(precision) and precision != "int4"
-    peak = gpu.compute_tflops(precision) if native else gpu.tflops["fp16"]
+    native = precision != "int4" and gpu.is_native(precision)
+    peak = gpu.tflops[precision] if native else gpu.tflops["fp16"]
     share = min(gemm_share(deployment) * efficiencies.gemm_scale, 1.0)
     if not native and precision not in _FULL_PRECISION:
         share *= efficiencies.dequantised_gemm_share

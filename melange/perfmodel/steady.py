@@ -195,7 +195,10 @@ class SteadyState:
 
     def open(self, occupancy_share: ArrayLike) -> LoadPoint:
         """Poisson arrivals that keep this share of the slots in decode on average; 1 is saturation."""
-        return self._point(np.asarray(occupancy_share, float) * self.slots, is_open=True)
+        return self._open(np.asarray(occupancy_share, float), with_spread=True)
+
+    def _open(self, occupancy_share: FloatArray, *, with_spread: bool) -> LoadPoint:
+        return self._point(occupancy_share * self.slots, is_open=True, with_spread=with_spread)
 
     def open_at_rate(self, rate_rps: ArrayLike) -> LoadPoint:
         """Poisson arrivals at a rate; at or above saturation the point is saturation's, with an infinite wait."""
@@ -209,11 +212,13 @@ class SteadyState:
         """
         if not slo.thresholds_s:
             return self.saturation_rps
-        share = _bisect(lambda share: self.open(share).meets(slo), self.input.shape)
+        # Means need no spread between requests, which doubles the work.
+        spread = slo.attainment is not None
+        share = _bisect(lambda share: self._open(share, with_spread=spread).meets(slo), self.input.shape)
         found = (share > 0) & self.fits
         return np.where(found, self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0)).rate, 0.0)
 
-    def _point(self, occupancy: FloatArray, *, is_open: bool) -> LoadPoint:
+    def _point(self, occupancy: FloatArray, *, is_open: bool, with_spread: bool = False) -> LoadPoint:
         occupancy = np.maximum(occupancy, 1e-9)
         flow = self._flow(occupancy, is_open=is_open)
         rate, prefill, saturation_rps = flow.rate, flow.prefill, self._saturation.rate
@@ -221,7 +226,7 @@ class SteadyState:
         wait, waiting = np.zeros_like(rate), np.zeros_like(rate)
         iteration, spread = np.zeros_like(rate), np.zeros_like(rate)
         if is_open:
-            spread = self._spread(occupancy, flow)
+            spread = self._spread(occupancy, flow) if with_spread else spread
             iteration = tpot * np.minimum(occupancy, 1.0) / 2.0
             load = np.divide(rate, saturation_rps, out=np.ones_like(rate), where=saturation_rps > 0)
             wait, waiting = self._wait(load, flow.busy, prefill, self._steps * tpot + prefill)
@@ -263,10 +268,10 @@ class SteadyState:
 
 
 def _bisect(holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[int, ...]) -> FloatArray:
-    """Largest share in [0, 1] for which a monotone condition holds, elementwise, to 2**-20; 0 where none does."""
+    """Largest share in [0, 1] for which a monotone condition holds, elementwise, to 2**-16; 0 where none does."""
     low, high = np.zeros(shape), np.ones(shape)
     full = holds(high)
-    for _ in range(20):
+    for _ in range(16):
         middle = (low + high) / 2.0
         ok = holds(middle)
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)

@@ -24,7 +24,7 @@ def render_estimates(
     *,
     slo: Slo,
     calibration: Calibration,
-    reasons: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """Highest rates per size with their band; JSON also holds the load points, CSV is the load points."""
     if output == "json":
@@ -35,7 +35,7 @@ def render_estimates(
                 "calibration": calibration.describe(),
                 "rates": [{**config.key._asdict(), **config.to_dict()} for config in tables],
                 "points": [point.to_dict() for point in points],
-                "do_not_fit": list(reasons),
+                "notes": list(notes),
             },
             indent=2,
         )
@@ -52,7 +52,7 @@ def render_estimates(
             table(f"{config.key.describe()}: highest requests/s of a replica, {slo.describe()}", columns, rows),
             "",
         ]
-    parts += [f"{reason}" for reason in reasons]
+    parts += notes
     parts.append(
         f"Estimated, {calibration.describe()}; in brackets an 80% band. 0: it does not fit or cannot keep the SLO."
     )

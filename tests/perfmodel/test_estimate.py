@@ -109,3 +109,17 @@ def test_pairs_that_do_not_fit_are_told_apart():
 def test_a_calibrations_engine_settings_take_over():
     assert deploy(deployment(), Calibration(settings=VLLM_0_2)).engine == VLLM_0_2
     assert deploy(deployment(), Calibration()).engine.chunked_prefill
+
+
+def test_a_throughput_only_calibration_is_less_sure_under_a_latency_limit():
+    sure = Calibration(spreads=dict.fromkeys(PRIORS, 0.0), model_error=0.05, label="throughput-only", name="test")
+    free = rates_with_band(deployment(), Slo(), [250], [100], calibration=sure)
+    bound = rates_with_band(deployment(), DECODE_40, [250], [100], calibration=sure)
+    assert bound.high_rps[0] / bound.rate_rps[0] > 1.15 * free.high_rps[0] / free.rate_rps[0]
+
+
+def test_what_a_gpu_only_stores():
+    assert deployment("A100-80GB", precision="fp8").is_stored_only
+    assert deployment("H100", precision="int4").is_stored_only
+    assert not deployment("H100", precision="fp8").is_stored_only
+    assert not deployment("A100-80GB").is_stored_only
