@@ -79,16 +79,20 @@ def solve_split(
     *,
     cutoff_s: float,
     time_limit_s: float,
+    order: Schedule | None = None,
 ) -> Outcome:
     """The shortest period of this split that is no longer than ``cutoff_s``.
 
     Without ``curves`` (stage I) every operation runs at its best speed and different resources do not interfere. With
-    an interference table's (stage II) overlapping operations must share the device.
+    an interference table's (stage II) overlapping operations must share the device. ``order`` keeps each resource's
+    operations in that schedule's order: a small program, whose bound speaks of that order only.
     """
     began = time.perf_counter()
     model = _Model.build(graph, curves, cutoff_s)
     if model is None:
         return Outcome(schedule=None, bound_s=cutoff_s, cutoff_s=cutoff_s, solve_s=time.perf_counter() - began)
+    if order is not None:
+        model.keep_order(order)
     model.problem.solve(pulp.HiGHS(msg=False, threads=1, timeLimit=time_limit_s, gapRel=0.0))
     status = model.problem.sol_status
     if status == pulp.LpSolutionInfeasible:
@@ -154,6 +158,12 @@ class _Model:
 
     def longest(self, i: int) -> float:
         return self.graph.tasks[i].best_s / self.scale_s / min(reached for _, reached in self.choices[i])
+
+    def keep_order(self, schedule: Schedule) -> None:
+        """Let operations of one resource follow each other as in this schedule of the same graph."""
+        for (i, j), first in self.first.items():
+            if self.graph.tasks[i].resource == self.graph.tasks[j].resource:
+                self.problem += first == int(schedule.starts_s[i] <= schedule.starts_s[j])
 
     def _constrain(self) -> None:
         tasks = range(len(self.graph.tasks))

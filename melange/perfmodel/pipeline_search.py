@@ -147,10 +147,22 @@ def _stage2(
     order = sorted(trials, key=lambda trial: trial is not chosen)
     for trial in order:
         if trial is chosen or (every_split and trial.graph.least_period_s() < best_s * (1 - 1e-9)):
-            outcome = solve_split(trial.graph, curves, cutoff_s=best_s, time_limit_s=_left(deadline))
+            outcome = _shared(trial, curves, best_s, deadline)
             best_s = min(best_s, outcome.period_s)
             done[trial.splits] = replace(trial, stage2=outcome)
     return [done.get(trial.splits, trial) for trial in trials]
+
+
+def _shared(trial: Trial, curves: Mapping[Resource, Curve], cutoff_s: float, deadline: float) -> Outcome:
+    """Stage II of one split: in stage I's order first, whose period then cuts off most of the whole program."""
+    if trial.stage1 is None or trial.stage1.schedule is None:
+        return solve_split(trial.graph, curves, cutoff_s=cutoff_s, time_limit_s=_left(deadline))
+    order = trial.stage1.schedule
+    kept = solve_split(trial.graph, curves, cutoff_s=cutoff_s, time_limit_s=_left(deadline) / 2, order=order)
+    free = solve_split(trial.graph, curves, cutoff_s=kept.period_s, time_limit_s=_left(deadline))
+    if free.schedule is not None:
+        return free
+    return replace(kept, bound_s=min(free.bound_s, kept.period_s), solve_s=kept.solve_s + free.solve_s)
 
 
 def _pipeline(
