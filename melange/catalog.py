@@ -137,7 +137,7 @@ T = TypeVar("T", Gpu, Model)
 
 
 def _lookup(kind: str, name: str, entries: Iterable[T]) -> T:
-    known: dict[str, T] = {key.lower(): entry for entry in entries for key in (entry.name, *entry.aliases)}
+    known: dict[str, T] = {key.lower(): entry for entry in entries for key in _names(entry)}
     found = known.get(name.lower())
     if found is not None:
         return found
@@ -146,6 +146,10 @@ def _lookup(kind: str, name: str, entries: Iterable[T]) -> T:
     listing = "melange gpus" if kind == "GPU" else "melange gpus --models"
     hint = f"did you mean {names}? " if names else ""
     raise InputError(f"unknown {kind} {name!r}", fix=f"{hint}'{listing}' lists what is known")
+
+
+def _names(entry: Gpu | Model) -> tuple[str, ...]:
+    return (entry.name, *entry.aliases)
 
 
 @cache
