@@ -33,6 +33,9 @@ CONTINUOUS = {
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_root_reduced_cost": False,
 }
+# Beyond this many pairs a hard relaxation makes the heuristics worth their time again.
+LARGE_PAIRS = 4_000
+LARGE = {"mip_allow_restart": False}
 NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
 
 
@@ -140,12 +143,17 @@ def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: 
         program = model.program
         # Rounding in the sum must not cut off a plan that costs exactly the bound.
         program += _cost(problem, model.instances) >= at_least_usd_per_hour * (1 - 1e-9)
-    heuristics = CONTINUOUS if problem.slice_factor is None else {}
-    verdict = run_program(model.program, {**SILENT, **heuristics, **options})
+    verdict = run_program(model.program, {**SILENT, **_heuristics(problem), **options})
     bound = max(verdict.bound, at_least_usd_per_hour)
     if verdict.values is None:
         return Outcome(infeasible=verdict.infeasible, bound_usd_per_hour=bound)
     return _outcome(model, problem, verdict.values, bound)
+
+
+def _heuristics(problem: Problem) -> Mapping[str, Any]:
+    if problem.slice_factor is not None:
+        return {}
+    return CONTINUOUS if np.isfinite(problem.load).sum() <= LARGE_PAIRS else LARGE
 
 
 def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -> Outcome:
