@@ -12,7 +12,7 @@ from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.efficiencies import PRIORS
 from melange.perfmodel.engine import VLLM_0_2
 from melange.perfmodel.estimate import deploy, fitting, load_points, max_rates_rps, rates_with_band
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.hardware import Deployment, missing_memory_gib
 from melange.profiles import profile_from
 from melange.sizes import SizeGrid
 from melange.slo import Slo
@@ -123,3 +123,21 @@ def test_what_a_gpu_only_stores():
     assert deployment("H100", precision="int4").is_stored_only
     assert not deployment("H100", precision="fp8").is_stored_only
     assert not deployment("A100-80GB").is_stored_only
+
+
+@pytest.mark.parametrize("model", sorted(CATALOG.models))
+def test_every_configuration_of_the_catalog_has_finite_ordered_rates(model):
+    inputs, outputs = SizeGrid.paper().upper_edges()
+    for gpu in CATALOG.gpus.values():
+        for precision in ("fp16", "fp8", "int4"):
+            for tp in (1, 8):
+                candidate = deployment(gpu.name, model, precision=precision, tp=tp)
+                if missing_memory_gib(candidate):
+                    continue
+                saturation = max_rates_rps(candidate, Slo(), inputs, outputs)
+                under = max_rates_rps(candidate, Slo(tpot_s=0.05, ttft_s=1.0, attainment=0.95), inputs, outputs)
+                assert np.isfinite(saturation).all()
+                assert (under <= saturation * (1 + 1e-9)).all()
+                served = saturation[saturation[:, 0] > 0]
+                assert (np.diff(served, axis=0) <= 1e-9).all(), "longer prompts cannot be served faster"
+                assert (np.diff(served, axis=1) <= 1e-9).all(), "longer outputs cannot be served faster"
