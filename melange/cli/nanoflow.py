@@ -144,7 +144,9 @@ def serve(
     with running_engine(given) as engine:
         name = served_model_name or config.name
         cached = engine.scheduler.limits.pages * engine.scheduler.limits.page_tokens
-        click.echo(f"{name}: KV cache of {cached:,} tokens, {given.run_pipeline.nano_batches} nano-batches", err=True)
+        order = "one batch" if pipeline is None else f"the pipeline of {pipeline.model} on {pipeline.gpu}"
+        count = given.run_pipeline.nano_batches
+        click.echo(f"{name}: KV cache of {cached:,} tokens, {order}, nano-batches: {count}", err=True)
         run_server(
             engine,
             name=name,

@@ -104,7 +104,9 @@ def build_engine(options: EngineOptions, parallel: TensorParallel | None = None)
     else:
         weights = load_weights(folder, config, placement)
     tokens = options.page_tokens
-    pages = pages_that_fit(config, placement, memory_bytes=_kv_bytes(options, device), page_tokens=tokens)
+    # GPUs may have different amounts of memory left, and every process must hold every page.
+    memory = _kv_bytes(options, device)
+    pages = parallel.least(pages_that_fit(config, placement, memory_bytes=memory, page_tokens=tokens))
     cache = KvCache.empty(config, placement, pages=pages, page_tokens=tokens)
     limits = _limits(config, options, pages=pages)
     decoder = Decoder(config, weights, cache, batch_tokens=limits.batch_tokens, parallel=parallel)

@@ -50,6 +50,14 @@ class TensorParallel:
             dist.broadcast(tensor, src=0)
         return tensor
 
+    def least(self, number: int) -> int:
+        """The smallest of the processes' numbers."""
+        if self.tp == 1:
+            return number
+        box = torch.tensor([number])
+        dist.all_reduce(box, op=dist.ReduceOp.MIN, group=self.control)
+        return int(box)
+
     def share_batch(self, batch: Batch | None) -> Batch | None:
         """The leader's batch on every process; None says that there will be no more, or that the leader is gone."""
         if self.tp == 1:

@@ -23,10 +23,7 @@ from melange.nanoflow.build import EngineOptions
 from melange.nanoflow.engine import Engine
 from melange.nanoflow.processes import running_engine
 from melange.nanoflow.scheduler import GenerationRequest
-from melange.perfmodel.interference import Interference
-from melange.perfmodel.operation_times import OperationTimes
 from melange.perfmodel.pipeline import Pipeline
-from melange.perfmodel.pipeline_search import search_pipeline
 
 MODELS = ["llama", "mixtral"]
 
@@ -78,22 +75,6 @@ def test_greedy_tokens_equal_transformers(
     wanted = requests(LENGTHS, OUTPUTS)
     produced = make_engine(model, pipeline=pipelines()[order]).generate(wanted)
     assert produced == {request.id: greedy(oracles[model], request) for request in wanted}
-
-
-def test_a_searched_pipeline_runs(make_engine: Callable[..., Engine], oracles: dict[str, Any]) -> None:
-    """What the search writes, with its shares, layer offsets and streams, through its file form."""
-    kinds = ("kqv", "decode_attention", "prefill_attention", "o", "up_gate", "down")
-    seconds = dict.fromkeys(kinds, 1e-3) | {"decode_attention": 6e-3}
-    times = OperationTimes(
-        model="tiny", gpu="cpu", context_tokens=20, points={k: ((32, s),) for k, s in seconds.items()}, source="made up"
-    )
-    table = Interference(gpu="cpu", source="made up", memory=((0.2, 0.5), (0.4, 0.8)))
-    found = search_pipeline(times, table, batch_tokens=32, decode_tokens=8, quantum_tokens=8, time_limit_s=20).pipeline
-    assert found.nano_batches == 2, "these times are to make the search split"
-    assert any(op.layer_offset for op in found.operations)
-    wanted = requests(LENGTHS, OUTPUTS)
-    produced = make_engine("llama", pipeline=Pipeline.from_dict(found.to_dict())).generate(wanted)
-    assert produced == {request.id: greedy(oracles["llama"], request) for request in wanted}
 
 
 @pytest.mark.parametrize("model", MODELS)
