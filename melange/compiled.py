@@ -29,13 +29,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """The function, compiled at its first call and kept on disk after that."""
+    return _compile(function, {})
+
+
+def compiled_part(function: Function) -> Function:
+    """A function that only other compiled ones call: without the wrappers for Python, which take long to compile."""
+    return _compile(function, {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+
+
+def _compile(function: Function, options: dict[str, bool]) -> Function:
     if numba is None or not IS_COMPILED:
         return function
     before = numba.config.CACHE_DIR
     folder = _cache_folder()
     try:
         numba.config.CACHE_DIR = folder or ""
-        return cast("Function", numba.njit(cache=folder is not None, error_model="numpy")(function))
+        return cast("Function", numba.njit(cache=folder is not None, error_model="numpy", **options)(function))
     finally:
         numba.config.CACHE_DIR = before
 

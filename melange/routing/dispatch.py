@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.compiled import compiled
+from melange.compiled import compiled, compiled_part
 from melange.routing.table import (
     BASE_S,
     COMPUTE_S,
@@ -26,7 +26,7 @@ from melange.routing.table import (
 Codes = tuple[int, int, int, float]
 
 
-@compiled
+@compiled_part
 def bucket_of(edges: np.ndarray, tokens: int) -> int:
     """Index of the first upper edge that is not below ``tokens``; the last one for larger sizes."""
     for index in range(len(edges)):
@@ -60,7 +60,7 @@ def estimate_row(
     return i * n_out + true
 
 
-@compiled
+@compiled_part
 def pressure(
     table: RoutingTable, state: RoutingState, replica: int, input_tokens: int, expected_output: float
 ) -> float:
@@ -87,13 +87,13 @@ def pressure(
     return float(max(full, (ttft + decode * expected_output) / table.limit_s[E2E]))
 
 
-@compiled
+@compiled_part
 def usable(table: RoutingTable, state: RoutingState, replica: int, row: int) -> bool:
     """Whether a replica is up and its config may serve the row."""
     return bool(state.alive[replica] and table.max_rate_rps[row, table.config_of[replica]] > 0.0)
 
 
-@compiled
+@compiled_part
 def _counted(table: RoutingTable, state: RoutingState, row: int, config: int, nth: int) -> int:
     """The nth usable replica of a config (-1: of the fleet), or their number where nth is -1."""
     found = 0
@@ -105,14 +105,14 @@ def _counted(table: RoutingTable, state: RoutingState, row: int, config: int, nt
     return found if nth < 0 else -1
 
 
-@compiled
+@compiled_part
 def _backlog(table: RoutingTable, state: RoutingState, replica: int, row: int) -> float:
     """Tokens in flight, relative to what the replica's config gets through."""
     tokens = state.input_tokens[replica] + state.output_tokens[replica]
     return float(tokens / table.max_rate_rps[row, table.config_of[replica]])
 
 
-@compiled
+@compiled_part
 def _weighted(table: RoutingTable, state: RoutingState, row: int, config: int, draw: float) -> int:
     total = 0.0
     for replica in range(len(table.config_of)):
@@ -128,7 +128,7 @@ def _weighted(table: RoutingTable, state: RoutingState, row: int, config: int, d
     return last
 
 
-@compiled
+@compiled_part
 def _least(
     table: RoutingTable, state: RoutingState, row: int, config: int, input_tokens: int, by_pressure: bool
 ) -> int:
@@ -144,7 +144,7 @@ def _least(
     return best
 
 
-@compiled
+@compiled_part
 def choose_within(
     table: RoutingTable, state: RoutingState, within: int, row: int, config: int, input_tokens: int, draws: FloatArray
 ) -> int:
@@ -167,7 +167,7 @@ def choose_within(
     return second if _backlog(table, state, second, row) < _backlog(table, state, first, row) else first
 
 
-@compiled
+@compiled_part
 def _next_config(table: RoutingTable, state: RoutingState, row: int, tried: np.ndarray) -> int:
     """The untried config that is furthest behind its share of the row; configs without a share come last."""
     best, most = -1, -np.inf

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.compiled import compiled
+from melange.compiled import compiled_part
 from melange.simulator.state import NEVER, NONE, Machines, Records
 
 
-@compiled
+@compiled_part
 def blocks_for(tokens: int, block_tokens: int) -> int:
     """Whole KV blocks that hold so many tokens."""
     return (tokens + block_tokens - 1) // block_tokens
 
 
-@compiled
+@compiled_part
 def enqueue(m: Machines, r: int, request: int, first: bool) -> None:
     """Put a request at the end of a replica's queue, or at its head."""
     replica = m.replicas[r]
@@ -42,7 +42,7 @@ def enqueue(m: Machines, r: int, request: int, first: bool) -> None:
     replica.n_waiting += 1
 
 
-@compiled
+@compiled_part
 def dequeue(m: Machines, r: int) -> int:
     """Take the head of a replica's queue."""
     replica = m.replicas[r]
@@ -54,13 +54,13 @@ def dequeue(m: Machines, r: int) -> int:
     return int(request)
 
 
-@compiled
+@compiled_part
 def computed_tokens(replica: Records, request: Records) -> int:
     """Tokens of a decoding request in the KV cache: everything but the token sampled last."""
     return int(request.input_tokens + request.output_tokens - (request.finish_step - replica.steps) - 1)
 
 
-@compiled
+@compiled_part
 def leave_decoding(m: Machines, r: int, request: Records) -> None:
     """Take a request's KV cache and counts out of the decoding ones; its place in ``running`` is the caller's."""
     replica = m.replicas[r]
@@ -72,7 +72,7 @@ def leave_decoding(m: Machines, r: int, request: Records) -> None:
     request.stall_s += replica.stall_s - request.stall_mark_s
 
 
-@compiled
+@compiled_part
 def refresh_next_finish(m: Machines, r: int) -> None:
     """Find the next step at which a decoding request finishes."""
     soonest = NEVER
@@ -81,7 +81,7 @@ def refresh_next_finish(m: Machines, r: int) -> None:
     m.replicas[r].next_finish = soonest
 
 
-@compiled
+@compiled_part
 def preempt_last(m: Machines, r: int) -> None:
     """Throw the latest admitted request back to the head of the queue, its cache lost."""
     replica = m.replicas[r]
@@ -100,7 +100,7 @@ def preempt_last(m: Machines, r: int) -> None:
     enqueue(m, r, index, True)
 
 
-@compiled
+@compiled_part
 def allocate_decodes(m: Machines, r: int) -> bool:
     """Give every decoding request a slot for its next token, preempting where blocks run out; whether any was."""
     replica = m.replicas[r]
@@ -122,7 +122,7 @@ def allocate_decodes(m: Machines, r: int) -> bool:
     return True
 
 
-@compiled
+@compiled_part
 def extend_prompt(m: Machines, r: int, budget: int) -> int:
     """Compute the next chunk of the prompt that was cut; its tokens, -1 where it is preempted for want of blocks."""
     replica = m.replicas[r]
@@ -138,7 +138,7 @@ def extend_prompt(m: Machines, r: int, budget: int) -> int:
     return int(chunk)
 
 
-@compiled
+@compiled_part
 def must_wait(m: Machines, r: int) -> bool:
     """Whether nothing can be admitted until a request ends: empty queue, no sequence left, no room for its head."""
     replica = m.replicas[r]
@@ -148,7 +148,7 @@ def must_wait(m: Machines, r: int) -> bool:
     return bool(blocks_for(m.requests[replica.head].target, engine.block_tokens) > replica.free_blocks)
 
 
-@compiled
+@compiled_part
 def admit_next(m: Machines, r: int, budget: int, is_first: bool, now: float) -> int:
     """Admit the head of the queue if there is room; its prompt tokens in this iteration, 0 where it has to wait."""
     if budget <= 0 or must_wait(m, r):
@@ -172,7 +172,7 @@ def admit_next(m: Machines, r: int, budget: int, is_first: bool, now: float) -> 
     return int(chunk)
 
 
-@compiled
+@compiled_part
 def prompts(m: Machines, r: int, now: float) -> tuple[int, float]:
     """Schedule this iteration's prompts; (their tokens, the seconds that they add beyond those of their tokens)."""
     replica = m.replicas[r]
@@ -193,7 +193,7 @@ def prompts(m: Machines, r: int, now: float) -> tuple[int, float]:
         extra_s += engine.per_request_s + _attention_s(m, r, chunk)
 
 
-@compiled
+@compiled_part
 def _attention_s(m: Machines, r: int, chunk: int) -> float:
     """Seconds that the last running prompt's chunk adds: its sequence, reading its context, and its own attention."""
     replica = m.replicas[r]
@@ -203,7 +203,7 @@ def _attention_s(m: Machines, r: int, chunk: int) -> float:
     return float(engine.per_sequence_s + engine.kv_s * context + engine.pair_s * pairs)
 
 
-@compiled
+@compiled_part
 def begin_iteration(m: Machines, r: int, now: float) -> None:
     """Schedule a replica's next iteration and set when it ends; idle where there is nothing to run."""
     replica = m.replicas[r]
@@ -229,7 +229,7 @@ def begin_iteration(m: Machines, r: int, now: float) -> None:
     replica.end_s = now + duration
 
 
-@compiled
+@compiled_part
 def _count(replica: Records, duration: float, prompt_tokens: int) -> None:
     replica.busy_s += duration
     replica.sequence_s += duration * replica.n_running
@@ -237,7 +237,25 @@ def _count(replica: Records, duration: float, prompt_tokens: int) -> None:
     replica.iterations += 1
 
 
-@compiled
+@compiled_part
+def refresh_due(m: Machines, r: int) -> None:
+    """Find a time before which a replica's requests neither end nor give a first token.
+
+    With an empty queue and no prompt under way, that is the end of the decode step before the next finish, or before KV
+    blocks may run out: until then contexts only grow, so no step is shorter than one at the present context.
+    """
+    replica = m.replicas[r]
+    replica.due_s = replica.end_s
+    if replica.decodes and 0 < replica.n_running == replica.n_decoding and replica.head == NONE:
+        engine = m.engines[replica.config]
+        step_s = m.step_s[replica.config, replica.n_decoding] + engine.kv_s * replica.kv_tokens
+        step_s += engine.per_sequence_s * replica.n_decoding
+        until_full = replica.free_blocks // replica.n_decoding * engine.block_tokens
+        steps = min(replica.next_finish - replica.steps - 1, until_full)
+        replica.due_s += steps * step_s * (1.0 - 1e-9)
+
+
+@compiled_part
 def coast(m: Machines, r: int, until_s: float) -> None:
     """Play iterations that only decode, up to the last that ends by a time and before one in which a request ends.
 

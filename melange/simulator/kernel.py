@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from melange.compiled import compiled
+from melange.compiled import compiled, compiled_part
 from melange.routing.dispatch import (
     Codes,
     choose,
@@ -24,6 +24,7 @@ from melange.simulator.batching import (
     dequeue,
     enqueue,
     leave_decoding,
+    refresh_due,
     refresh_next_finish,
 )
 from melange.simulator.state import NEVER, NONE, FloatArray, IntArray, Machines
@@ -50,7 +51,7 @@ class Run(NamedTuple):
     sampled: IntArray
 
 
-@compiled
+@compiled_part
 def finish(run: Run, r: int, index: int, now: float) -> None:
     """Record a request's end and tell the router."""
     request = run.machines.requests[index]
@@ -59,7 +60,7 @@ def finish(run: Run, r: int, index: int, now: float) -> None:
     note_finished(run.table, run.routing, r, request.row, request.input_tokens, request.output_tokens)
 
 
-@compiled
+@compiled_part
 def end_decodes(run: Run, r: int, now: float) -> None:
     """Let go the decoding requests that have all their tokens; the others move up."""
     m = run.machines
@@ -77,7 +78,7 @@ def end_decodes(run: Run, r: int, now: float) -> None:
     refresh_next_finish(m, r)
 
 
-@compiled
+@compiled_part
 def end_prompts(run: Run, r: int, now: float) -> None:
     """Give the requests whose prompt is done their token; they decode from now on, or are finished with it."""
     m = run.machines
@@ -108,7 +109,7 @@ def end_prompts(run: Run, r: int, now: float) -> None:
     replica.n_running = kept
 
 
-@compiled
+@compiled_part
 def advance(run: Run, r: int, until_s: float) -> None:
     """Play a replica's iterations that end by a time."""
     m = run.machines
@@ -116,7 +117,7 @@ def advance(run: Run, r: int, until_s: float) -> None:
     while replica.end_s <= until_s and replica.end_s < np.inf:
         coast(m, r, until_s)
         if replica.end_s > until_s:
-            return
+            break
         now = replica.end_s
         if replica.decodes and replica.n_decoding > 0:
             replica.steps += 1
@@ -126,9 +127,10 @@ def advance(run: Run, r: int, until_s: float) -> None:
         if replica.n_running > replica.n_decoding:
             end_prompts(run, r, now)
         begin_iteration(m, r, now)
+    refresh_due(m, r)
 
 
-@compiled
+@compiled_part
 def park(run: Run, index: int) -> None:
     """Put aside a request that no replica can take."""
     requests = run.machines.requests
@@ -140,7 +142,7 @@ def park(run: Run, index: int) -> None:
     run.parked[1] = index
 
 
-@compiled
+@compiled_part
 def send(run: Run, codes: Codes, index: int, now: float) -> None:
     """Route a request; park it where no replica is up, refuse it (NaN times) where it can never fit."""
     m = run.machines
@@ -152,6 +154,7 @@ def send(run: Run, codes: Codes, index: int, now: float) -> None:
     if r < 0:
         park(run, index)
         return
+    advance(run, r, now)
     engine = m.engines[m.replicas[r].config]
     request.replica = r
     request.sent_s = now
@@ -162,9 +165,10 @@ def send(run: Run, codes: Codes, index: int, now: float) -> None:
     enqueue(m, r, index, False)
     if m.replicas[r].end_s == np.inf:
         begin_iteration(m, r, now)
+    refresh_due(m, r)
 
 
-@compiled
+@compiled_part
 def orphan(run: Run, r: int) -> int:
     """Empty a failed replica; the first of its requests, linked in their order, each to start again from nothing."""
     m = run.machines
@@ -198,7 +202,7 @@ def orphan(run: Run, r: int) -> int:
     return first
 
 
-@compiled
+@compiled_part
 def send_chain(run: Run, codes: Codes, first: int, now: float) -> None:
     """Route linked requests one after the other."""
     index = first
@@ -208,7 +212,7 @@ def send_chain(run: Run, codes: Codes, first: int, now: float) -> None:
         index = following
 
 
-@compiled
+@compiled_part
 def change_replica(run: Run, codes: Codes, event: int) -> None:
     """A replica goes down and its requests go elsewhere, or it comes up and takes what was parked."""
     r, now = run.event_replica[event], run.event_s[event]
@@ -224,10 +228,11 @@ def change_replica(run: Run, codes: Codes, event: int) -> None:
         if replica.end_s < np.inf:
             replica.busy_s -= replica.end_s - now
             replica.end_s = np.inf
+            replica.due_s = np.inf
         send_chain(run, codes, orphan(run, r), now)
 
 
-@compiled
+@compiled_part
 def sample(run: Run, index: int) -> None:
     """Count waiting and running requests, and replicas that are up, per config."""
     for r in range(len(run.machines.replicas)):
@@ -239,7 +244,10 @@ def sample(run: Run, index: int) -> None:
 
 @compiled
 def play(run: Run, codes: Codes) -> None:
-    """Play all arrivals, failures and samples in order of time, then until everything is served."""
+    """Play all arrivals, failures and samples in order of time, then until everything is served.
+
+    At an arrival only the replicas are played on whose news the router may hear by then, and the one that it chooses.
+    """
     requests, replicas = run.machines.requests, run.machines.replicas
     arrivals, events, samples = len(requests), len(run.event_s), len(run.sample_s)
     request, event, index = 0, 0, 0
@@ -248,8 +256,9 @@ def play(run: Run, codes: Codes) -> None:
         event_s = run.event_s[event] if event < events else np.inf
         sample_s = run.sample_s[index] if index < samples else np.inf
         now = min(arrival_s, event_s, sample_s)
+        look = event_s <= now or sample_s <= now
         for r in range(len(replicas)):
-            if replicas[r].end_s <= now:
+            if look or replicas[r].due_s <= now:
                 advance(run, r, now)
         if event_s <= now:
             change_replica(run, codes, event)

@@ -32,12 +32,13 @@ def _dtype(floats: str, integers: str) -> np.dtype[Any]:
 # tokens a block; most sequences and tokens of an iteration; 1 where prompts are chunked beside decodes.
 ENGINE = _dtype("per_sequence_s per_request_s kv_s pair_s", "blocks block_tokens max_sequences max_tokens chunked")
 
-# Per replica. end_s: end of the iteration under way, infinite when idle; stall_s: seconds that prompts added to
+# Per replica. end_s: end of the iteration under way, infinite when idle; due_s: a time before which no request ends or
+# gives its first token, so that nobody needs to look; stall_s: seconds that prompts added to
 # iterations; busy_s; sequence_s and kv_token_s: integrals of running sequences and of KV tokens. decodes: 1 when the
 # iteration under way decodes; kv_tokens: computed tokens of the decoding requests; next_finish: the step at which the
 # first of them finishes; head, tail: its queue; tokens_lost: generated and thrown away by failures.
 REPLICA = _dtype(
-    "end_s stall_s busy_s sequence_s kv_token_s",
+    "end_s due_s stall_s busy_s sequence_s kv_token_s",
     "config steps decodes n_running n_decoding kv_tokens free_blocks next_finish head tail n_waiting iterations "
     "tokens_lost",
 )
@@ -113,6 +114,7 @@ def _replicas(engines: Records, config_of: IntArray) -> Records:
     replicas.fill(0)
     replicas.config = config_of
     replicas.end_s = np.inf
+    replicas.due_s = np.inf
     replicas.free_blocks = engines.blocks[config_of]
     replicas.next_finish = NEVER
     replicas.head = NONE
