@@ -37,6 +37,17 @@ class NanoBatching:
         counts = {name: (before.get(name, 0), after.get(name, 0)) for name in names}
         return {name: pair for name, pair in counts.items() if pair[0] != pair[1]}
 
+    @property
+    def plan(self) -> Plan:
+        """The mixed plan, with what nano-batching changes in the fleet and its cost under ``extra["nanobatching"]``."""
+        changed = {
+            "without_usd_per_hour": self.without.cost_usd_per_hour,
+            "saving_usd_per_hour": self.saving_usd_per_hour,
+            "fleet_change": {name: list(pair) for name, pair in self.fleet_change.items()},
+            "summary": self.describe(),
+        }
+        return replace(self.mixed, extra={**self.mixed.extra, "nanobatching": changed})
+
     def describe(self) -> str:
         """One line for people: what changes, and that nobody measured it."""
         saving = self.saving_usd_per_hour

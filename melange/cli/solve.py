@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from melange.cli.options import OUTPUTS, output_option, progress_bar
 from melange.cli.planning import plan_options, planning_options
+
+if TYPE_CHECKING:
+    from melange.plan import Plan
+    from melange.planner import PlanOptions
+    from melange.workload_file import WorkloadSpec
 
 
 @click.command()
@@ -24,6 +29,19 @@ from melange.cli.planning import plan_options, planning_options
     help="Draw rates and demand N times and judge fleets by their regret.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything drawn at random.")
+@click.option(
+    "--nano-batching", is_flag=True, help="Let engines overlap nano-batches (predicted) and say what changes."
+)
+@click.option(
+    "--attain",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Find the cheapest fleet whose simulated attainment reaches this share, for example 0.99.",
+)
+@click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="With --attain: a trace that gives sizes.")
+@click.option("--arrivals", help="With --attain: poisson, gamma:CV or mmpp  [default: poisson]")
+@click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
+@click.option("--requests", type=click.IntRange(100), help="With --attain: requests a replication  [default: 5000]")
 @output_option(*OUTPUTS)
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="Also write the plan to this file.")
 @click.pass_context
@@ -38,6 +56,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve arena-120ms --rate 16
       melange solve workload.yaml --max L4=3 --headroom 0.1 --explain
       melange solve arena-120ms --uncertainty 200
+      melange solve arena-120ms-mean --attain 0.99
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
     from melange.plan import write_plan
@@ -53,12 +72,16 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
     if not plan.solved:
         click.echo("melange: the time limit passed before any fleet was found; raise --time-limit", err=True)
         ctx.exit(4)
-    if plan.status == "feasible":
+    if "attain" in plan.extra:
+        if not plan.extra["attain"]["complete"]:
+            click.echo("melange: the search ended before every cheaper fleet was ruled out", err=True)
+            ctx.exit(4)
+    elif plan.status == "feasible":
         click.echo("melange: the time limit passed before the fleet was proven cheapest", err=True)
         ctx.exit(4)
 
 
-def _answer(given: dict[str, Any]) -> Any:
+def _answer(given: dict[str, Any]) -> Plan:
     from melange.interop.release import is_release_config, plan_release
     from melange.offers import PriceChoice
     from melange.planner import plan_fleet
@@ -66,15 +89,61 @@ def _answer(given: dict[str, Any]) -> Any:
     from melange.workload_file import load_workload
 
     asked = {"rate_rps": given["rate_rps"], "tpot_ms": given["slo_tpot_ms"]}
+    _check_combination(given)
     if is_release_config(given["workload"]):
-        if given["draws"] is not None:
-            raise click.UsageError("--uncertainty needs a workload file: a config.json states no spread of its figures")
+        for flag, name in (("--uncertainty", "draws"), ("--attain", "attain"), ("--nano-batching", "nano_batching")):
+            if given[name]:
+                raise click.UsageError(f"{flag} needs a workload file: a config.json states no sizes")
         return plan_release(given["workload"], plan_options(Slo(), PriceChoice(), given, **asked))
     spec = load_workload(given["workload"])
     options = plan_options(spec.workload.slo, spec.prices, given, **asked)
+    if given["attain"] is not None:
+        return _attained(spec, options, given)
+    if given["nano_batching"]:
+        from melange.nanobatching import compare_nanobatching
+
+        return compare_nanobatching(spec, options).plan
     if given["draws"] is None:
         return plan_fleet(spec, options)
     from melange.uncertainty import solve_with_uncertainty
 
     with progress_bar("drawing rates and demand") as tell:
         return solve_with_uncertainty(spec, options, draws=given["draws"], seed=given["seed"], progress=tell)
+
+
+def _check_combination(given: dict[str, Any]) -> None:
+    if given["attain"] is None:
+        for name in ("trace_file", "arrivals", "policy", "requests"):
+            if given[name] is not None:
+                raise click.UsageError(f"--{name.removesuffix('_file')} goes with --attain")
+    elif given["draws"] or given["explain"] or given["slice_factor"] or given["nano_batching"]:
+        raise click.UsageError(
+            "--attain stands alone: leave --uncertainty, --explain, --slice-factor and --nano-batching out"
+        )
+    if given["nano_batching"] and given["draws"]:
+        raise click.UsageError("give either --uncertainty or --nano-batching")
+
+
+def _attained(spec: WorkloadSpec, options: PlanOptions, given: dict[str, Any]) -> Plan:
+    from melange.attain import attain
+    from melange.routing import DEFAULT_POLICY, policy_by_name
+    from melange.simulator.arrivals import Process
+    from melange.simulator.simulate import SimulationOptions
+    from melange.traces import read_trace
+
+    simulation = SimulationOptions(
+        requests=given["requests"] or 5000,
+        seed=given["seed"],
+        process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
+        policy=policy_by_name(given["policy"] or DEFAULT_POLICY),
+    )
+    trace = read_trace(given["trace_file"]) if given["trace_file"] else None
+    plan, _ = attain(
+        spec,
+        given["attain"],
+        options,
+        simulation,
+        trace=trace,
+        on_progress=lambda line: click.echo(line, err=True),
+    )
+    return plan

@@ -53,6 +53,10 @@ def _parts(plan: Plan) -> list[RenderableType]:
         parts += [_limit_table(plan), ""]
     if plan.explanation:
         parts += [*_explanation(plan.explanation), ""]
+    if "attain" in plan.extra:
+        parts += [*_attained(plan.extra["attain"]), ""]
+    if "nanobatching" in plan.extra:
+        parts += [escape(plan.extra["nanobatching"]["summary"]), ""]
     if "uncertainty" in plan.extra:
         parts += [*_uncertainty(plan.extra["uncertainty"]), ""]
     parts += [f"warning: {escape(warning)}" for warning in plan.warnings]
@@ -74,9 +78,17 @@ def _headline(plan: Plan) -> str:
     if not plan.solved:
         return head + "[bold]time ran out before any fleet was found[/bold]"
     fleet = escape(describe_instances(plan.instances))
+    if "attain" in plan.extra:
+        return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_promise(plan.extra['attain'])})"
     proof = "proven cheapest" if plan.status == "optimal" else "not proven cheapest"
     gap = f"at most {percent(plan.gap, 2)} above the bound {usd(plan.bound_usd_per_hour)}" if plan.gap else "gap 0"
     return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({proof}, {gap})"
+
+
+def _promise(report: Mapping[str, Any]) -> str:
+    kept = f"keeps the SLO for {percent(report['fleet']['attainment'], 2)} of simulated requests"
+    ruled = "every cheaper fleet ruled out" if report["complete"] else "cheaper fleets may keep it too"
+    return f"{kept}, {ruled}"
 
 
 def _fleet_table(plan: Plan) -> Group:
@@ -217,6 +229,34 @@ def _change(cost: float | None, now: float) -> str:
         if abs(cost - now) < 0.005
         else f"{usd(cost)}/h ({'+' if cost > now else '-'}{usd(abs(cost - now))})"
     )
+
+
+def _attained(report: Mapping[str, Any]) -> list[RenderableType]:
+    """The promise: what keeps it, what the integer program alone would have rented, and every single type."""
+    fleets = [("this fleet", report["fleet"]), ("mean load alone", report["paper"])]
+    fleets += [(f"{gpu} only", fleet) for gpu, fleet in report["single_type"].items()]
+    rows = []
+    for name, fleet in fleets:
+        if fleet["instances"] is None:
+            rows.append((name, f"cannot: {fleet['reason']}", "-", "-", "-", "-"))
+            continue
+        room = ", ".join(percent(value, 0) for value in fleet["headroom"].values())
+        known = percent(fleet["attainment"], 2), percent(fleet["attainment_low"], 2)
+        rows.append((name, describe_instances(fleet["instances"]), usd(fleet["cost_usd_per_hour"]), *known, room))
+    columns = ("fleet", "instances", "$/h", "attained", "at least", "headroom per config")
+    complete = "" if report["complete"] else "; the search ended before every cheaper fleet was ruled out"
+    return [
+        table(
+            f"Fleets that keep the SLO for {percent(report['target'])} of the requests (simulated)",
+            columns,
+            rows,
+            left=2,
+        ),
+        f"the promise costs {usd(report['promise_usd_per_hour'])}/h ({percent(report['promise_share'])}) over the "
+        f"fleet for the mean load; bound {usd(report['bound_usd_per_hour'])}/h",
+        f"{report['simulated']} fleets simulated, {report['cut_off']} cut off, {report['overloaded']} too small for "
+        f"the mean load{complete}; policy {report['policy']}, {report['arrivals']}, {report['sizes']}",
+    ]
 
 
 def _uncertainty(odds: Mapping[str, Any]) -> list[RenderableType]:
