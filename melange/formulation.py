@@ -33,9 +33,9 @@ CONTINUOUS = {
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_root_reduced_cost": False,
 }
-# Beyond this many pairs a hard relaxation makes the heuristics worth their time again.
+# Beyond this many pairs a hard relaxation makes some of them worth their time again.
 LARGE_PAIRS = 4_000
-LARGE = {"mip_allow_restart": False}
+LARGE = {**CONTINUOUS, "mip_heuristic_run_rens": True, "mip_heuristic_run_rins": True}
 NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
 
 
