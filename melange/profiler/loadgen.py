@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -34,22 +35,44 @@ async def run_load(client: CompletionsClient, load: Load, *, stop: Stop, tick: T
     ``tick`` is called about once a second with the run so far.
     """
     generator = _Generator(client, load)
-    with _quiet_collector():
+    with _undisturbed():
         return await generator.run(stop, tick)
 
 
 @contextlib.contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """Keep Python's full garbage collections, which stop the loop for milliseconds, out of the measured time."""
-    before = gc.get_threshold()
+def _undisturbed() -> Iterator[None]:
+    """Keep other work out of the measured time, as far as this process may.
+
+    Python's full garbage collections stop the loop for milliseconds. An engine on the same processors starves it for
+    whole generations, unless this thread is allowed to be scheduled in real time.
+    """
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)
     try:
+        with _real_time():
+            yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+@contextlib.contextmanager
+def _real_time() -> Iterator[None]:
+    """Round-robin real-time scheduling for this thread where the system knows and permits it."""
+    setter = getattr(os, "sched_setscheduler", None)
+    if setter is None:
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    with contextlib.suppress(OSError):
+        setter(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    try:
         yield
     finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
+        with contextlib.suppress(OSError):
+            setter(0, policy, parameters)
 
 
 class _Generator:

@@ -30,6 +30,7 @@ LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
 INWARD = 0.4  # how far the farther side of a bracket moves towards the guess
 LEAST_REQUESTS = 80
+MOST_DRIFT = 1.4  # log: Poisson loads may correct the closed loops' guess by a factor of four
 LATENCIES_PER_LOAD = 20
 LADDER_ROUNDS = 2.5
 LADDER_FACTOR = 4
@@ -121,6 +122,8 @@ def next_step(
         if rung is not None and sum(p.loop == "closed" and p.concurrency == rung for p in points) == 0:
             return _closed_load(size, rung, settings)
     rate = _next_rate(points, known, settings)
+    if rate * settings.point_s < LEAST_REQUESTS:
+        return replace(known, status="censored")  # so slow that a load point's time cannot tell
     return _open_load(size, rate, settings, points, opened)
 
 
@@ -249,13 +252,14 @@ def _corrected_guess(points: Sequence[Measurement], slo: Slo) -> float | None:
     scales, weights = [], []
     for point in points:
         level = _level(point, slo)
-        if point.loop != "open" or not point.valid or level is None or not point.offered_rps:
+        if point.loop != "open" or not point.valid or not level or not point.offered_rps:
             continue
         scales.append(math.log(point.offered_rps / _rate_at(curve, slo, level)))
         weights.append(point.samples * math.exp(-4 * abs(math.log(level))))
     if not scales or not sum(weights):
         return guess
-    return guess * math.exp(float(np.average(scales, weights=weights)))
+    drift = float(np.average(scales, weights=weights))
+    return guess * math.exp(min(MOST_DRIFT, max(-MOST_DRIFT, drift)))
 
 
 def _level(point: Measurement, slo: Slo) -> float | None:
