@@ -81,16 +81,20 @@ class TokenEvent:
     finish_reason: FinishReason | None
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class _Sequence:
-    """A request under way. ``text`` is what must be in the cache before the next unknown token can be computed."""
+    """A request under way. ``text`` is what must be in the cache before the next unknown token can be computed.
+
+    ``pages``: room for all pages that it can ever need, of which the first ``held`` are its own now.
+    """
 
     request: GenerationRequest
     text: Ints
+    pages: Ints
+    held: int = 0
     outputs: list[int] = field(default_factory=list)
     cached: int = 0
     scheduled_outputs: int = 0
-    pages: list[int] = field(default_factory=list)
     carried_from: int | None = None
     live: bool = False
     finished: bool = False
@@ -160,7 +164,9 @@ class Scheduler:
         self.check(request)
         if request.id in self._known:
             raise InputError(f"request id {request.id!r} is in use", fix="give every request its own id")
-        sequence = _Sequence(request, np.array(request.prompt, dtype=np.int64))
+        most = pages_of(len(request.prompt) + request.max_tokens - 1, self.limits.page_tokens)
+        prompt = np.array(request.prompt, dtype=np.int64)
+        sequence = _Sequence(request=request, text=prompt, pages=np.zeros(most, dtype=np.int64))
         self._known[request.id] = sequence
         self._waiting.append(sequence)
 
@@ -232,13 +238,15 @@ class Scheduler:
         """Give a sequence the pages for its next tokens, putting back the latest requests if there are too few."""
         if not sequence.live:
             return False
-        needed = pages_of(sequence.cached + tokens, self.limits.page_tokens) - len(sequence.pages)
+        needed = pages_of(sequence.cached + tokens, self.limits.page_tokens) - sequence.held
         while len(self._free) < needed:
             latest = self._live[-1]
             self._put_back(latest)
             if latest is sequence:
                 return False
-        sequence.pages += [self._free.pop() for _ in range(needed)]
+        for place in range(sequence.held, sequence.held + needed):
+            sequence.pages[place] = self._free.pop()
+        sequence.held += needed
         return True
 
     def _advance(self, sequence: _Sequence, tokens: int) -> Chunk:
@@ -250,7 +258,7 @@ class Scheduler:
         return Chunk(
             start=start,
             tokens=tokens,
-            pages=np.array(sequence.pages, dtype=np.int64),
+            pages=sequence.pages,
             ids=sequence.text[start : start + tokens] if known else None,
             carried_from=None if known else sequence.carried_from,
             sampled=sampled,
@@ -266,8 +274,8 @@ class Scheduler:
 
     def _release(self, sequence: _Sequence) -> None:
         # An iteration in flight may still use these pages; the next one, the first that can write them, runs after it.
-        self._free += sequence.pages
-        sequence.pages = []
+        self._free += sequence.pages[: sequence.held].tolist()
+        sequence.held = 0
         if sequence.live:
             sequence.live = False
             self._live.remove(sequence)
