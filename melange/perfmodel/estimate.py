@@ -157,6 +157,8 @@ def _matters(name: str, deployment: Deployment) -> bool:
         return deployment.tp > 1
     if name == "vector_attention_share":
         return deployment.engine.vector_attention
+    if name == "eight_bit_gemm_share":
+        return deployment.precision in ("fp8", "int8") and not deployment.is_stored_only
     if name == "dequantised_gemm_share":
         return deployment.is_stored_only
     return True

@@ -155,8 +155,8 @@ def gemm_flops(deployment: Deployment, precision: str, efficiencies: Efficiencie
     native = precision != "int4" and gpu.is_native(precision)
     peak = gpu.tflops[precision] if native else gpu.tflops["fp16"]
     share = min(gemm_share(deployment) * efficiencies.gemm_scale, 1.0)
-    if not native and precision not in _FULL_PRECISION:
-        share *= efficiencies.dequantised_gemm_share
+    if precision not in _FULL_PRECISION:
+        share *= efficiencies.eight_bit_gemm_share if native else efficiencies.dequantised_gemm_share
     return peak * 1e12 * share
 
 

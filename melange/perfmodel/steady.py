@@ -203,7 +203,9 @@ class SteadyState:
     def open_at_rate(self, rate_rps: ArrayLike) -> LoadPoint:
         """Poisson arrivals at a rate; at or above saturation the point is saturation's, with an infinite wait."""
         target = np.asarray(rate_rps, float)
-        return self.open(_bisect(lambda share: self._flow(share * self.slots).rate <= target, self.input.shape))
+        # Calibration differentiates what follows from this share numerically: it must be exact to rounding.
+        share = _bisect(lambda share: self._flow(share * self.slots).rate <= target, self.input.shape, halvings=48)
+        return self.open(share)
 
     def max_rate_rps(self, slo: Slo) -> FloatArray:
         """Highest rate of Poisson arrivals that keeps the promise, shape of the sizes; 0 where none does.
@@ -267,11 +269,13 @@ class SteadyState:
         return np.asarray(slope * np.sqrt(occupancy / elasticity * 2.0 / 3.0))
 
 
-def _bisect(holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[int, ...]) -> FloatArray:
-    """Largest share in [0, 1] for which a monotone condition holds, elementwise, to 2**-16; 0 where none does."""
+def _bisect(
+    holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[int, ...], *, halvings: int = 16
+) -> FloatArray:
+    """Largest share in [0, 1] for which a monotone condition holds, elementwise; 0 where it never does."""
     low, high = np.zeros(shape), np.ones(shape)
     full = holds(high)
-    for _ in range(16):
+    for _ in range(halvings):
         middle = (low + high) / 2.0
         ok = holds(middle)
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)

@@ -107,7 +107,7 @@ def test_quantised_weights_keep_the_embeddings_at_16_bits():
 
 
 def test_fp8_computes_natively_on_h100_and_is_only_stored_on_a100():
-    for gpu, gain in (("H100", 1979 / 989), ("A100-80GB", 0.8)):
+    for gpu, gain in (("H100", 0.88 * 1979 / 989), ("A100-80GB", 0.8)):
         fp16, fp8 = (step_clock(deployment("llama-3.1-8b", gpu, precision=p)) for p in ("fp16", "fp8"))
         assert fp16.compute_s_per_token / fp8.compute_s_per_token == pytest.approx(gain, rel=1e-3)
         assert fp8.weights_s < 0.6 * fp16.weights_s
