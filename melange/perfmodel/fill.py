@@ -51,6 +51,7 @@ def filled_profile(spec: WorkloadSpec, points: Sequence[Measurement], *, catalog
             "fill": "estimated",
             "calibration": calibration.describe(),
             "efficiencies": calibration.efficiencies.to_dict(),
+            "engine_settings": None if calibration.settings is None else calibration.settings.to_dict(),
         },
     )
 

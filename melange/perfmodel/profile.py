@@ -61,6 +61,7 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
             "source": "estimated",
             "calibration": calibration.describe(),
             "efficiencies": calibration.efficiencies.to_dict(),
+            "engine_settings": None if calibration.settings is None else calibration.settings.to_dict(),
         },
     )
 
