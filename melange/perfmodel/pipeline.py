@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -153,6 +153,10 @@ class Pipeline:
             if ends != self.splits:
                 raise InputError(f"pipeline: {kind} ends at {ends}, splits say {self.splits}", fix="let them agree")
         _check_offsets(self)
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Pipeline], tuple[dict[str, Any]]]:
+        # A read-only mapping cannot be pickled; other processes get the plain values.
+        return type(self).from_dict, (self.to_dict(),)
 
     @property
     def nano_batches(self) -> int:
