@@ -139,9 +139,16 @@ def _buckets(build: Build, solution: Solution) -> tuple[PlanBucket, ...]:
                 max_rate_rps={
                     c.name: None if np.isnan(r) else float(r) for c, r in zip(build.configs, rates, strict=True)
                 },
+                sources=_sources(build, b),
             )
         )
     return tuple(rows)
+
+
+def _sources(build: Build, bucket: int) -> dict[str, str]:
+    size = build.load_tokens[bucket]
+    found = {c.name: build.profile.configs[config_key(c)].source_at(size[0], size[1]) for c in build.configs}
+    return {name: source for name, source in found.items() if source}
 
 
 def _config(build: Build, c: int) -> PlanConfig:

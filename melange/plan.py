@@ -53,7 +53,8 @@ class PlanBucket:
 
     ``load_input_tokens`` and ``load_output_tokens`` are the sizes its load was taken at. ``shares`` maps a config to
     its share of the bucket (absent = 0, sums to 1 unless no config can serve it in time), ``max_rate_rps`` maps a
-    config to its highest rate on this bucket alone (0 = cannot meet the SLO, None = not measured).
+    config to its highest rate on this bucket alone (0 = cannot meet the SLO, None = not measured), ``sources`` to what
+    that rate rests on (``measured``, ``published``, ``estimated``).
     """
 
     input_tokens_max: int | None
@@ -67,6 +68,7 @@ class PlanBucket:
     load_output_tokens: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
     max_rate_rps: Mapping[str, float | None] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:

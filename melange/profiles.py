@@ -50,6 +50,15 @@ class ConfigProfile:
         """
         return _interpolate(self, np.asarray(input_tokens, float), np.asarray(output_tokens, float))
 
+    def source_at(self, input_tokens: float, output_tokens: float) -> str:
+        """What the rate at one size rests on: ``estimated`` if any cell with weight is, else their source; "" if none."""
+        i0, i1, wi = _brackets(self.input_tokens, np.array([input_tokens]))
+        o0, o1, wo = _brackets(self.output_tokens, np.array([output_tokens]))
+        rows = {int(i0[0])} | ({int(i1[0])} if wi[0] > 0 else set())
+        columns = {int(o0[0])} | ({int(o1[0])} if wo[0] > 0 else set())
+        found = {str(self.source[i, o]) for i in rows for o in columns} - {""}
+        return "estimated" if "estimated" in found else min(found, default="")
+
     def to_dict(self) -> dict[str, object]:
         """JSON-ready table; NaN becomes None."""
         return {

@@ -157,10 +157,13 @@ def _share_table(plan: Plan) -> Group:
     letters = {name: _letter(n) for n, name in enumerate(plan.replicas)}
     legend = ", ".join(f"{letter} = {escape(name)}" for name, letter in letters.items())
     title = f"Who serves which size, tokens up to (input down, output across): {legend}"
+    mixed = len({source for bucket in plan.buckets for source in bucket.sources.values()}) > 1
     if any(bucket.input_tokens_max is None for bucket in plan.buckets):
-        rows = [(str(n), f"{b.rate_rps:.4g}", _shares(b, letters)) for n, b in enumerate(plan.buckets)]
+        rows = [(str(n), f"{b.rate_rps:.4g}", _shares(b, letters, mixed)) for n, b in enumerate(plan.buckets)]
         return table(title, ("bucket", "req/s", "served by"), rows)
-    cells = {(b.input_tokens_max, b.output_tokens_max): _shares(b, letters) for b in plan.buckets}
+    cells = {(b.input_tokens_max, b.output_tokens_max): _shares(b, letters, mixed) for b in plan.buckets}
+    if any("~" in cell for cell in cells.values()):
+        title += "; ~ = rate filled in by the performance model"
     inputs = sorted({b.input_tokens_max or 0 for b in plan.buckets})
     outputs = sorted({b.output_tokens_max or 0 for b in plan.buckets})
     rows2 = [(str(i), *(cells.get((i, o), "") for o in outputs)) for i in inputs]
@@ -171,11 +174,13 @@ def _letter(n: int) -> str:
     return chr(ord("a") + n) if n < 26 else f"c{n}"
 
 
-def _shares(bucket: PlanBucket, letters: Mapping[str, str]) -> str:
-    used = {letters[name]: share for name, share in bucket.shares.items() if share > 0.0005 and name in letters}
+def _shares(bucket: PlanBucket, letters: Mapping[str, str], mixed: bool) -> str:
+    """Letters of the configs that serve a bucket; in a plan of ``mixed`` sources, ~ marks a rate that is an estimate."""
+    used = {name: share for name, share in bucket.shares.items() if share > 0.0005 and name in letters}
+    marks = {name: letters[name] + ("~" if mixed and bucket.sources.get(name) == "estimated" else "") for name in used}
     if len(used) == 1:
-        return next(iter(used))
-    return " ".join(f"{letter}{100 * share:.0f}%" for letter, share in used.items()) or "late"
+        return next(iter(marks.values()))
+    return " ".join(f"{marks[name]}{100 * share:.0f}%" for name, share in used.items()) or "late"
 
 
 def _limit_table(plan: Plan) -> Group:
