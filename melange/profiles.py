@@ -51,7 +51,7 @@ class ConfigProfile:
         return _interpolate(self, np.asarray(input_tokens, float), np.asarray(output_tokens, float))
 
     def source_at(self, input_tokens: float, output_tokens: float) -> str:
-        """What the rate at one size rests on: ``estimated`` if any cell with weight is, else their source; "" if none."""
+        """What the rate at one size rests on: ``estimated`` if any cell with weight is, else their source, or ""."""
         i0, i1, wi = _brackets(self.input_tokens, np.array([input_tokens]))
         o0, o1, wo = _brackets(self.output_tokens, np.array([output_tokens]))
         rows = {int(i0[0])} | ({int(i1[0])} if wi[0] > 0 else set())

@@ -175,7 +175,7 @@ def _letter(n: int) -> str:
 
 
 def _shares(bucket: PlanBucket, letters: Mapping[str, str], mixed: bool) -> str:
-    """Letters of the configs that serve a bucket; in a plan of ``mixed`` sources, ~ marks a rate that is an estimate."""
+    """Letters of the configs that serve a bucket; where a plan ``mixed`` sources, ~ marks estimates."""
     used = {name: share for name, share in bucket.shares.items() if share > 0.0005 and name in letters}
     marks = {name: letters[name] + ("~" if mixed and bucket.sources.get(name) == "estimated" else "") for name in used}
     if len(used) == 1:
