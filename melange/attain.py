@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,10 @@ from melange.simulator.metrics import lone_met
 from melange.simulator.simulate import SimulationOptions
 from melange.simulator.trial import Trials, Verdict
 from melange.solver import solve
-from melange.traces import Trace
 from melange.workload_file import WorkloadSpec
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
 
 Progress = Callable[[str], None]
 

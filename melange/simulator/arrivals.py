@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from melange.errors import InputError
 from melange.plan import Plan
 from melange.routing.table import bucket_edges
-from melange.traces import Trace
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

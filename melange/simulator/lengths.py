@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from melange.simulator.clocks import plan_clocks
 from melange.simulator.metrics import Estimate
 from melange.simulator.simulate import SimulationOptions, simulate
 from melange.solver import solve
-from melange.traces import Trace
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

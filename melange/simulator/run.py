@@ -41,6 +41,22 @@ def play_fleet(
     samples: int = 0,
 ) -> Played:
     """Play requests over the table's replicas, ``clocks`` in the order of its configs."""
+    run = new_run(table, clocks, arrivals, seed=seed, outages=outages, samples=samples)
+    play(run, policy.codes())
+    machines = run.machines
+    return Played(requests=machines.requests, replicas=machines.replicas, sample_s=run.sample_s, sampled=run.sampled)
+
+
+def new_run(
+    table: RoutingTable,
+    clocks: Sequence[StepClock],
+    arrivals: Arrivals,
+    *,
+    seed: int = 0,
+    outages: Sequence[Outage] = (),
+    samples: int = 0,
+) -> Run:
+    """Everything set up, nothing played yet."""
     requests = new_requests(arrivals.arrival_s, arrivals.input_tokens, arrivals.output_tokens, arrivals.cached_tokens)
     machines = new_machines(clocks, table.config_of, requests)
     events = sorted(
@@ -49,7 +65,7 @@ def play_fleet(
     )
     span_s = float(arrivals.arrival_s[-1])
     sample_s = np.linspace(0.0, span_s, samples + 1)[1:] if samples else np.zeros(0)
-    run = Run(
+    return Run(
         machines=machines,
         table=table,
         routing=new_state(table),
@@ -61,8 +77,11 @@ def play_fleet(
         sample_s=sample_s,
         sampled=np.zeros((len(sample_s), len(clocks), 3), dtype=np.int64),
     )
-    play(run, policy.codes())
-    return Played(requests=requests, replicas=machines.replicas, sample_s=sample_s, sampled=run.sampled)
+
+
+def single_run(clock: StepClock, arrivals: Arrivals) -> Run:
+    """One replica and its requests, without any routing, nothing played yet."""
+    return new_run(_single_table(), [clock], arrivals)
 
 
 def play_replica(clock: StepClock, arrivals: Arrivals) -> Played:

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,9 @@ from melange.simulator.report import (
     tpot_quantiles,
 )
 from melange.simulator.run import play_fleet
-from melange.traces import Trace
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
 
 SAMPLES = 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -12,7 +13,9 @@ from melange.plan import Plan
 from melange.simulator.clocks import ConfigClock
 from melange.simulator.metrics import attainment_of
 from melange.simulator.simulate import Scenario, SimulationOptions, prepare, replications_of
-from melange.traces import Trace
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
 
 SCREENING = 4
 LOOKS = (5, 10, 20, 40)
