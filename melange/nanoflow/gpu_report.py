@@ -1,4 +1,7 @@
-"""The measurements of one GPU: operation times, interference, a search on them, and four arms beside predictions."""
+"""The measurements of one GPU: operation times, interference, a search on them, and four arms beside predictions.
+
+It has not been run on a GPU yet: its arithmetic and its course are tested on a CPU, its timings are not.
+"""
 
 from __future__ import annotations
 

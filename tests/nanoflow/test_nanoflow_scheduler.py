@@ -37,6 +37,7 @@ def drive(
     arrivals: list[tuple[int, GenerationRequest]],
     draw_token: Callable[[], int],
     watch: Callable[[Batch], None] = lambda batch: None,
+    cancels: dict[int, str] | None = None,
 ) -> dict[str, list[int]]:
     """Run to the end as the engine does: batch i + 1 is formed before the tokens of batch i are handed in."""
     outputs: dict[str, list[int]] = defaultdict(list)
@@ -49,6 +50,8 @@ def drive(
         batch = scheduler.form()
         if batch is not None:
             watch(batch)
+        if cancels and step in cancels:
+            scheduler.cancel(cancels[step])
         if in_flight is not None:
             for event in scheduler.complete([draw_token() for _ in in_flight.sampled_rows]):
                 outputs[event.request_id].append(event.token)
@@ -104,6 +107,24 @@ def test_optimistic_admission_puts_back_and_still_finishes(
     outputs = drive(scheduler, arrivals, lambda: 1)
     assert scheduler.free_pages == 17
     assert {r.id: len(outputs[r.id]) for _, r in arrivals} == {r.id: r.max_tokens for _, r in arrivals}
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    drawn=REQUESTS,
+    expected=st.sampled_from([None, 1, 4]),
+    cancels=st.dictionaries(st.integers(0, 40), st.integers(0, 13).map(str), max_size=10),
+)
+def test_cancelling_anything_at_any_time_loses_no_page_and_disturbs_nobody(
+    drawn: list[tuple[int, int, int]], expected: int | None, cancels: dict[int, str]
+) -> None:
+    scheduler = Scheduler(limits(pages=17, expected_output_tokens=expected))
+    arrivals = requests_of(drawn, ignore_end=True)
+    outputs = drive(scheduler, arrivals, lambda: 1, cancels=cancels)
+    assert scheduler.free_pages == 17
+    for _, request in arrivals:
+        if request.id not in cancels.values():
+            assert len(outputs[request.id]) == request.max_tokens
 
 
 def test_a_page_less_than_the_forecast_would_overflow() -> None:
