@@ -7,7 +7,6 @@ of the softmax, so keys and values are read once and never copied. Without Trito
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton
@@ -54,17 +53,17 @@ def paged_decode_attention(queries: Tensor, keys: Tensor, values: Tensor, tables
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _kernel(  # type: ignore[no-untyped-def,unused-ignore]
-    queries: Any,
-    keys: Any,
-    values: Any,
-    tables: Any,
-    lengths: Any,
-    output: Any,
-    table_stride: Any,
-    page_stride: Any,
-    token_stride: Any,
-    head_stride: Any,
-    scale: Any,
+    queries,
+    keys,
+    values,
+    tables,
+    lengths,
+    output,
+    table_stride,
+    page_stride,
+    token_stride,
+    head_stride,
+    scale,
     HEADS: tl.constexpr,  # noqa: N803 (Triton's custom for compile-time constants)
     GROUP: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
