@@ -22,9 +22,9 @@ FloatArray = NDArray[np.float64]
 # Share of the printed dense fp16 rate that large matrix products sustain, by public microbenchmarks, none of them a
 # serving measurement. Means over squares of 4096 to 10240 (zzc0721/torch-performance-test-data, issues 126, 120, 79):
 # A10G 65.9 of 70 TFLOPS, L4 53.1 of 121 (held down by its 72 W), H100 722 of 989 (the H200 has the same chip).
-# L40S 269 of 362 (its best; issue 43). A100 260-262 of 312 (NanoFlow, arXiv 2408.12757). B200 1745 of 2250, MI300X 782 of 1307:
-# the "maximum achievable matmul FLOPS" table of stas00/ml-engineering. T4: taken as the L4, with a 70 W cap. H100 NVL:
-# 0.63 measured in tf32 under its 400 W.
+# L40S 269 of 362 (its best; issue 43). A100 260-262 of 312 (NanoFlow, arXiv 2408.12757). B200 1745 of 2250, MI300X 782
+# of 1307: the "maximum achievable matmul FLOPS" table of stas00/ml-engineering. T4: taken as the L4, with a 70 W cap.
+# H100 NVL: 0.63 measured in tf32 under its 400 W.
 GEMM_SHARE: Mapping[str, float] = MappingProxyType(
     {
         "T4": 0.44,
