@@ -13,7 +13,7 @@ from melange.catalog import Catalog, load_catalog
 from melange.errors import InputError
 from melange.fleet import InstanceType, ServingConfig
 from melange.measurements import ConfigKey
-from melange.offers import DroppedOffer, choose_offers, read_prices
+from melange.offers import DroppedOffer, offer_names, offers_on_sale, read_prices, without_dominated
 from melange.problem import FloatArray, GroupLimit, IntArray, Problem
 from melange.profiles import Profile
 from melange.workload_file import TypeLimit, WorkloadSpec
@@ -102,7 +102,7 @@ def build_problem(
     catalog, limits = catalog or load_catalog(), limits or Limits()
     keys = _served_keys(spec, profile)
     listed = tuple(offers) if offers is not None else read_prices(spec.prices.file, catalog)
-    caps = _type_limits(spec, limits)
+    caps = _type_limits(spec, limits, catalog)
     warnings = list(profile.warnings)
     chosen, dropped = _offers_in_play(spec, limits, keys, listed, caps, warnings, catalog)
     configs = _configs(keys, chosen)
@@ -119,7 +119,7 @@ def build_problem(
         configs=configs,
         offers=chosen,
         dropped=dropped,
-        limits=_group_limits(caps, chosen, catalog),
+        limits=_group_limits(caps, chosen, {_gpu_name(n, catalog) or n for n in limits.minimum}),
         cells=cells,
         load_tokens=load_tokens,
         rate_rps=rate,
@@ -147,10 +147,11 @@ def _served_keys(spec: WorkloadSpec, profile: Profile) -> list[ConfigKey]:
     model = spec.workload.model
     if model is not None and model not in models:
         near = difflib.get_close_matches(model, models, n=1, cutoff=0.4)
-        raise InputError(
+        missing = InputError(
             f"the profile has no model {model!r}",
             fix=f"did you mean {near[0]!r}?" if near else f"it holds {', '.join(models)}",
         )
+        raise spec.located(missing, "model")
     if model is None and len(models) > 1:
         raise InputError(f"the profile holds {len(models)} models: {', '.join(models)}", fix="name one as model")
     serving = spec.serving
@@ -163,23 +164,30 @@ def _served_keys(spec: WorkloadSpec, profile: Profile) -> list[ConfigKey]:
         and (not serving.engines or key.engine in serving.engines)
     ]
     if not keys:
-        raise InputError("no profiled configuration passes the workload's serving choice", fix="widen serving")
+        none = InputError("no profiled configuration passes the workload's serving choice", fix="widen serving")
+        raise spec.located(none, "serving")
     return keys
 
 
-def _type_limits(spec: WorkloadSpec, limits: Limits) -> dict[str, TypeLimit]:
-    merged = dict(spec.fleet or {})
-    for name, count in limits.maximum.items():
+def _type_limits(spec: WorkloadSpec, limits: Limits, catalog: Catalog) -> dict[str, TypeLimit]:
+    """Caps and floors by the catalog's names, those of ``limits`` in place of the file's."""
+    merged: dict[str, TypeLimit] = {}
+    for written, limit in (spec.fleet or {}).items():
+        name = _gpu_name(written, catalog) or written
         old = merged.get(name, TypeLimit())
-        merged[name] = TypeLimit(minimum=min(old.minimum, count), maximum=count)
-    for name, count in limits.minimum.items():
-        old = merged.get(name, TypeLimit())
-        merged[name] = TypeLimit(minimum=count, maximum=old.maximum)
+        highs = [high for high in (old.maximum, limit.maximum) if high is not None]
+        merged[name] = TypeLimit(minimum=max(old.minimum, limit.minimum), maximum=min(highs, default=None))
+    for written, count in limits.maximum.items():
+        name = _gpu_name(written, catalog) or written
+        merged[name] = TypeLimit(minimum=min(merged.get(name, TypeLimit()).minimum, count), maximum=count)
+    for written, count in limits.minimum.items():
+        name = _gpu_name(written, catalog) or written
+        merged[name] = TypeLimit(minimum=count, maximum=merged.get(name, TypeLimit()).maximum)
     return merged
 
 
 def _names(offer: InstanceType) -> set[str]:
-    return {offer.name, offer.gpu, offer.key}
+    return {offer.gpu, *offer_names(offer)}
 
 
 def _offers_in_play(
@@ -191,29 +199,32 @@ def _offers_in_play(
     warnings: list[str],
     catalog: Catalog,
 ) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:
-    gpus = {key.gpu for key in keys}
-    named = (*caps, *limits.only, *limits.exclude)
-    capped = {name for name in named if name in {offer.name for offer in listed}}
-    chosen, dropped = choose_offers(listed, spec.prices, gpus=gpus, capped=capped)
-    least_tp = {gpu: min(key.tp for key in keys if key.gpu == gpu) for gpu in gpus}
-    chosen = tuple(offer for offer in chosen if offer.gpus >= least_tp[offer.gpu])
-    missing = sorted(gpus - {offer.gpu for offer in chosen})
-    wanted = set(spec.fleet or ()) | set(limits.only)
+    least_tp = {gpu: min(key.tp for key in keys if key.gpu == gpu) for gpu in {key.gpu for key in keys}}
+    try:
+        on_sale = offers_on_sale(listed, spec.prices)
+    except InputError as error:
+        raise spec.located(error, "prices") from error
+    usable = [offer for offer in on_sale if offer.gpu in least_tp and offer.gpus >= least_tp[offer.gpu]]
     priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
-    for name in named:
-        _check_name(name, chosen, listed, gpus, priced, catalog)
-    if not wanted:
+    for name in dict.fromkeys((*(spec.fleet or {}), *limits.maximum, *limits.minimum, *limits.only, *limits.exclude)):
+        try:
+            _check_name(name, usable, listed, set(least_tp), priced, catalog)
+        except InputError as error:
+            raise spec.located(error, f"fleet.{name}") from error
+    if spec.fleet is None and not limits.only:
+        missing = sorted(set(least_tp) - {offer.gpu for offer in usable})
         warnings.extend(f"{gpu} is profiled but {priced} has no offer that fits it: left out" for gpu in missing)
+    wanted = limits.only or spec.fleet
     allowed = [
         offer
-        for offer in chosen
-        if (spec.fleet is None or _canonical(spec.fleet, catalog) & _names(offer))
-        and (not limits.only or _canonical(limits.only, catalog) & _names(offer))
+        for offer in usable
+        if (wanted is None or _canonical(wanted, catalog) & _names(offer))
         and not _canonical(limits.exclude, catalog) & _names(offer)
     ]
     if not allowed:
         raise InputError("no GPU type is left to rent", fix="check fleet, --only, --exclude and the price set")
-    return tuple(allowed), dropped
+    capped = [name for name, limit in caps.items() if limit.maximum is not None]
+    return without_dominated(allowed, capped=capped, kept=caps)
 
 
 def _canonical(names: Iterable[str], catalog: Catalog) -> set[str]:
@@ -276,25 +287,30 @@ def _max_rates(
             for axis, sizes, name in ((0, table.input_tokens, "input"), (1, table.output_tokens, "output")):
                 stray = sorted({e for e in load_tokens[:, axis] if e <= sizes[-1]} - set(sizes.tolist()))
                 if stray:
-                    raise InputError(
+                    mismatch = InputError(
                         f"grid mismatch: the {name} edge {stray[0]:g} is not a profiled size of {config.name} "
                         f"({', '.join(f'{s:g}' for s in sizes)})",
                         fix="use the profile's edges, or representative: mean, which interpolates",
                     )
+                    raise spec.located(mismatch, f"sizes.{name}_edges_tokens")
         columns.append(table.rate_at(load_tokens[:, 0], load_tokens[:, 1]))
     return np.stack(columns, axis=1)
 
 
 def _group_limits(
-    caps: Mapping[str, TypeLimit], offers: Sequence[InstanceType], catalog: Catalog
+    caps: Mapping[str, TypeLimit], offers: Sequence[InstanceType], floors: set[str]
 ) -> tuple[GroupLimit, ...]:
+    """Limits over the offers in play; ``floors`` were asked for by hand, the file's own lapse with what is left out."""
     result = []
     for name, limit in caps.items():
-        if limit.maximum is None and not limit.minimum:
-            continue
-        gpu = _gpu_name(name, catalog)
-        weights = {o.key: o.gpus for o in offers if o.gpu == gpu} or {o.key: 1 for o in offers if name in _names(o)}
-        result.append(GroupLimit(name=gpu or name, weights=weights, minimum=limit.minimum, maximum=limit.maximum))
+        weights = {o.key: o.gpus for o in offers if o.gpu == name} or {o.key: 1 for o in offers if name in _names(o)}
+        if not weights and limit.minimum and name in floors:
+            raise InputError(
+                f"at least {limit.minimum} of {name} is asked for, but it may not be rented",
+                fix="allow it in the file's fleet or --only, or drop the minimum",
+            )
+        if weights and (limit.maximum is not None or limit.minimum):
+            result.append(GroupLimit(name=name, weights=weights, minimum=limit.minimum, maximum=limit.maximum))
     return tuple(result)
 
 

@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ from melange.files import read_text
 
 Path = tuple[str | int, ...]
 SCHEMAS = ("workload", "measurements", "plan")
+# Far more than any file of ours holds; an alias bomb or a runaway nesting stops here.
+MOST_LEVELS = 50
+MOST_VALUES = 1_000_000
+MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +71,32 @@ def _node(text: str, name: str, skipped_lines: int) -> Any:
         text = text.replace("\t", " ")  # JSON may indent with tabs, which YAML forbids; JSON strings hold none
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        _check_depth(text, loader, name, skipped_lines)
         return yaml.compose(text, loader)
+    except yaml.reader.ReaderError as error:
+        before = text[: max(0, text.find(chr(int(error.character))))]
+        raise InputError(
+            f"not valid YAML: control character #x{int(error.character):02x}", file=name,
+            line=before.count("\n") + 1 + skipped_lines, column=len(before) - before.rfind("\n"), fix="remove it",
+        ) from error  # fmt: skip
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1 + skipped_lines, mark.column + 1) if mark else (None, None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"not valid YAML: {problem}", file=name, line=line, column=column) from error
+
+
+def _check_depth(text: str, loader: Any, name: str, skipped_lines: int) -> None:
+    """Refuse nesting before the parser's own recursion would end the process."""
+    level = 0
+    for event in yaml.parse(text, loader):
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MOST_LEVELS:
+            mark: Any = event.start_mark
+            raise InputError(
+                f"nested more than {MOST_LEVELS} levels deep", file=name, line=mark.line + 1 + skipped_lines,
+                column=mark.column + 1, fix="see 'melange schema'",
+            )  # fmt: skip
 
 
 def _document(node: Any, name: str, skipped_lines: int) -> Document:
@@ -85,14 +110,21 @@ def _document(node: Any, name: str, skipped_lines: int) -> Document:
 
 
 def _value(node: yaml.Node, path: Path, marks: dict[Path, tuple[int, int]], file: str) -> Any:
-    marks[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+    line, column = node.start_mark.line + 1, node.start_mark.column + 1
+    marks[path] = (line, column)
+    if len(path) > MOST_LEVELS or len(marks) > MOST_VALUES:
+        raise InputError("an alias (*name) makes it endless", file=file, line=line, column=column, fix="write it out")
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
             mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise InputError("a key is a list or a mapping", file=file, line=mark[0], column=mark[1], fix="name it")
+            key = str(key_node.value)
             if key in result:
-                raise InputError(f"key {key!r} occurs twice", file=file, line=mark[0], column=mark[1])
+                raise InputError(
+                    f"key {key!r} occurs twice", file=file, line=mark[0], column=mark[1], fix="keep one of them"
+                )
             result[key] = _value(value_node, (*path, key), marks, file)
             marks[(*path, key, "#key")] = mark
         return result
@@ -108,13 +140,25 @@ def _scalar(node: Any, path: Path, marks: Mapping[Path, tuple[int, int]], file: 
     try:
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"cannot read the value {node.value!r}", file=file, line=line, column=column) from error
+        raise InputError(
+            f"cannot read the value {_shown(node.value)}",
+            file=file,
+            line=line,
+            column=column,
+            fix="see 'melange schema'",
+        ) from error
     if isinstance(value, str) and path and _looks_like_number(value) and not node.style:
-        return float(value)
+        value = float(value)
+    elif isinstance(value, bytes) or (isinstance(value, int | float) and _SURPRISING.match(node.value)):
+        value = node.value
     if isinstance(value, float) and not math.isfinite(value):
         shown = "NaN" if math.isnan(value) else "infinite"
         raise InputError(f"the value is {shown}", file=file, line=line, column=column, fix="give a finite number")
     return value
+
+
+# YAML 1.1 reads 1:30 as 90 and 010 as 8, which nobody means: they stay text.
+_SURPRISING = re.compile(r"[-+]?(.*:|0[0-9_])")
 
 
 def _looks_like_number(text: str) -> bool:
@@ -169,8 +213,8 @@ def _schema_error(document: Document, error: Any, see: str) -> InputError:
         return document.error(path, f"{where} lacks the key {missing!r}", see)
     if error.validator == "type":
         wanted = error.validator_value
-        wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
-        return document.error(path, f"{where} is {_shown(error.instance)}, not a {wanted}", see)
+        names = " or ".join(_TYPES[name] for name in ([wanted] if isinstance(wanted, str) else wanted))
+        return document.error(path, f"{where} is {_shown(error.instance)}, not {names}", see)
     if error.validator == "enum":
         near = difflib.get_close_matches(str(error.instance), [str(v) for v in error.validator_value], n=1)
         options = ", ".join(str(v) for v in error.validator_value)
@@ -182,13 +226,20 @@ def _schema_error(document: Document, error: Any, see: str) -> InputError:
             path, f"{where} is {error.instance}", f"give a value {bounds[error.validator]} {error.validator_value}"
         )
     if error.validator in ("minItems", "minProperties"):
-        return document.error(path, f"{where} is empty", "give at least one entry")
+        held = f"has {len(error.instance)}" if error.instance else "is empty"
+        return document.error(path, f"{where} {held}", f"give at least {error.validator_value} of them")
     return document.error(path, f"{where}: {error.message}", see)
+
+
+_TYPES = {
+    "array": "a list", "object": "a mapping", "string": "a text", "number": "a number",
+    "integer": "a whole number", "boolean": "true or false", "null": "empty",
+}  # fmt: skip
 
 
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        return f"the text {value!r}"
+        return f"the text {(value if len(value) <= MOST_SHOWN else value[:MOST_SHOWN] + '...')!r}"
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, Sequence):

@@ -42,9 +42,9 @@ def _umask() -> int:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """A text file's content; a missing, unreadable or binary one raises InputError."""
+    """A text file's content without a byte order mark; a missing, unreadable or binary one raises InputError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read it: {error.strerror}", file=path, fix="check the path") from error
     except UnicodeDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -130,32 +130,41 @@ def choose_offers(
     gpus: Iterable[str],
     capped: Iterable[str] = (),
 ) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:
-    """Offers in play for these GPU types, keyed for a plan, and those dropped because another dominates them.
+    """:func:`offers_on_sale` of these GPU types, :func:`without_dominated`."""
+    wanted = set(gpus)
+    return without_dominated([o for o in offers_on_sale(offers, choice) if o.gpu in wanted], capped=capped)
 
-    An offer is dominated by a cheaper one of the same GPU and size, unless the cheaper one is capped by its instance
-    name (``capped``). Raises InputError for a price set, provider or region that names nothing.
+
+def without_dominated(
+    offers: Iterable[InstanceType], *, capped: Iterable[str] = (), kept: Iterable[str] = ()
+) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:
+    """Offers keyed for a plan, and those dropped because another dominates them.
+
+    An offer is dominated by a cheaper one of the same GPU and size, unless the cheaper one is capped by a name of its
+    own (``capped``) or a limit asks for the offer itself (``kept``); both hold names as :func:`offer_names` gives them.
     """
-    listed = _chosen(tuple(offers), choice)
-    wanted, capped = set(gpus), set(capped)
+    capped, kept = set(capped), set(kept)
     groups: dict[tuple[str, int], list[InstanceType]] = {}
-    for offer in listed:
-        if offer.gpu in wanted:
-            groups.setdefault((offer.gpu, offer.gpus), []).append(offer)
-    kept: list[InstanceType] = []
+    for offer in offers:
+        groups.setdefault((offer.gpu, offer.gpus), []).append(offer)
+    stay: list[InstanceType] = []
     dropped: list[DroppedOffer] = []
     for group in groups.values():
         best: InstanceType | None = None
         for offer in sorted(group, key=lambda o: (o.price_usd_per_hour, o.spot, o.provider, o.name)):
-            if best is None:
-                kept.append(offer)
-                best = None if offer.name in capped else offer
+            names = offer_names(offer)
+            if best is None or names & (kept | capped):
+                stay.append(offer)
             else:
                 reason = f"{_label(best)} costs ${best.price_usd_per_hour:g}/h, this ${offer.price_usd_per_hour:g}/h"
                 dropped.append(DroppedOffer(offer=offer, reason=reason))
-    return _keyed(kept), tuple(dropped)
+            if best is None and not names & capped:
+                best = offer
+    return _keyed(stay), tuple(dropped)
 
 
-def _chosen(offers: tuple[InstanceType, ...], choice: PriceChoice) -> list[InstanceType]:
+def offers_on_sale(offers: Iterable[InstanceType], choice: PriceChoice) -> list[InstanceType]:
+    """Offers that the choice admits; raises InputError for a price set, provider or region that names nothing."""
     listed = list(offers)
     if choice.file is None:
         sets = sorted({o.price_set for o in listed})
@@ -170,7 +179,7 @@ def _chosen(offers: tuple[InstanceType, ...], choice: PriceChoice) -> list[Insta
     if choice.providers:
         listed = [o for o in listed if o.provider in choice.providers]
     if choice.regions:
-        listed = [o for o in listed if o.region is None or o.region in choice.regions]
+        listed = [o for o in listed if o.region in choice.regions]
     return [o for o in listed if choice.spot or not o.spot]
 
 
@@ -178,18 +187,26 @@ def _label(offer: InstanceType) -> str:
     return f"{offer.name}{'@' + offer.provider if offer.provider else ''}{' (spot)' if offer.spot else ''}"
 
 
+# From the shortest name of an offer to the one that says everything.
+_STYLES: tuple[Callable[[InstanceType], str], ...] = (
+    lambda o: o.gpu if o.gpus == 1 else o.name,
+    lambda o: f"{o.gpu if o.gpus == 1 else o.name}@{o.provider}",
+    lambda o: f"{o.name}@{o.provider}",
+    lambda o: f"{o.name}@{o.provider}/{o.region}",
+    lambda o: f"{o.name}@{o.provider}/{o.region}{'+spot' if o.spot else '+on-demand'}",
+)
+
+
+def offer_names(offer: InstanceType) -> set[str]:
+    """Every name that a limit may call an offer by, that of its GPU type left out: ``g6.xlarge``, ``L4@aws``, ..."""
+    return {offer.name, *(style(offer) for style in _STYLES)} - {offer.gpu}
+
+
 def _keyed(offers: Sequence[InstanceType]) -> tuple[InstanceType, ...]:
     """Give each offer the shortest name that tells it from the others in play."""
-    styles = (
-        lambda o: o.gpu if o.gpus == 1 else o.name,
-        lambda o: f"{o.gpu if o.gpus == 1 else o.name}@{o.provider}",
-        lambda o: f"{o.name}@{o.provider}",
-        lambda o: f"{o.name}@{o.provider}/{o.region}",
-        lambda o: f"{o.name}@{o.provider}/{o.region}{'+spot' if o.spot else '+on-demand'}",
-    )
     result = []
     for offer in offers:
-        for style in styles:
+        for style in _STYLES:
             key = style(offer)
             if sum(style(other) == key for other in offers) == 1:
                 break

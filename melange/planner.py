@@ -20,7 +20,7 @@ from melange.profile_source import load_profile
 from melange.profiles import Profile
 from melange.slo import Slo
 from melange.solver import solve
-from melange.workload_file import TypeLimit, WorkloadSpec
+from melange.workload_file import WorkloadSpec
 
 __all__ = [
     "PlanOptions",
@@ -65,12 +65,10 @@ class PlanOptions:
             workload = replace(workload, slo=self.slo)
         if self.rate_rps is not None:
             workload = workload.at_rate(self.rate_rps)
-        fleet = spec.fleet
-        if self.limits.only:
-            fleet = {name: (spec.fleet or {}).get(name, TypeLimit()) for name in self.limits.only}
+        places = {key: place for key, place in spec.places.items() if self.prices is None or key != "prices"}
         return replace(
             spec,
-            fleet=fleet,
+            places=places,
             workload=workload,
             prices=self.prices or spec.prices,
             headroom=spec.headroom if self.headroom is None else self.headroom,

@@ -14,6 +14,9 @@ from melange.errors import InputError
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+# Far beyond any fleet, and still well within what floating-point arithmetic tells apart.
+MOST_REPLICAS = 1e9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimit:
@@ -89,6 +92,10 @@ class Problem:
     def _check_numbers(self) -> None:
         if np.isnan(self.load).any() or (self.load < 0).any():
             raise InputError("problem: a load is negative or NaN", fix="use inf where a config may not serve a bucket")
+        lightest = self.load.min(axis=1)
+        least = float(lightest[np.isfinite(lightest)].sum())
+        if least > MOST_REPLICAS:
+            raise InputError(f"the load takes {least:.3g} replicas", fix="check the rate, its unit and the headroom")
         if not (np.isfinite(self.price_usd_per_hour) & (self.price_usd_per_hour > 0)).all():
             raise InputError("problem: prices are finite and positive")
         if ((self.config_instance < 0) | (self.config_instance >= len(self.instances))).any():

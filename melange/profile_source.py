@@ -35,8 +35,14 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
     if choice.set is not None and choice.set.startswith(ESTIMATED):
         from melange.perfmodel.profile import estimated_profile
 
-        return estimated_profile(spec)
-    files = _files(choice)
+        try:
+            return estimated_profile(spec)
+        except InputError as error:
+            raise spec.located(error, "profiles.set" if "profiles.set" in spec.places else "model") from error
+    try:
+        files = _files(choice)
+    except InputError as error:
+        raise spec.located(error, "profiles.set") from error
     points = [point for file in files for point in file.points]
     bare = any(point.loop == "capacity" and point.achieved_rps for point in points)
     if choice.fill == "estimated":
@@ -50,7 +56,10 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
             f"{asked_slo.describe()}, not {slo.describe()}",
             fix="keep the workload's SLO, measure, or use --fill estimated",
         )
-    profile = profile_from(points, slo, assume_slo=choice.assume_slo)
+    try:
+        profile = profile_from(points, slo, assume_slo=choice.assume_slo)
+    except InputError as error:
+        raise spec.located(error, "profiles") from error
     facts = [dict(header.facts) for file in files for header in file.headers]
     return Profile(
         slo=profile.slo,

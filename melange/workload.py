@@ -90,6 +90,20 @@ class Workload:
                     f"{edges[above][0]:g}",
                     fix="check edges and means",
                 )
+        cached = busy & (self.mean_cached_tokens > self.mean_input_tokens * (1 + 1e-9))
+        if cached.any():
+            raise InputError(
+                f"workload {self.name}: mean_cached_tokens {self.mean_cached_tokens[cached][0]:g} exceeds "
+                f"mean_input_tokens {self.mean_input_tokens[cached][0]:g}",
+                fix="cached tokens are part of the input",
+            )
+        products = busy & (self.mean_product_tokens2 > edges_in * edges_out * (1 + 1e-9))
+        if products.any():
+            raise InputError(
+                f"workload {self.name}: mean_product_tokens2 {self.mean_product_tokens2[products][0]:g} lies above "
+                f"the product of its bucket's edges {(edges_in * edges_out)[products][0]:g}",
+                fix="give the mean of input x output tokens",
+            )
 
     @property
     def total_rate_rps(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,11 @@ class ServingChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """A whole workload file as values."""
+    """A whole workload file as values.
+
+    ``places`` are (line, column) in ``file`` of what can only be judged beside a catalog, prices or a profile, by key
+    (``model``, ``prices``, ``fleet.L4``, ...); empty for a spec that comes from no file.
+    """
 
     workload: Workload
     profiles: ProfileChoice
@@ -69,12 +74,20 @@ class WorkloadSpec:
     serving: ServingChoice = field(default_factory=ServingChoice)
     headroom: float = 0.0
     file: str | None = None
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.headroom) and self.headroom >= 0):
             raise InputError(f"headroom is {self.headroom}", fix="give a share from 0, for example 0.1 for 10%")
         if self.fleet is not None:
             object.__setattr__(self, "fleet", MappingProxyType(dict(self.fleet)))
+        object.__setattr__(self, "places", MappingProxyType(dict(self.places)))
+
+    def located(self, error: InputError, key: str) -> InputError:
+        """The error at the key's place in the file, or as it is where there is none or it names a file of its own."""
+        if self.file is None or error.file is not None or key not in self.places:
+            return error
+        return error.located(self.file, *self.places[key])
 
 
 def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
@@ -86,6 +99,8 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
     data = document.data
     try:
         slo = _slo(document)
+        if "trace" in data and "buckets" in data.get("sizes", {}):
+            raise document.error(("trace",), "both trace and sizes.buckets are given", "keep one of them")
         workload = _workload_from_trace(document, slo) if "trace" in data else _workload_from_sizes(document, slo)
         return WorkloadSpec(
             workload=workload,
@@ -95,9 +110,22 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
             serving=ServingChoice(**{key: tuple(value) for key, value in data.get("serving", {}).items()}),
             headroom=data.get("headroom", 0.0),
             file=document.file,
+            places=_places(document),
         )
     except InputError as error:
         raise error.located(document.file) from error
+
+
+def _places(document: Document) -> dict[str, tuple[int, int]]:
+    """Where the keys stand that WorkloadSpec.places speaks of."""
+    paths: list[tuple[str, ...]] = [("model",), ("prices",), ("profiles",), ("profiles", "set"), ("serving",)]
+    paths += [("sizes", f"{axis}_edges_tokens") for axis in ("input", "output")]
+    paths += [("fleet", name, "#key") for name in document.data.get("fleet", {})]
+    return {
+        ".".join(part for part in path if part != "#key"): document.marks[path]
+        for path in paths
+        if path in document.marks
+    }
 
 
 def _find(file: str | os.PathLike[str]) -> Path:
@@ -166,13 +194,16 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
         rate[cell] = row["share"]
         for name in _MEANS:
             means[name][cell] = row.get(name, _default_mean(name, row))
-    if not rate.any():
+    total = sum(rate.ravel().tolist())
+    if not math.isfinite(total):
+        raise document.error(("sizes", "buckets"), f"the shares sum to {total}", "give shares that sum to 1")
+    if not total:
         raise document.error(("sizes", "buckets"), "the histogram is empty: every share is 0", "give it some requests")
     try:
         return Workload(
             name=data["name"],
             grid=grid,
-            rate_rps=rate / rate.sum() * data["rate_rps"],
+            rate_rps=rate / total * data["rate_rps"],
             **means,
             slo=slo,
             model=data.get("model"),

@@ -139,3 +139,51 @@ def test_an_attainment_slo_lets_the_allowed_share_be_late(small_spec):
 def test_serving_choice_filters_configs(small_spec, profile):
     with pytest.raises(InputError, match="serving choice"):
         build_problem(replace(small_spec, serving=ServingChoice(tp=(2,))), profile)
+
+
+def keys_and_limits(spec, profile, limits):
+    build = build_problem(spec, profile, limits=limits)
+    return {o.key for o in build.offers}, [(g.name, dict(g.weights), g.minimum, g.maximum) for g in build.limits]
+
+
+def test_a_named_instance_may_be_rented_although_a_cheaper_one_exists(small_spec, profile):
+    spec = replace(small_spec, prices=PriceChoice())
+    assert keys_and_limits(spec, profile, Limits(only=("p5.4xlarge",)))[0] == {"H100"}
+    assert keys_and_limits(spec, profile, Limits(only=("H100@aws",)))[0] == {"H100"}
+    keys, floors = keys_and_limits(spec, profile, Limits(only=("H100",), minimum={"p5.4xlarge": 2}))
+    assert keys == {"H100@nebius", "H100@aws", "gpu_8x_h100_sxm5"}
+    assert floors == [("p5.4xlarge", {"H100@aws": 1}, 2, None)]
+
+
+def test_what_is_excluded_neither_dominates_nor_names_the_rest(small_spec, profile):
+    spec = replace(small_spec, prices=PriceChoice())
+    build = build_problem(spec, profile, limits=Limits(only=("H100",), exclude=("HGX H100", "gpu_8x_h100_sxm5")))
+    assert {(o.key, o.provider) for o in build.offers} == {("H100", "runpod"), ("p5.48xlarge", "aws")}
+
+
+def test_only_keeps_the_caps_of_the_file_however_a_type_is_written(small_spec, profile):
+    spec = replace(small_spec, fleet={"L4": TypeLimit(maximum=3), "H100": TypeLimit(minimum=1)})
+    keys, limits = keys_and_limits(spec, profile, Limits(only=("l4",)))
+    assert keys == {"L4"}
+    assert limits == [("L4", {"L4": 1}, 0, 3)]
+    merged = keys_and_limits(spec, profile, Limits(maximum={"l4": 2}))[1]
+    assert ("L4", {"L4": 1}, 0, 2) in merged
+
+
+def test_a_floor_on_what_may_not_be_rented_is_an_error(small_spec, profile):
+    with pytest.raises(InputError, match="at least 1 of H100 is asked for, but it may not be rented"):
+        build_problem(small_spec, profile, limits=Limits(exclude=("H100",), minimum={"H100": 1}))
+
+
+def test_names_of_the_file_are_placed_in_it(small_spec, profile):
+    spec = replace(
+        small_spec,
+        file="w.yaml",
+        places={"fleet.L5": (7, 3), "model": (3, 8)},
+        fleet={"L5": TypeLimit(), "L4": TypeLimit()},
+    )
+    with pytest.raises(InputError, match=r"^w\.yaml:7:3: unknown GPU or instance type 'L5'"):
+        build_problem(spec, profile)
+    other = replace(spec, workload=replace(spec.workload, model="llama-9"))
+    with pytest.raises(InputError, match=r"^w\.yaml:3:8: the profile has no model 'llama-9'"):
+        build_problem(other, profile)

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from melange import InputError, PriceChoice, read_prices
-from melange.offers import choose_offers, price_age_days
+from melange.offers import choose_offers, offers_on_sale, price_age_days, without_dominated
 
 HEADER = "instance,gpu,gpu_count,on_demand_usd_per_hour,provider\n"
 
@@ -84,3 +84,23 @@ def test_names_that_nothing_has_are_refused(choice):
 )
 def test_price_age(read_on, days):
     assert price_age_days(read_on, date(2026, 11, 22)) == days
+
+
+def test_an_offer_that_a_limit_asks_for_stays_beside_a_cheaper_one():
+    offers = [
+        offer for offer in offers_on_sale(read_prices(), PriceChoice()) if offer.gpu == "H100" and offer.gpus == 1
+    ]
+    kept, dropped = without_dominated(offers, kept=["p5.4xlarge"])
+    assert {offer.key for offer in kept} == {"H100@nebius", "H100@aws"}
+    assert "p5.4xlarge" not in {d.offer.name for d in dropped}
+
+
+def test_a_region_admits_no_offer_that_states_none():
+    regions = {offer.region for offer in offers_on_sale(read_prices(), PriceChoice(regions=("us-east-1",)))}
+    assert regions == {"us-east-1"}
+
+
+def test_own_prices_from_a_spreadsheet(tmp_path):
+    file = tmp_path / "prices.csv"
+    file.write_bytes(("\ufeff" + HEADER + "box,L4,1,1.5,me\n").replace("\n", "\r\n").encode())
+    assert [(o.name, o.price_usd_per_hour) for o in read_prices(file)] == [("box", 1.5)]

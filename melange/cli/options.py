@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,26 +22,23 @@ def output_option(*formats: str) -> Callable[[Any], Any]:
 
 def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
     """``("L4=3", "H100=0")`` -> ``{"L4": 3, "H100": 0}``."""
-    result = {}
+    result: dict[str, int] = {}
     for value in values:
-        name, equals, number = value.rpartition("=")
-        if not equals or not name or not number.strip().isdigit():
+        name, equals, number = (part.strip() for part in value.rpartition("="))
+        if not equals or not name or not re.fullmatch("[0-9]{1,9}", number):
             raise click.BadParameter(f"{value!r} is not NAME=NUMBER, for example L4=3", ctx, param)
-        result[name.strip()] = int(number)
+        if name in result:
+            raise click.BadParameter(f"{name} is given twice", ctx, param)
+        result[name] = int(number)
     return result
 
 
 def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """``("L4,A10G", "H100")`` -> ``("L4", "A10G", "H100")``."""
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
-
-
-def numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """``"1,2,4"`` -> ``(1.0, 2.0, 4.0)``."""
-    try:
-        return tuple(float(part) for part in (value or "").split(",") if part.strip())
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,2,4", ctx, param) from None
+    parts = tuple(part.strip() for value in values for part in value.split(","))
+    if not all(parts):
+        raise click.BadParameter("a name is empty; give names such as L4,A10G", ctx, param)
+    return parts
 
 
 @contextmanager

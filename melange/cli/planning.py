@@ -41,7 +41,13 @@ _OPTIONS = (
     click.option("--price-set", help="Price set, in place of the file's (see 'melange gpus')."),
     click.option("--prices", "price_file", type=click.Path(dir_okay=False), help="A CSV of your own prices."),
     click.option("--provider", "providers", multiple=True, callback=names, help="Rent only from these providers."),
-    click.option("--region", "regions", multiple=True, callback=names, help="Rent only in these regions."),
+    click.option(
+        "--region",
+        "regions",
+        multiple=True,
+        callback=names,
+        help="Rent only in these regions; offers of no stated region are left out.",
+    ),
     click.option("--spot/--no-spot", default=None, help="Whether spot offers may be used."),
     click.option(
         "--fill", type=click.Choice(["estimated"]), help="Let the performance model supply what is not measured."

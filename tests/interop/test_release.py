@@ -179,7 +179,7 @@ def test_a_gpu_without_throughput_serves_nothing_there(tmp_path: Path) -> None:
     [
         ({"slice_factr": 2}, "", "unknown key 'slice_factr' in the document; did you mean 'slice_factor'?"),
         ({"slice_factor": 0}, "", "slice_factor is 0; give a value at least 1"),
-        ({"slice_factor": 1.5}, "", "slice_factor is 1.5, not a integer"),
+        ({"slice_factor": 1.5}, "", "slice_factor is 1.5, not a whole number"),
         ({"total_request_rate": -1}, "", "total_request_rate is -1; give a value above 0"),
         ({"total_request_rate": "4"}, "", "total_request_rate is the text '4'"),
         ({"workload_distribution": [[0, 0], [0, 0]]}, "", "the workload is empty"),
