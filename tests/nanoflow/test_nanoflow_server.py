@@ -258,6 +258,25 @@ def test_the_command_serves_until_interrupted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("package", "purpose"),
+    [
+        ("torch", "the NanoFlow engine"),
+        ("aiohttp", "serving over HTTP"),
+        ("tokenizers", "reading the model's tokenizer"),
+    ],
+)
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
+    tmp_path: Path, package: str, purpose: str
+) -> None:
+    write_tiny_model(tmp_path / "tiny")
+    arguments = ["nanoflow", "serve", "--model", str(tmp_path / "tiny"), "--random-weights"]
+    code = f"import sys; sys.modules[{package!r}] = None; from melange.cli.main import main; main({arguments!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"melange: {purpose} needs the package {package}; pip install 'melange[nanoflow]'\n"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "llama-9"], "unknown model 'llama-9'"),
