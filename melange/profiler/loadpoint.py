@@ -63,8 +63,9 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
     confidence = look_confidence(run)
     settled = sorted(_settled(run), key=lambda record: record.sent_s)
     good = [record for record in settled if record.ok]
+    filled = _filled_s(good)
     good = good[_warm_up(good, run.load) :]
-    start = good[0].sent_s if good else 0.0
+    start = max(good[0].sent_s, filled) if good and run.load.loop == "open" else 0.0
     failures = sum(not record.ok for record in run.records)
     rates = _rates(run, good, start, confidence)
     latencies = _latencies(good, closed=run.load.rate_rps is None)
@@ -136,14 +137,14 @@ def _rates(run: LoadRun, good: Sequence[RequestRecord], start_s: float, confiden
     window = run.elapsed_s - start_s
     sent = [record.sent_s for record in run.records] + list(run.in_flight_sent_s)
     arrivals = sum(at >= start_s for at in sent)
-    if arrivals < MIN_BATCHED or not good or _filled_s(good) > run.elapsed_s * (1 - LEAST_WINDOW):
+    if arrivals < MIN_BATCHED or not good or window < LEAST_WINDOW * run.elapsed_s:
         offered = run.load.rate_rps
         done = len(good) / run.elapsed_s
         return _Rates(offered=offered, achieved=done, growth=None, in_system=None, saturated=not good)
     offered = arrivals / window
     # a failed request has left, whenever it failed: its sending time is the best that is known of it
     left = [r.end_s if r.end_s is not None else r.sent_s for r in run.records] + [math.inf] * len(run.in_flight_sent_s)
-    growth = growth_rps(sent, left, max(start_s, _filled_s(good)), run.elapsed_s, confidence)
+    growth = growth_rps(sent, left, start_s, run.elapsed_s, confidence)
     failed = sum(not record.ok and record.sent_s >= start_s for record in run.records) / window
     achieved = max(0.0, min(offered, offered - growth.value) - failed)
     share = min(1.0, run.elapsed_s / run.load.max_s)
@@ -154,7 +155,7 @@ def _rates(run: LoadRun, good: Sequence[RequestRecord], start_s: float, confiden
 
 def _filled_s(good: Sequence[RequestRecord]) -> float:
     """When an engine that began empty has filled: three latencies of the first quarter of its requests."""
-    early = [record.e2e_s for record in good[: max(1, len(good) // 4)]]
+    early = [record.e2e_s for record in good[: max(1, len(good) // 4)]] or [0.0]
     return FILLING_LATENCIES * float(np.median(early))
 
 

@@ -28,7 +28,8 @@ FloatArray = NDArray[np.float64]
 Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
-INWARD = 0.4  # how far the farther side of a bracket moves towards the guess
+SAME_RATE = 0.03  # rates whose logarithms differ by less are the same question
+ABOVE_CLOSED = 1.1  # a Poisson load sustains no more than the closed loops' highest throughput, noise aside
 LEAST_REQUESTS = 80
 MOST_DRIFT = 1.4  # log: Poisson loads may correct the closed loops' guess by a factor of four
 LATENCIES_PER_LOAD = 20
@@ -111,7 +112,10 @@ def next_step(
         if sum(p.loop == "closed" for p in points) >= LONE_ATTEMPTS:
             return Capacity(size=size, low_rps=0.0, high_rps=None, status="censored")
         return _closed_load(size, 1, settings)
-    if judge(closed[1], settings.slo) == "fail":
+    lone = [judge(p, settings.slo) for p in points if p.loop == "closed" and p.valid and p.concurrency == 1]
+    if lone[-1] == "fail":
+        if len(lone) < LONE_ATTEMPTS:
+            return _closed_load(size, 1, replace(settings, seed=settings.seed + len(lone)))
         return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="unreachable")
     known = capacity_so_far(size, points, settings)
     opened = sum(p.loop == "open" for p in points)
@@ -122,8 +126,8 @@ def next_step(
         if rung is not None and sum(p.loop == "closed" and p.concurrency == rung for p in points) == 0:
             return _closed_load(size, rung, settings)
     rate = _next_rate(points, known, settings)
-    if rate * settings.point_s < LEAST_REQUESTS:
-        return replace(known, status="censored")  # so slow that a load point's time cannot tell
+    if rate is None or rate * settings.point_s < LEAST_REQUESTS:
+        return replace(known, status="censored")  # or so slow that a load point's time cannot tell
     return _open_load(size, rate, settings, points, opened)
 
 
@@ -176,22 +180,29 @@ def _next_rung(closed: dict[int, Measurement], settings: SearchSettings, hint_rp
     return min(settings.max_concurrency, rungs[-1] * factor)
 
 
-def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> float:
-    """Where the next Poisson load goes: just below the best guess, then just above, then nearer where that was vague.
+def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> float | None:
+    """Where the next Poisson load goes: just below the best guess, then just above; None where no load would settle it.
 
-    Each load corrects the guess, so the two sides of the bracket close around the same centre.
+    Each load corrects the guess. A bracket that is still too wide is closed by one more load, on the side where the
+    rate that closes it lies farther from the guess and is decided sooner.
     """
     half = math.sqrt(settings.resolution) ** 0.95
     _, _, undecided = _verdicts(points, settings.slo)
     low, high = known.low_rps or None, known.high_rps
     centre = _within(known.guess_rps or 1.0, low, high, half)
     if low is None:
-        return _clear_of(undecided, centre / half, 1 / half, low, high)
+        return _clear_of(undecided, centre / half, 1 / half)
     if high is None:
-        return _clear_of(undecided, centre * half, half, low, high)
-    if centre / low > high / centre:
-        return _clear_of(undecided, low * (centre / low) ** INWARD, 1 / half, low, high)
-    return _clear_of(undecided, high / (high / centre) ** INWARD, half, low, high)
+        return _clear_of(undecided, centre * half, half)
+    closing = settings.resolution / 1.005  # a bracket this wide is narrow enough
+    wanted = (min(high / closing, centre / half**0.5), max(low * closing, centre * half**0.5))
+    far_first = sorted(wanted, key=lambda rate: -abs(math.log(rate / centre)))
+    return next((rate for rate in far_first if low < rate < high and not _tried(undecided, rate)), None)
+
+
+def _tried(undecided: Sequence[float], rate: float) -> bool:
+    """Whether a load so near stayed undecided that running it again would settle nothing."""
+    return any(abs(math.log(rate / other)) < SAME_RATE for other in undecided)
 
 
 def _within(guess: float, low: float | None, high: float | None, half: float) -> float:
@@ -205,12 +216,10 @@ def _within(guess: float, low: float | None, high: float | None, half: float) ->
     return guess
 
 
-def _clear_of(undecided: Sequence[float], rate: float, away: float, low: float | None, high: float | None) -> float:
-    """Step away from rates that already stayed undecided: running them again would settle nothing."""
-    while any(abs(math.log(rate / tried)) < 0.25 * abs(math.log(away)) for tried in undecided):
+def _clear_of(undecided: Sequence[float], rate: float, away: float) -> float:
+    """Step away from rates that stayed undecided."""
+    while _tried(undecided, rate):
         rate *= away**0.5
-    if (low is not None and rate <= low) or (high is not None and rate >= high):
-        return math.sqrt((low or rate / away) * (high or rate * away))
     return rate
 
 
@@ -259,7 +268,8 @@ def _corrected_guess(points: Sequence[Measurement], slo: Slo) -> float | None:
     if not scales or not sum(weights):
         return guess
     drift = float(np.average(scales, weights=weights))
-    return guess * math.exp(min(MOST_DRIFT, max(-MOST_DRIFT, drift)))
+    corrected = guess * math.exp(min(MOST_DRIFT, max(-MOST_DRIFT, drift)))
+    return min(corrected, ABOVE_CLOSED * float(curve.rate_rps.max()))
 
 
 def _level(point: Measurement, slo: Slo) -> float | None:

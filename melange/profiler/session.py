@@ -19,6 +19,7 @@ from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, n
 from melange.profiler.serving import Serving
 
 Measure = Callable[[Load, Stop, Tick], LoadRun]
+WARM_UP_SHARE = 0.25  # of a load point's longest time
 UNKNOWN_WIDTH = 20.0  # log-width that an unbracketed cell counts with: the span of a ladder of rates
 
 
@@ -102,14 +103,22 @@ class _Session:
     def finish(self) -> tuple[Capacity, ...]:
         for size in self.sizes:
             self.refuse_too_long(size)
+        self.warm_up()
         while (chosen := self.choose()) is not None:
             size, load = chosen
             self.run(size, load)
         return tuple(self.done.get(size) or self.interval_left(size) for size in self.sizes)
 
+    def warm_up(self) -> None:
+        """Let an engine that has just started compile and fill its caches; these requests are not measured."""
+        fitting = [size for size in self.sizes if self.max_model_len is None or _length(size) <= self.max_model_len]
+        if fitting and self.choose() is not None:
+            load = Load(size=fitting[0], concurrency=4, max_s=WARM_UP_SHARE * self.settings.point_s, min_requests=16)
+            self.measure(load, lambda run: False, lambda run: None)
+
     def refuse_too_long(self, size: Size) -> None:
         """File a size beyond the context window as one that cannot be served, without ever sending it."""
-        length = size.input_tokens + size.output_tokens
+        length = _length(size)
         if self.max_model_len is None or length <= self.max_model_len or self.journal.points(size):
             return
         reason = f"{length} tokens exceed the engine's context of {self.max_model_len}"
@@ -237,6 +246,10 @@ class _Session:
                     left_s=self.budget.left_s,
                 )
             )
+
+
+def _length(size: Size) -> int:
+    return size.input_tokens + size.output_tokens
 
 
 def _distance(a: Size, b: Size) -> float:

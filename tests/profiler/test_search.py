@@ -1,0 +1,178 @@
+"""The search on a simulated engine whose capacity is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from melange.measurements import ConfigKey, Measurement
+from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
+from melange.profiler.loadpoint import Subject, client_bottleneck, judge, summarise
+from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
+from melange.slo import Slo
+from melange.testing.simulated_engine import SimulatedEngine
+
+SUBJECT = Subject(key=ConfigKey("m", "g", 1, "bf16", "vllm"))
+SIZE = Size(128, 64)
+
+
+def search(
+    engine: SimulatedEngine, settings: SearchSettings, points: list[Measurement] | None = None, size: Size = SIZE
+) -> tuple[Capacity, list[Measurement]]:
+    points = [] if points is None else points
+    while True:
+        step = next_step(size, points, settings)
+        if isinstance(step, Capacity):
+            return step, points
+        run = engine.run(step, lambda run: judge(summarise(run, SUBJECT), settings.slo) != "undecided")
+        points.append(summarise(run, SUBJECT))
+
+
+@pytest.mark.parametrize(
+    "slo",
+    [
+        Slo(tpot_s=0.02),
+        Slo(tpot_s=0.03, tpot_definition="e2e_per_token"),
+        Slo(ttft_s=0.03),
+        Slo(tpot_s=0.025, ttft_s=0.2, attainment=0.9),
+    ],
+    ids=lambda slo: slo.describe(),
+)
+def test_bracket_holds_the_truth(slo: Slo) -> None:
+    engine = SimulatedEngine()
+    truth = engine.true_capacity_rps(SIZE, slo, requests=4000)
+    found, points = search(engine, SearchSettings(slo=slo, resolution=1.4, requests=1000, point_s=600))
+    assert found.status == "bracketed", found.describe()
+    assert found.low_rps <= 1.05 * truth
+    assert found.high_rps is not None
+    assert found.high_rps >= 0.95 * truth
+    assert found.width <= 1.4
+    assert any(p.loop == "closed" for p in points)
+
+
+def test_saturation_without_an_slo_and_where_tpot_does_not_see_it() -> None:
+    engine = SimulatedEngine(max_sequences=4)
+    truth = engine.saturation_rps(SIZE)
+    for slo in (Slo(), Slo(tpot_s=0.1)):
+        found, _ = search(engine, SearchSettings(slo=slo, resolution=1.4, requests=1000, point_s=1000))
+        assert found.low_rps <= 1.03 * truth
+        assert found.high_rps is not None
+        assert 0.97 * truth <= found.high_rps <= 1.6 * truth
+
+
+def test_an_slo_that_no_load_meets_is_zero_not_an_error() -> None:
+    found, points = search(SimulatedEngine(), SearchSettings(slo=Slo(tpot_s=0.001), point_s=60))
+    assert (found.status, found.low_rps, found.high_rps) == ("unreachable", 0.0, 0.0)
+    assert {p.concurrency for p in points} == {1.0}
+
+
+def test_one_slow_lone_run_alone_does_not_condemn_a_size() -> None:
+    settings = SearchSettings(slo=Slo(tpot_s=0.02), point_s=60)
+    load = next_step(SIZE, [], settings)
+    assert isinstance(load, Load)
+    slow = SimulatedEngine(step_s=0.2).run(load, lambda run: False)
+    again = next_step(SIZE, [summarise(slow, SUBJECT)], settings)
+    assert isinstance(again, Load)
+    assert again.concurrency == 1
+    assert again.seed != load.seed
+
+
+def test_points_of_one_slo_serve_the_next() -> None:
+    engine = SimulatedEngine()
+    settings = SearchSettings(slo=Slo(tpot_s=0.02), resolution=1.4, requests=1000, point_s=600)
+    _, points = search(engine, settings)
+    before = len(points)
+    _, again = search(engine, settings, points)
+    assert len(again) == before
+    other = replace(settings, slo=Slo(tpot_s=0.0201))
+    _, more = search(engine, other, list(points))
+    _, alone = search(engine, other)
+    assert len(more) - before < len(alone)
+
+
+def test_a_search_cut_anywhere_ends_where_the_whole_one_does() -> None:
+    engine = SimulatedEngine()
+    settings = SearchSettings(slo=Slo(tpot_s=0.02), resolution=1.4, requests=400, point_s=600)
+    whole, points = search(engine, settings)
+    for cut in range(len(points)):
+        restored = [Measurement.from_dict(point.to_dict()) for point in points[:cut]]
+        assert search(engine, settings, restored)[0] == whole
+
+
+def test_the_ladder_starts_where_a_hint_says() -> None:
+    engine = SimulatedEngine()
+    settings = SearchSettings(slo=Slo(tpot_s=0.02), point_s=60)
+    load = next_step(SIZE, [], settings)
+    assert isinstance(load, Load)
+    lone = [summarise(engine.run(load, lambda run: False), SUBJECT)]
+    plain, hinted = next_step(SIZE, lone, settings), next_step(SIZE, lone, settings, hint_rps=8.0)
+    assert isinstance(plain, Load)
+    assert isinstance(hinted, Load)
+    assert (plain.concurrency, hinted.concurrency) == (4, 6)  # 8 req/s x 0.8 s
+
+
+def test_overload_is_cut_short() -> None:
+    load = Load(size=SIZE, rate_rps=60, max_s=100, min_requests=80)
+    slo = Slo(tpot_s=1.0)
+    run = SimulatedEngine(max_sequences=32).run(load, lambda run: judge(summarise(run, SUBJECT), slo) != "undecided")
+    assert run.elapsed_s <= 50
+    assert summarise(run, SUBJECT).saturated
+
+
+def test_unfinished_requests_bias_nothing() -> None:
+    long = [RequestRecord(sent_s=0.1 * n, scheduled_s=0.1 * n) for n in range(5)]
+    done = [
+        replace(r, first_s=r.sent_s + 0.1, end_s=r.sent_s + 1.0, output_tokens=10, input_tokens=5) for r in long[:3]
+    ]
+    late = RequestRecord(sent_s=9.0, scheduled_s=9.0, first_s=9.01, end_s=9.1, output_tokens=10)
+    load = Load(size=Size(5, 10), rate_rps=1.0, max_s=10)
+    run = LoadRun(load=load, records=(*done, late), in_flight_sent_s=(0.3, 0.4), elapsed_s=10)
+    point = summarise(run, SUBJECT)
+    assert point.samples == 3  # the quick late one came after the oldest that is still running
+    assert point.e2e_s is not None
+    assert point.e2e_s.mean == pytest.approx(1.0)
+
+
+def test_failures_make_a_load_unsustainable_and_count_as_missed() -> None:
+    engine = SimulatedEngine()
+    load = Load(size=SIZE, rate_rps=2, max_s=300, min_requests=80)
+    run = engine.run(load, lambda run: False)
+    good = summarise(run, SUBJECT)
+    slo = Slo(tpot_s=0.02)
+    assert judge(good, slo) == "pass"
+    failing = tuple(
+        RequestRecord(sent_s=r.sent_s, scheduled_s=r.sent_s, error="HTTP 500: no") if n % 10 == 0 else r
+        for n, r in enumerate(run.records)
+    )
+    bad = summarise(replace(run, records=failing), SUBJECT)
+    assert bad.failures == len([r for r in failing if not r.ok])
+    assert judge(bad, slo) == "fail"
+    assert bad.extra["errors"] == {"HTTP 500: no": bad.failures}
+
+
+def test_a_busy_client_makes_a_point_invalid() -> None:
+    engine = SimulatedEngine()
+    run = engine.run(Load(size=SIZE, rate_rps=2, max_s=100, min_requests=20), lambda run: False)
+    health = ClientHealth(busy_share=0.95, ceiling_chunks_per_s=10_000)
+    point = summarise(replace(run, health=health), SUBJECT)
+    assert not point.valid
+    assert point.invalid_reason is not None
+    assert "10000 chunks/s" in point.invalid_reason
+    assert judge(point, Slo(tpot_s=1.0)) == "undecided"
+    assert client_bottleneck(ClientHealth(busy_share=0.2, lag_p99_s=0.05), ttft_s=0.05) is not None
+    assert client_bottleneck(ClientHealth(busy_share=0.2, lag_p99_s=0.004), ttft_s=0.001) is None
+
+
+def test_exact_and_closed_loop_throughput() -> None:
+    engine = SimulatedEngine(max_sequences=8)
+    run = engine.run(Load(size=SIZE, concurrency=32, max_s=1000, min_requests=400), lambda run: False)
+    assert summarise(run, SUBJECT).achieved_rps == pytest.approx(engine.saturation_rps(SIZE), rel=0.03)
+    lone = summarise(engine.run(Load(size=SIZE, concurrency=1, max_s=100, min_requests=5), lambda run: False), SUBJECT)
+    assert lone.e2e_s is not None
+    assert lone.e2e_s.mean == pytest.approx(engine.lone_e2e_s(SIZE))
+
+
+def test_capacity_interval_of_nothing_is_open() -> None:
+    found = capacity_so_far(SIZE, [], SearchSettings(slo=Slo(tpot_s=1.0)))
+    assert (found.low_rps, found.high_rps, found.status) == (0.0, None, "open")
