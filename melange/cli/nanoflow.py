@@ -48,7 +48,7 @@ def nanoflow() -> None:
 @click.command()
 @click.option("-o", "folder", type=click.Path(file_okay=False), required=True, help="Folder for the report and tables.")
 @click.option("--model", default="llama-3-8b", show_default=True, metavar="NAME|DIR", help="Whose layers to run.")
-@click.option("--layers", type=click.IntRange(2), default=8, show_default=True, help="How many of them.")
+@click.option("--layers", type=click.IntRange(2, 12), default=8, show_default=True, help="How many of them.")
 @click.option("--batch", "batch_tokens", type=click.IntRange(2), default=1024, show_default=True, help="Its tokens.")
 @click.option(
     "--decode", "decode_tokens", type=click.IntRange(1), default=384, show_default=True, help="Of them decoding."

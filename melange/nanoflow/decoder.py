@@ -118,7 +118,7 @@ class Decoder:
     def logits(self, batch: Batch) -> Tensor:
         """(sampled rows, vocabulary) in fp32, after the last layer."""
         rows = self._buffers.residual[self._send(batch.sampled_rows)]
-        return F.linear(rms_norm(rows, self.weights.norm, self.config.norm_eps), self.weights.head).float()
+        return F.linear(self._norm(rows, self.weights.norm), self.weights.head).float()
 
     def _send(self, array: object) -> Tensor:
         host = torch.as_tensor(array)
@@ -126,9 +126,12 @@ class Decoder:
             return host.pin_memory().to(self.device, non_blocking=True)
         return host.clone()
 
+    def _norm(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(hidden, weight.shape, weight, self.config.norm_eps)
+
     def _kqv(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
         heads, keys = (count // self.parallel.tp for count in (self.config.heads, self.config.kv_heads))
-        normed = rms_norm(self._buffers.residual[rows], weights.attention_norm, self.config.norm_eps)
+        normed = self._norm(self._buffers.residual[rows], weights.attention_norm)
         joint = F.linear(normed, weights.kqv).view(-1, heads + 2 * keys, self.config.head_size)
         rotated = rotate(joint[:, : heads + keys], placed.cosine[rows], placed.sine[rows])
         self._buffers.queries[rows] = rotated[:, :heads]
@@ -183,7 +186,7 @@ class Decoder:
         self._add(rows, F.linear(self._buffers.attended[rows].flatten(1), weights.o))
 
     def _up_gate(self, weights: LayerWeights, layer: int, placed: Placed, rows: slice) -> None:
-        normed = rms_norm(self._buffers.residual[rows], weights.mlp_norm, self.config.norm_eps)
+        normed = self._norm(self._buffers.residual[rows], weights.mlp_norm)
         if weights.router is None:
             self._buffers.activation[rows, 0] = gated(F.linear(normed, weights.gate_up[0]))
             return
@@ -232,12 +235,6 @@ def decode_kernel(device: torch.device, head_size: int) -> Callable[..., Tensor]
             raise
         return None
     return paged_decode_attention
-
-
-def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last axis, computed in fp32."""
-    wide = hidden.float()
-    return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(hidden.dtype)
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

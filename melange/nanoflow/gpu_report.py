@@ -27,6 +27,8 @@ from melange.perfmodel.pipeline_search import search_pipeline
 
 Samples = tuple[list[OverlapSample], str | None]
 MEMORY_SHARE = 0.9
+# The launches of more layers fill the GPU's queue (1024 kernels a stream), and Python's own time would show.
+MOST_LAYERS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +201,8 @@ def _measurable(model: str, layers: int) -> DecoderConfig:
     config, _ = resolve_model(model)
     if config.experts:
         raise InputError(f"{model} routes to experts", fix="measure a dense model")
-    if layers < 2:
-        raise InputError(f"{layers} layers", fix="use at least 2")
+    if not 2 <= layers <= MOST_LAYERS:
+        raise InputError(f"{layers} layers", fix=f"use 2 to {MOST_LAYERS}")
     return replace(config, layers=min(layers, config.layers))
 
 
