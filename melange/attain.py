@@ -139,14 +139,16 @@ def attain(
     trace: Trace | None = None,
     profile: Profile | None = None,
     max_fleets: int = MAX_FLEETS,
+    single_types: bool = True,
     on_progress: Progress | None = None,
 ) -> tuple[Plan, AttainReport]:
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
     ``simulation`` says how to play a fleet (policy, arrivals, requests a replication; its replications are the
     test's own); ``trace`` gives sizes. At most ``max_fleets`` are simulated. The plan carries the report under
-    ``extra["attain"]`` and the single-type fleets *of the same promise* as baselines. InputError for a target outside
-    (0, 1) or an SLO without thresholds, InfeasibleError when no fleet can keep the promise.
+    ``extra["attain"]`` and the single-type fleets *of the same promise* as baselines (none where ``single_types`` is
+    False). InputError for a target outside (0, 1) or an SLO without thresholds, InfeasibleError when no fleet can keep
+    the promise.
     """
     if not 0 < target < 1:
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
@@ -170,7 +172,7 @@ def attain(
     best = _first_passing(search, options)
     best, complete = _cheapest(search, best, paper.bound_usd_per_hour or 0.0, max_fleets)
     checked, against = _spot_check(search)
-    single = _single_types(search, paper)
+    single = _single_types(search, paper) if single_types else {}
     return _answer(search, paper, best, complete, (checked, against), single, lone)
 
 
@@ -204,14 +206,13 @@ def _lone_share(trials: Trials, plan: Plan, configs: Sequence[str]) -> float:
 
 
 def _first_passing(search: _Search, options: PlanOptions) -> Counts:
-    """The first fleet that passes when the program's headroom is raised step by step: where the search starts from."""
-    for headroom in HEADROOMS:
-        scaled = replace(search.problem, load=search.problem.load * (1 + headroom))
-        solution = solve(scaled, gap=options.gap, time_limit_s=options.time_limit_s)
-        if solution.instances is None:
-            break
-        counts = tuple(int(n) for n in solution.instances)
-        if counts in search.verdicts:
+    """A fleet that passes, to start from: the cheapest of those that the program gives with more and more headroom.
+
+    It is asked for mixed fleets and for every instance type alone: the cheapest capacity may be too slow for a promise
+    that a dearer GPU keeps with room to spare.
+    """
+    for counts in _proposals(search.problem, options):
+        if any(dominates(f, counts) for f in search.failed):
             continue
         plan = search.plan(search.problem, counts)
         if plan is not None and search.passes(counts, plan):
@@ -222,6 +223,21 @@ def _first_passing(search: _Search, options: PlanOptions) -> Counts:
         f"no fleet within the limits reached an attainment of {100 * search.trials.target:g}%: "
         f"the best that was simulated reached {100 * reached:.2f}%"
     )
+
+
+def _proposals(problem: Problem, options: PlanOptions) -> list[Counts]:
+    """Fleets for growing headrooms, of all types and of each alone, cheapest first."""
+    alone = [problem.only_instances({key}) for key in problem.instances]
+    found = set()
+    for part in (problem, *(p for p in alone if p is not None and np.isfinite(p.load).any(axis=1).all())):
+        for headroom in HEADROOMS:
+            scaled = replace(part, load=part.load * (1 + headroom))
+            solution = solve(scaled, gap=options.gap, time_limit_s=options.time_limit_s)
+            if solution.instances is None:
+                break
+            number = dict(zip(part.instances, solution.instances, strict=True))
+            found.add(tuple(int(number.get(key, 0)) for key in problem.instances))
+    return sorted(found, key=lambda counts: (fleet_cost(problem, counts), counts))
 
 
 def _cheapest(search: _Search, best: Counts, bound: float, max_fleets: int) -> tuple[Counts, bool]:

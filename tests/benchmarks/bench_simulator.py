@@ -61,9 +61,8 @@ def main() -> None:
     started = time.perf_counter()
     _, report = attain(spec, 0.99, PlanOptions(rate_rps=RATE_RPS))
     taken = time.perf_counter() - started
-    print(
-        f"closed loop at {RATE_RPS} req/s: {taken:.1f} s, {report.simulated} fleets simulated, complete: {report.complete}"
-    )
+    print(f"closed loop at {RATE_RPS} req/s: {taken:.1f} s, {report.simulated} fleets simulated", end=", ")
+    print("every cheaper fleet ruled out" if report.complete else "search cut short")
     print(json.dumps({"seconds_by_requests": seconds, "ratio_to_plain": ratio, "closed_loop_s": taken}))
 
 
