@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -184,15 +185,24 @@ def is_healthy(url: str) -> bool:
         return False
 
 
+def get_text(url: str, headers: Mapping[str, str] | None = None) -> str:
+    """What a server answers; raises EngineError with the reason where it does not, InputError for a bad address."""
+    try:
+        request = urllib.request.Request(url, headers=dict(headers or {}))
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except urllib.error.HTTPError as error:
+        raise EngineError(f"{url} answers HTTP {error.code}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise EngineError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
+    except ValueError as error:
+        raise InputError(f"{url} is not an address", fix="give one like http://127.0.0.1:8000") from error
+
+
 def get_json(url: str, headers: Mapping[str, str]) -> object:
     """A server's JSON answer; raises EngineError with the reason where there is none."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=10) as answer:
-            return json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        raise EngineError(f"{url} answers HTTP {error.code}") from error
-    except (OSError, urllib.error.URLError) as error:
-        raise EngineError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
+        return json.loads(get_text(url, headers))
     except ValueError as error:
         raise EngineError(f"{url} does not answer with JSON") from error
 

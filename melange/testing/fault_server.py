@@ -38,13 +38,15 @@ Fault = Literal[
 class FaultServer:
     """Use as a context manager: a server in a thread, at ``url``.
 
-    ``first_s`` and ``gap_s`` pace the first and the following tokens; ``share`` of the requests (the others are
+    ``first_s`` and ``gap_s`` pace the first and the following tokens; with ``streams`` that many requests in a row are
+    staggered evenly over one gap instead of walking in lockstep. ``share`` of the requests (the others are
     served well) suffer the ``fault``, from the ``after``-th on.
     """
 
     fault: Fault = "none"
     first_s: float = 0.002
     gap_s: float = 0.001
+    streams: int = 1
     share: float = 1.0
     after: int = 0
     max_model_len: int = 4096
@@ -136,7 +138,7 @@ class FaultServer:
         await response.prepare(request)
         count = int(body["max_tokens"])
         sent = count // 2 if fault in ("closes early", "too few tokens") else count
-        due = time.perf_counter() + self.first_s
+        due = time.perf_counter() + self.first_s + self.gap_s * (self.requests % self.streams) / self.streams
         for number in range(sent):
             if request.transport is None or request.transport.is_closing():
                 return response  # the client has gone
