@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from melange.errors import InputError
 
@@ -49,3 +51,15 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise InputError(f"cannot read it: {error.strerror}", file=path, fix="check the path") from error
     except UnicodeDecodeError as error:
         raise InputError("it is not a text file", file=path, fix="give a UTF-8 text file") from error
+
+
+def parse_json(text: str | bytes, file: str | os.PathLike[str], line: int = 1) -> Any:
+    """A JSON text's value; InputError with its place for what is none. ``line`` is the number of its first line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        problem, place = f"not valid JSON: {error.msg}", (error.lineno + line - 1, error.colno)
+        raise InputError(problem, file=file, line=place[0], column=place[1], fix="correct or remove it") from error
+    except (ValueError, RecursionError) as error:
+        what = "nested too deep" if isinstance(error, RecursionError) else "a number has too many digits or no text"
+        raise InputError(f"not readable JSON: {what}", file=file, line=line, fix="correct or remove it") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from melange.catalog import PRECISIONS
 from melange.errors import InputError
+
+# No machine costs more; beyond lie slips of the unit, and sums that overflow.
+MOST_USD_PER_HOUR = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class InstanceType:
     key: str = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.price_usd_per_hour) and self.price_usd_per_hour > 0):
+        if not 0 < self.price_usd_per_hour <= MOST_USD_PER_HOUR:
             raise InputError(f"instance {self.name}: price is {self.price_usd_per_hour}", fix="give a positive price")
         if self.gpus < 1:
             raise InputError(f"instance {self.name}: it has {self.gpus} GPUs", fix="give at least 1")

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 
 from melange.catalog import PRECISIONS
 from melange.errors import InputError
+from melange.files import parse_json
 
 SCHEMA_VERSION = 1
 
@@ -146,6 +147,7 @@ class Measurement:
                 f"measurement: unknown field {sorted(unknown)[0]!r}", fix="see 'melange schema measurements'"
             )
         values: dict[str, object] = dict(row)
+        _check_types(values)
         try:
             for name in ("ttft_s", "tpot_decode_s", "tpot_e2e_per_token_s", "e2e_s"):
                 if name in values:
@@ -156,6 +158,40 @@ class Measurement:
             return cls(**values)  # type: ignore[arg-type]
         except TypeError as error:
             raise InputError(f"measurement: {error}", fix="see 'melange schema measurements'") from error
+
+
+_TEXTS = {"model", "gpu", "precision", "engine", "loop", "source", "invalid_reason", "engine_version", "date"}
+_COUNTS = {"tp", "samples", "failures"}
+_FLAGS = {"saturated", "valid"}
+_STATISTICS = {"ttft_s", "tpot_decode_s", "tpot_e2e_per_token_s", "e2e_s"}
+_SAMPLES = {"sample_ttft_s", "sample_e2e_s", "sample_output_tokens"}
+
+
+def _check_types(row: Mapping[str, object]) -> None:
+    for name, value in row.items():
+        fits, wanted = _fit(name, value)
+        if value is not None and not fits:
+            raise InputError(f"measurement: {name} is {str(value)[:60]!r}", fix=f"give {wanted}")
+
+
+def _fit(name: str, value: object) -> tuple[bool, str]:
+    """Whether a record's value has the type of its field, and what that is."""
+    if name in _TEXTS:
+        return isinstance(value, str), "a text"
+    if name in _FLAGS:
+        return isinstance(value, bool), "true or false"
+    if name in _COUNTS:
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0, "a whole number from 0"
+    if name in _STATISTICS:
+        fits = isinstance(value, Mapping) and all(_is_number(item) for item in value.values())
+        return fits, "statistics in seconds, such as {mean: 0.1}"
+    if name in _SAMPLES:
+        return isinstance(value, list | tuple) and all(_is_number(item) for item in value), "a list of numbers"
+    return (isinstance(value, Mapping), "a mapping") if name == "extra" else (_is_number(value), "a number")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,13 +225,12 @@ def read_measurements(path: str | os.PathLike[str]) -> MeasurementFile:
     torn = False
     for number, line, ended in _lines(path):
         try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            record = parse_json(line, path, number)
+        except InputError:
             if not ended:
                 torn = True
                 break
-            column = error.colno if isinstance(error, json.JSONDecodeError) else None
-            raise InputError("not a JSON record", file=path, line=number, column=column) from error
+            raise
         try:
             _take(record, headers, points)
         except InputError as error:

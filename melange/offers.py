@@ -23,6 +23,9 @@ KNOWN_COLUMNS = (
 )  # fmt: skip
 
 
+MOST_GPUS = 10_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceChoice:
     """Which offers a workload may rent: a price set or a file, optionally some providers and regions, and spot."""
@@ -71,6 +74,8 @@ def _check_columns(header: Sequence[str], path: str | os.PathLike[str]) -> None:
                 f"the column {name} is missing", file=path, line=1, fix=f"known: {', '.join(KNOWN_COLUMNS)}"
             )
     for name in header:
+        if header.count(name) > 1:
+            raise InputError(f"the column {name} occurs twice", file=path, line=1, fix="keep one of them")
         if name not in KNOWN_COLUMNS:
             raise InputError(f"unknown column {name!r}", file=path, line=1, fix=f"known: {', '.join(KNOWN_COLUMNS)}")
 
@@ -98,8 +103,10 @@ def _offers_of(
     try:
         gpu = catalog.gpu(text("gpu"))
         count = number("gpu_count", 1.0) or 0.0
-        if count != int(count):
+        if not (count.is_integer() and count <= MOST_GPUS):
             raise InputError(f"gpu_count is {count}", fix="give a whole number")
+        if not text("instance"):
+            raise InputError("the instance has no name", fix="give one")
         prices = {False: number("on_demand_usd_per_hour"), True: number("spot_usd_per_hour_high")}
         prices[True] = prices[True] if prices[True] is not None else number("spot_usd_per_hour_low")
         return [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from melange.errors import InputError
-from melange.files import read_text, write_atomic
+from melange.files import parse_json, read_text, write_atomic
 from melange.slo import Slo
 
 SCHEMA_VERSION = 1
@@ -213,11 +213,7 @@ def _reason(error: Exception) -> str:
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
     """Read plan.json; anything that is not one raises InputError with the file's name."""
-    text = read_text(path)
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg}", file=path, line=error.lineno, column=error.colno) from error
+    data = parse_json(read_text(path), path)
     if not isinstance(data, dict):
         raise InputError("not a plan: it holds no JSON object", file=path)
     try:

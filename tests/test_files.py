@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from melange import InputError
-from melange.files import read_text, write_atomic
+from melange.files import parse_json, read_text, write_atomic
 
 
 def test_replacing_keeps_the_mode_and_leaves_nothing_else(tmp_path):
@@ -50,3 +50,18 @@ def test_reading(tmp_path):
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(InputError, match="cannot read it"):
             read_text(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": }', r"f.json:4:7: not valid JSON"),
+        ('{\n"a" 1}', r"f.json:5:5: not valid JSON"),
+        ('{"a": ' + "9" * 5000 + "}", r"f.json:4: not readable JSON: a number has too many digits"),
+        ("[" * 100_000, r"f.json:4: not readable JSON: nested too deep"),
+        (b"\xff", r"f.json:4: not readable JSON"),
+    ],
+)
+def test_json_that_is_none(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_json(text, "f.json", 4)

@@ -59,7 +59,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{oops", r"m.jsonl:1:2: not a JSON record"),
+        ("{oops", r"m.jsonl:1:2: not valid JSON"),
         ("[1]", r"m.jsonl:1: a record is a list"),
         ('{"record": "thing"}', "record is 'thing'"),
         ('{"record": "header", "schema_version": 99}', "schema version is 99"),
@@ -95,3 +95,20 @@ def test_nothing_in_it(tmp_path):
 def test_impossible_points_are_refused(bad):
     with pytest.raises(InputError):
         point(**bad)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tp": 1.5}, {"tp": "two"}, {"samples": "many"}, {"valid": "yes"}, {"concurrency": "1"}, {"low_rps": "x"},
+        {"model": ["x"]}, {"gpu": 5}, {"ttft_s": 5}, {"ttft_s": {"mean": "x"}}, {"sample_e2e_s": ["a"]}, {"extra": 5},
+        {"achieved_rps": True}, {"achieved_rps": float("nan")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_field_of_the_wrong_type_names_itself_and_its_line(tmp_path, change):
+    row = {"record": "point", "model": "m", "gpu": "L4", "input_tokens": 1, "output_tokens": 1, "achieved_rps": 1.0}
+    file = tmp_path / "m.jsonl"
+    file.write_text(json.dumps(row) + "\n" + json.dumps(row | change) + "\n")
+    with pytest.raises(InputError, match=rf"m\.jsonl:2: measurement: {next(iter(change))} is "):
+        read_measurements(file)

@@ -43,9 +43,8 @@ def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where that is a terminal, a line at the start and the end elsewhere."""
+    """A bar on stderr where that is a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
-        click.echo(f"{what} ...", err=True)
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from melange.sweep import Sweep
 
 
+MOST_POINTS = 10_000
+
+
 def values(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[float, ...]:
     """``"1,2,4"`` -> those; ``"2:8:7"`` -> 7 values from 2 to 8, evenly spaced."""
     if text is None:
@@ -22,10 +25,10 @@ def values(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
         if ":" not in text:
             return tuple(float(part) for part in text.split(","))
         start, stop, count = (float(part) for part in text.split(":"))
-        if count != int(count) or count < 2:
+        if count != int(count) or not 2 <= count <= MOST_POINTS:
             raise ValueError
         return tuple(round(start + (stop - start) * n / (int(count) - 1), 12) for n in range(int(count)))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is neither values such as 1,2,4 nor FIRST:LAST:COUNT such as 2:8:7", ctx, param
         ) from None

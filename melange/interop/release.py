@@ -9,7 +9,6 @@ shares sum to. It states neither bucket edges, model nor SLO.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from melange.baselines import single_type_baselines
 from melange.build import Limits
 from melange.documents import Document, check_schema, read_document
 from melange.errors import InputError
-from melange.files import read_text
+from melange.files import parse_json, read_text
 from melange.plan import HOURS_PER_MONTH, Costs, Plan, PlanBucket, PlanConfig
 from melange.planner import PlanOptions, solve_checked, with_extras
 from melange.problem import FloatArray, GroupLimit, IntArray, Problem, Solution
@@ -91,10 +90,7 @@ def is_release_config(path: str | os.PathLike[str]) -> bool:
 
 def read_release_config(path: str | os.PathLike[str]) -> ReleaseConfig:
     """Read config.json; anything wrong in it raises InputError with file, line and column."""
-    try:
-        json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"not valid JSON: {error.msg}", file=path, line=error.lineno, column=error.colno) from error
+    parse_json(read_text(path), path)
     document = read_document(path)
     check_schema(document, _SCHEMA, see=_SEE)
     data = document.data

@@ -6,7 +6,7 @@ import sys
 import click
 import pytest
 
-from melange.cli.main import COMMANDS, melange
+from melange.cli.main import COMMANDS, main, melange
 
 
 def run(*arguments, cwd=None):
@@ -107,3 +107,27 @@ def test_gpus_lists_prices_with_their_age():
     assert all("price_age_days" in offer for offer in data["offers"])
     assert "did you mean" in run("gpus", "--gpu", "L44").stderr
     assert "llama-3.1-70b" in run("gpus", "--models").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max", "L4=²"],
+        ["--max", "L4=1", "--max", "L4=2"], ["--max", "L4=-1"], ["--max", "L4"], ["--only", "L4,,H100"],
+        ["--only", ""], ["--rate", "1e300"], ["--headroom", "1e300"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_that_mean_nothing_are_one_line(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["solve", "arena-120ms", *arguments])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_a_group_alone_shows_its_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["aibrix"])
+    assert ended.value.code == 2
+    assert "Commands:" in capsys.readouterr().err
