@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -43,7 +43,7 @@ def render_profile(
     output: str = "table",
     colour: bool | None = None,
 ) -> str:
-    """The highest sustainable rates of a file under an SLO: ``table`` (heatmaps), ``json`` or ``csv``, newline included.
+    """Highest sustainable rates of a file under an SLO: ``table`` (heatmaps), ``json`` or ``csv``, each ending a line.
 
     With a price, tokens (input and output) per dollar are added.
     """
@@ -70,7 +70,7 @@ def _tokens_per_usd(config: ConfigProfile, usd_per_hour: float) -> np.ndarray[tu
 def _heatmap(
     config: ConfigProfile, what: str, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 ) -> RenderableType:
-    grid = Table(title=f"{config.key.describe()}: {what}", title_justify="left", box=None, padding=(0, 1))
+    grid = Table(box=None, padding=(0, 1))
     grid.add_column("input \\ output", justify="right")
     for tokens in config.output_tokens:
         grid.add_column(f"{tokens:g}", justify="right")
@@ -78,7 +78,7 @@ def _heatmap(
     low = float(np.nanmin(np.where(values > 0, values, np.nan))) if (values > 0).any() else top
     for tokens, row in zip(config.input_tokens, values, strict=True):
         grid.add_row(f"{tokens:g}", *(_shaded(float(value), low, top) for value in row))
-    return grid
+    return Group(escape(f"{config.key.describe()}: {what}"), grid)
 
 
 def _shaded(value: float, low: float, top: float) -> Text:
@@ -126,7 +126,7 @@ def render_capacities(
     capacities: Sequence[Capacity], slo: Slo, usd_per_hour: float | None = None, *, colour: bool | None = None
 ) -> str:
     """What a run found: the interval of every size and how it ended."""
-    grid = Table(title=f"Sustainable rate under {slo.describe()}", title_justify="left", box=None, padding=(0, 1))
+    grid = Table(box=None, padding=(0, 1))
     for name in ("input", "output", "holds at req/s", "fails at req/s", "status"):
         grid.add_column(name, justify="left" if name == "status" else "right")
     if usd_per_hour is not None:
@@ -139,7 +139,7 @@ def render_capacities(
             tokens = found.size.input_tokens + found.size.output_tokens
             row.append(f"{found.low_rps * tokens * 3600 / usd_per_hour:,.0f}")
         grid.add_row(*row)
-    return rendered(grid, colour=colour).rstrip("\n")
+    return rendered(escape(f"Sustainable rate under {slo.describe()}"), grid, colour=colour).rstrip("\n")
 
 
 def render_check(result: CheckResult, *, colour: bool | None = None) -> str:

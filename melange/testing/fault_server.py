@@ -7,6 +7,7 @@ is what the load generator is tested and benchmarked against.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -135,13 +136,16 @@ class FaultServer:
 
     async def _stream(self, request: Any, body: Mapping[str, Any], fault: str) -> Any:
         response = import_aiohttp_web().StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):  # the client may leave at any time
+            await response.prepare(request)
+            await self._speak(request, response, body, fault)
+        return response
+
+    async def _speak(self, request: Any, response: Any, body: Mapping[str, Any], fault: str) -> None:
         count = int(body["max_tokens"])
         sent = count // 2 if fault in ("closes early", "too few tokens") else count
         due = time.perf_counter() + self.first_s + self.gap_s * (self.requests % self.streams) / self.streams
         for number in range(sent):
-            if request.transport is None or request.transport.is_closing():
-                return response  # the client has gone
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             due += self.gap_s
             if fault == "garbage" and number == sent // 2:
@@ -153,11 +157,10 @@ class FaultServer:
             await response.write(_token(time.perf_counter()))
         if fault == "closes early":
             request.transport.close()
-            return response
+            return
         if fault not in ("no usage", "error in stream"):
             await response.write(_event({"choices": [], "usage": _usage(body, sent, fault)}))
         await response.write(b"data: [DONE]\n\n")
-        return response
 
 
 def _token(stamp_s: float) -> bytes:

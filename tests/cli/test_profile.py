@@ -1,0 +1,224 @@
+"""``melange profile`` as a user types it, against a server that paces itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+import click
+from click.testing import CliRunner
+
+from melange.cli.main import main
+from melange.cli.profile import profile
+from melange.cli.workload_metrics import from_metrics
+from melange.measurements import read_measurements
+from melange.testing.fault_server import FaultServer
+
+SLO = ("--slo-tpot-ms", "50", "--tpot-definition", "decode")
+SMALL = ("--input-tokens", "16", "--output-tokens", "8", "--point-seconds", "1.5", "--requests", "100")
+QUICK = (*SMALL, "--max-concurrency", "8", "--resolution", "2")
+
+
+def melange(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return int(ended.value.code or 0), said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("measured") / "a.jsonl"
+    with FaultServer(slots=4, gap_s=0.004) as server:
+        arguments = [sys.executable, "-m", "melange", "profile", "--url", server.url, "--gpu", "L4", *SLO, *QUICK]
+        done = subprocess.run([*arguments, "-o", str(path)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cell 1/1, 16 -> 8 tokens: concurrency 1: TPOT" in done.stderr
+    assert "SLO: mean TPOT (decode) <= 50 ms" in done.stderr
+    assert "Sustainable rate" in done.stdout
+    return path
+
+
+def test_show_draws_and_exports(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = melange("profile", "show", str(measured), "--usd-per-hour", "0.8", capsys=capsys)
+    assert code == 0
+    assert "fault on 1xL4" in out
+    assert "thousand tokens per $" in out
+    assert "mean TPOT (decode) <= 50 ms" in out  # the SLO that it was measured for
+    code, out, _ = melange("profile", "show", str(measured), "-o", "json", *SLO, capsys=capsys)
+    assert json.loads(out)["configs"][0]["gpu"] == "L4"
+    code, out, _ = melange("profile", "show", str(measured), "-o", "csv", "--slo-ttft-ms", "0.001", capsys=capsys)
+    assert out.splitlines()[1].endswith(",0.0")
+
+
+def test_merge_and_dry_run(measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = melange("profile", "merge", str(tmp_path / "all.jsonl"), str(measured), str(measured), capsys=capsys)
+    assert code == 0
+    assert "repeated ones left out" in out
+    dry = ("--dry-run", "--usd-per-hour", "1.2", "--model", "fault", "--gpu", "L4")
+    code, out, _ = melange("profile", *dry, *SLO, *QUICK, "-o", str(tmp_path / "new.jsonl"), capsys=capsys)
+    assert code == 0
+    assert "to measure" in out
+    assert "$" in out
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_check_tells_a_slower_server(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--gpu", "L4", "--sentinels", "1", "--tolerance", "0.5")
+    with FaultServer(slots=4, gap_s=0.004) as server:
+        same = melange("profile", "check", str(measured), "--url", server.url, *options, capsys=capsys)
+    with FaultServer(slots=4, gap_s=0.02) as server:
+        slower = melange("profile", "check", str(measured), "--url", server.url, *options, capsys=capsys)
+    assert same[0] in (0, 1)  # a loaded machine may disturb even the same server
+    assert slower[0] == 1, slower
+    assert "no longer holds" in slower[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "nothing to profile"),
+        (("--url", "http://127.0.0.1:1", "--gpu", "L4"), "cannot be reached"),
+        (("--url", "nonsense", "--gpu", "L4"), "give one like http://"),
+        (("--model", "m", "--slo-tpot-ms", "50"), "go together"),
+        (("--model", "m", "--budget-usd", "1", "--gpu", "L4", "--dry-run"), "--usd-per-hour"),
+        (("--model", "m", "--resolution", "0.5", "--gpu", "L4", "--dry-run", "--input-tokens", "x"), "whole numbers"),
+        (("--model", "m", "--vllm", "no-such-vllm", "--gpu", "L4", "-o", "/nowhere/a.jsonl"), "cannot write it"),
+        (("--model", "m", "--vllm", "no-such-vllm", "--gpu", "L4"), "melange[vllm]"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = melange("profile", "run", *arguments, capsys=capsys)
+    assert code in (1, 2)
+    assert message in err
+    assert len(err.strip().splitlines()) <= 2
+    assert not out
+
+
+def fake_vllm(folder: Path) -> Path:
+    """An executable that serves like ``vllm serve --port N`` and leaves its process id in a file."""
+    script = folder / "vllm"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import asyncio, os, pathlib, sys\n"
+        "from melange.testing.fault_server import FaultServer\n"
+        f"pathlib.Path({str(folder / 'pid')!r}).write_text(str(os.getpid()))\n"
+        "port = int(sys.argv[sys.argv.index('--port') + 1])\n"
+        "asyncio.run(FaultServer(gap_s=0.002).serve(port))\n"
+    )
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return script
+
+
+def is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return "State:\tZ" not in status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_started_engine_never_outlives_the_run(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "melange", "profile", "run", "--model", "fault", "--gpu", "L4", *SLO, *QUICK]
+    command += ["--vllm", str(fake_vllm(tmp_path)), "--point-seconds", "60", "-o", str(tmp_path / "a.jsonl")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        engine = int((tmp_path / "pid").read_text())
+        assert is_running(engine)
+        run.send_signal(number)
+        _, said = run.communicate(timeout=60)
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 30
+    while is_running(engine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(engine)
+
+
+def test_a_started_engine_is_profiled_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "melange", "profile", "run", "--model", "fault", "--gpu", "L4", *SLO, *QUICK]
+    command += ["--vllm", str(fake_vllm(tmp_path)), "-o", str(tmp_path / "a.jsonl")]
+    command += ["--engine-args", "--dtype float16 --tensor-parallel-size 2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not is_running(int((tmp_path / "pid").read_text()))
+    measured = read_measurements(tmp_path / "a.jsonl")
+    assert measured.points[0].key == ("fault", "L4", 2, "fp16", "vllm")
+    assert measured.headers[0].facts["server"]["command"][-2:] == ["--tensor-parallel-size", "2"]  # type: ignore[index]
+
+
+def test_an_engine_that_cannot_start_gives_its_last_words(tmp_path: Path) -> None:
+    script = tmp_path / "vllm"
+    script.write_text("#!/bin/sh\necho 'ValueError: No available memory for the cache blocks'\nexit 3\n")
+    script.chmod(0o755)
+    command = [sys.executable, "-m", "melange", "profile", "run", "--model", "m", "--gpu", "L4", *QUICK]
+    command += ["--vllm", str(script), "-o", str(tmp_path / "a.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "No available memory for the cache blocks" in done.stderr
+    assert "code 3" in done.stderr
+
+
+METRICS = """
+vllm:request_prompt_tokens_bucket{le="100",model_name="m"} 50
+vllm:request_prompt_tokens_bucket{le="200",model_name="m"} 100
+vllm:request_prompt_tokens_bucket{le="+Inf",model_name="m"} 100
+vllm:request_prompt_tokens_sum{model_name="m"} 10000
+vllm:request_prompt_tokens_count{model_name="m"} 100
+vllm:request_generation_tokens_bucket{le="10",model_name="m"} 50
+vllm:request_generation_tokens_bucket{le="20",model_name="m"} 100
+vllm:request_generation_tokens_bucket{le="+Inf",model_name="m"} 100
+vllm:request_generation_tokens_sum{model_name="m"} 1000
+vllm:request_generation_tokens_count{model_name="m"} 100
+"""
+
+
+def test_workload_from_metrics_independent_and_shaped(tmp_path: Path) -> None:
+    scrape = tmp_path / "metrics.txt"
+    scrape.write_text(METRICS.lstrip())
+    trace = tmp_path / "trace.csv"
+    trace.write_text("input_tokens,output_tokens\n" + "50,5\n" * 20 + "150,15\n" * 20)
+    options = ["--rate", "4", "--input-edges", "100,200", "--output-edges", "10,20", "--model", "llama-2-7b"]
+    plain = CliRunner().invoke(from_metrics, [str(scrape), *options, "-o", str(tmp_path / "a.yaml")])
+    assert plain.exit_code == 0, plain.output
+    assert "independent" in plain.stderr
+    shaped = CliRunner().invoke(
+        from_metrics, [str(scrape), *options, "--trace", str(trace), "-o", str(tmp_path / "b.yaml")]
+    )
+    assert shaped.exit_code == 0, shaped.output
+    from melange.workload_file import load_workload
+
+    a, b = (load_workload(tmp_path / name).workload for name in ("a.yaml", "b.yaml"))
+    assert a.rate_rps == pytest.approx(1.0, abs=0.02)
+    assert b.rate_rps[0, 0] == pytest.approx(2.0, rel=0.05)
+    assert b.rate_rps[0, 1] == pytest.approx(0.0, abs=0.05)
+
+
+def test_every_option_is_documented() -> None:
+    for name, command in profile.commands.items():
+        assert "Examples:" in (command.help or ""), name
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        assert all(option.help for option in options), name
