@@ -112,3 +112,11 @@ def test_a_sequential_test_refuses_what_it_cannot_tell(spec, monkeypatch):
     assert passed <= 400 * 0.05  # at the target itself a promise is refused but for the error
     monkeypatch.setattr("melange.simulator.trial._attainments", lambda s, first, n: draw.normal(0.95, 0.02, n).tolist())
     assert all(trials.confirm(None, 1).passed for _ in range(50))
+
+
+def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
+    from melange.report.attain import render_attain
+
+    text = render_attain(answer[1])
+    for words in ("the promise costs", "mean load only", "L4 alone", "H100 alone", "headroom", "sequential test"):
+        assert words in text

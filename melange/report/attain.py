@@ -1,0 +1,69 @@
+"""A closed-loop search as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.markup import escape
+
+from melange.plan import describe_instances
+from melange.report.tables import percent, rendered, table, usd
+
+if TYPE_CHECKING:
+    from melange.attain import AttainReport, SizedFleet
+
+
+def render_attain(report: AttainReport, *, colour: bool | None = None) -> str:
+    """What the promise takes and costs, beside the plan for the mean load and every GPU type alone.
+
+    JSON and YAML need no rendering of their own: the plan carries the report under ``extra.attain``.
+    """
+    parts: list[RenderableType] = [*_headline(report), "", _fleets(report), "", *_search(report)]
+    return rendered(*parts, colour=colour)
+
+
+def _headline(report: AttainReport) -> list[str]:
+    fleet = report.fleet
+    more = f"{usd(report.promise_usd_per_hour)} ({100 * report.promise_share:+.1f}%)"
+    lines = [
+        f"[bold]{escape(describe_instances(fleet.instances or {}))} at {usd(fleet.cost_usd_per_hour)}/h[/bold]: "
+        f"{percent(fleet.attainment, 2)} of the requests keep the SLO jointly when simulated, "
+        f"at least {percent(fleet.attainment_low, 2)} with confidence (target {percent(report.target)})",
+        f"the promise costs {more} over the plan for the mean load, whose fleet attains "
+        f"{percent(report.paper.attainment, 2)}; proven bound for the mean load {usd(report.bound_usd_per_hour)}/h",
+    ]
+    if report.savings is not None:
+        lines.append(f"savings on the best single type that keeps the same promise: {percent(report.savings)}")
+    return lines
+
+
+def _row(name: str, fleet: SizedFleet) -> list[str]:
+    if fleet.cost_usd_per_hour is None:
+        return [name, escape(fleet.reason or ""), "-", "-", "-"]
+    room = ", ".join(f"{config} {100 * share:.0f}%" for config, share in fleet.headroom.items())
+    fleet_text = describe_instances(fleet.instances or {})
+    return [name, fleet_text, usd(fleet.cost_usd_per_hour), percent(fleet.attainment, 2), room]
+
+
+def _fleets(report: AttainReport) -> RenderableType:
+    rows = [_row("promise kept", report.fleet), _row("mean load only", report.paper)]
+    rows += [_row(f"{gpu} alone", fleet) for gpu, fleet in report.single_type.items()]
+    return table("Fleets", ("", "fleet", "cost/h", "attainment", "headroom found"), rows, left=2)
+
+
+def _search(report: AttainReport) -> list[str]:
+    lines = [
+        f"{report.simulated} fleets simulated ({report.requests} requests a replication, {escape(report.arrivals)}, "
+        f"policy {escape(report.policy)}; sizes: {escape(report.sizes)}), "
+        f"{report.confirmations} put to the sequential test; "
+        f"{report.cut_off} cut off by a failing larger fleet, {report.overloaded} too small for the mean load",
+        f"{percent(report.lone_share, 2)} of the requests keep the SLO on the best idle GPU",
+    ]
+    if report.spot_checked:
+        lines.append(
+            f"of the fleets cut off, {report.spot_checked} were simulated after all: {report.spot_check_passed} pass"
+        )
+    if not report.complete:
+        lines.append("warning: the search ended before every cheaper fleet was ruled out")
+    return lines
