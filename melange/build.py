@@ -207,7 +207,10 @@ def _offers_in_play(
     usable = [offer for offer in on_sale if offer.gpu in least_tp and offer.gpus >= least_tp[offer.gpu]]
     priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
     if not usable:
-        raise InputError(f"{priced} has no offer of {', '.join(sorted(least_tp))}, all that is profiled", fix="add one")
+        profiled = ", ".join(f"{gpu} from TP {tp}" for gpu, tp in sorted(least_tp.items()))
+        raise InputError(
+            f"{priced} has no offer that fits what is profiled: {profiled}", fix="add one, or measure more"
+        )
     for name in dict.fromkeys((*(spec.fleet or {}), *limits.maximum, *limits.minimum, *limits.only, *limits.exclude)):
         try:
             _check_name(name, usable, listed, set(least_tp), priced, catalog)
