@@ -20,7 +20,7 @@ LAYERS = [
     {"catalog"},
     {"workload", "fleet", "measurements", "problem", "plan"},
     {"offers", "profiles", "traces", "prometheus"},
-    {"histogram"},
+    {"histogram", "marginals"},
     {"workload_file"},
     {"perfmodel"},
     {"profiler", "nanoflow"},

@@ -1,14 +1,17 @@
-"""``melange workload``: workload files from request traces."""
+"""``melange workload``: workload files from request traces and from a server's metrics."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from melange.cli.workload_metrics import from_metrics
+from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, slo_of, spec_of
 
 SHOW_PROGRESS_FROM_BYTES = 64 << 20
 
@@ -39,16 +42,6 @@ def _window(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         raise click.BadParameter(f"{value!r} is not START:END in seconds, for example 0:3600", ctx, param) from None
 
 
-def _edges(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """``"25,100"`` -> ``(25, 100)``."""
-    if value is None:
-        return None
-    try:
-        return tuple(int(part) for part in value.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 25,100,250", ctx, param) from None
-
-
 @click.group()
 def workload() -> None:
     """Make workload files.
@@ -56,6 +49,7 @@ def workload() -> None:
     \b
     Examples:
       melange workload from-trace requests.csv --rate 8 --model llama-3.1-8b -o workload.yaml
+      melange workload from-metrics http://127.0.0.1:8000 --rate 12 --model llama-3.1-8b -o workload.yaml
     """
 
 
@@ -85,20 +79,7 @@ def workload() -> None:
 @click.option(
     "--window", callback=_window, metavar="START:END", help="Only arrivals in these seconds after the first row."
 )
-@click.option("--input-edges", callback=_edges, metavar="N,N,...", help="Input bucket edges [default: the paper's].")
-@click.option("--output-edges", callback=_edges, metavar="N,N,...", help="Output bucket edges [default: the paper's].")
-@click.option("--max-input", type=click.IntRange(1), help="End the input edges here; longer requests are dropped.")
-@click.option("--max-output", type=click.IntRange(1), help="End the output edges here; longer requests are dropped.")
-@click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition.")
-@click.option(
-    "--tpot-definition",
-    type=click.Choice(["decode", "e2e_per_token"]),
-    help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
-)
-@click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms.")
-@click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms.")
-@click.option("--attainment", type=float, help="Share of requests that must keep the SLO [default: its mean must].")
-@click.option("--model", help="The model that serves it (see 'melange gpus --models'); solving needs it or --profiles.")
+@shape_options
 @click.option("--name", help="The workload's name [default: the file's].")
 @click.option(
     "--representative",
@@ -107,11 +88,7 @@ def workload() -> None:
     show_default=True,
     help="Take a bucket's load at its mean sizes, or at its upper edge as the paper does.",
 )
-@click.option("--profiles", metavar="SET", help="Profile set [default: estimated/MODEL].")
-@click.option("--assume-slo", is_flag=True, help="Take capacities measured without an SLO for the workload's.")
-@click.option("--assume-slo-reason", help="Why that is sound, kept in the file.")
-@click.option("--prices", "price_set", help="Price set (see 'melange gpus').")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write [default: standard output].")
+@choice_options
 def from_trace(file: str, **given: Any) -> None:
     """Count the requests of the trace FILE into size buckets and write a workload file.
 
@@ -127,78 +104,19 @@ def from_trace(file: str, **given: Any) -> None:
           --model llama-3.1-8b
     """
     from melange.histogram import workload_from_trace
-    from melange.report.traces import render_trace_report
-    from melange.workload_file import WorkloadSpec, dump_workload, write_workload
 
-    profiles = _profiles(given)
     reading = ("columns", "time_unit", "block_tokens", "rate_rps", "name", "model", "representative")
     result, report = workload_from_trace(
         file,
-        grid=_grid(given),
-        slo=_slo(given),
+        grid=grid_of(given),
+        slo=slo_of(given),
         window_s=given["window"],
         format=given["format_"],
         on_progress=_progress(),
         **{name: given[name] for name in reading},
     )
-    spec = WorkloadSpec(workload=result, profiles=profiles, **_prices(given))
     comment = f"From {Path(file).name} by 'melange workload from-trace'."
-    if given["output"]:
-        write_workload(given["output"], spec, comment)
-    else:
-        click.echo(dump_workload(spec, comment), nl=False)
-    click.echo(render_trace_report(report), err=True)
-    if profiles.set is None:
-        click.echo("warning: the file names neither model nor profiles: add one to solve it", err=True)
-
-
-def _grid(given: dict[str, Any]) -> Any:
-    from melange.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS, SizeGrid
-
-    inputs = given["input_edges"] or PAPER_INPUT_EDGES_TOKENS
-    outputs = given["output_edges"] or PAPER_OUTPUT_EDGES_TOKENS
-    return SizeGrid(
-        input_edges_tokens=_ended(inputs, given["max_input"]), output_edges_tokens=_ended(outputs, given["max_output"])
-    )
-
-
-def _ended(edges: Sequence[int], last: int | None) -> tuple[int, ...]:
-    return tuple(edges) if last is None else (*(edge for edge in edges if edge < last), last)
-
-
-def _slo(given: dict[str, Any]) -> Any:
-    from melange.slo import Slo
-
-    if (given["slo_tpot_ms"] is None) != (given["tpot_definition"] is None):
-        raise click.UsageError("--slo-tpot-ms and --tpot-definition go together: there are two TPOTs in use")
-    asked: dict[str, Any] = {
-        f"{name}_s": given[f"slo_{name}_ms"] / 1000
-        for name in ("tpot", "ttft", "e2e")
-        if given[f"slo_{name}_ms"] is not None
-    }
-    if given["attainment"] is not None and not asked:
-        raise click.UsageError("--attainment needs a limit to attain: --slo-tpot-ms, --slo-ttft-ms or --slo-e2e-ms")
-    asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
-    return Slo(**asked)
-
-
-def _profiles(given: dict[str, Any]) -> Any:
-    from melange.workload_file import ProfileChoice
-
-    if given["assume_slo_reason"] and not given["assume_slo"]:
-        raise click.UsageError("--assume-slo-reason goes with --assume-slo")
-    estimated = f"estimated/{given['model']}" if given["model"] else None
-    return ProfileChoice(
-        set=given["profiles"] or estimated,
-        assume_slo=given["assume_slo"],
-        reason=given["assume_slo_reason"],
-    )
-
-
-def _prices(given: dict[str, Any]) -> dict[str, Any]:
-    from melange.offers import PriceChoice
-
-    return {"prices": PriceChoice(price_set=given["price_set"])} if given["price_set"] else {}
+    hand_out(spec_of(result, given), report, comment, given["output"])
 
 
 def _progress() -> Callable[[int, int], None] | None:
@@ -215,3 +133,6 @@ def _progress() -> Callable[[int, int], None] | None:
             click.echo(f"\rreading: {percent}%" + ("\n" if done == total else ""), nl=False, err=True)
 
     return show
+
+
+workload.add_command(from_metrics)

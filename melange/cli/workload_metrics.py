@@ -8,33 +8,16 @@ from typing import Any
 
 import click
 
-from melange.cli.workload import _edges, _grid, _prices, _profiles, _slo
+from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, slo_of, spec_of
 
 
 @click.command("from-metrics")
 @click.argument("source", metavar="URL|FILE")
 @click.option("--rate", "rate_rps", type=float, required=True, help="Requests per second to plan for.")
 @click.option("--trace", type=click.Path(), help="A request trace whose joint sizes shape the two histograms.")
-@click.option("--input-edges", callback=_edges, metavar="N,N,...", help="Input bucket edges [default: the paper's].")
-@click.option("--output-edges", callback=_edges, metavar="N,N,...", help="Output bucket edges [default: the paper's].")
-@click.option("--max-input", type=click.IntRange(1), help="End the input edges here; longer requests are dropped.")
-@click.option("--max-output", type=click.IntRange(1), help="End the output edges here; longer requests are dropped.")
-@click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition.")
-@click.option(
-    "--tpot-definition",
-    type=click.Choice(["decode", "e2e_per_token"]),
-    help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
-)
-@click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms.")
-@click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms.")
-@click.option("--attainment", type=float, help="Share of requests that must keep the SLO [default: its mean must].")
-@click.option("--model", help="The model that serves it (see 'melange gpus --models'); solving needs it or --profiles.")
+@shape_options
 @click.option("--name", help="The workload's name [default: from-metrics].")
-@click.option("--profiles", metavar="SET", help="Profile set [default: estimated/MODEL].")
-@click.option("--assume-slo", is_flag=True, help="Take capacities measured without an SLO for the workload's.")
-@click.option("--assume-slo-reason", help="Why that is sound, kept in the file.")
-@click.option("--prices", "price_set", help="Price set (see 'melange gpus').")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write [default: standard output].")
+@choice_options
 def from_metrics(source: str, **given: Any) -> None:
     """Turn vLLM's histograms of prompt and generation tokens into a workload file.
 
@@ -50,23 +33,16 @@ def from_metrics(source: str, **given: Any) -> None:
     from melange.histogram import workload_from_trace
     from melange.marginals import shaped_by
     from melange.prometheus import workload_from_metrics
-    from melange.report.traces import render_trace_report
-    from melange.workload_file import WorkloadSpec, dump_workload, write_workload
 
-    asked = {"grid": _grid(given), "slo": _slo(given), "model": given["model"], "rate_rps": given["rate_rps"]}
+    asked = {"grid": grid_of(given), "slo": slo_of(given), "model": given["model"], "rate_rps": given["rate_rps"]}
     with tempfile.TemporaryDirectory() as folder:
         path = _scraped(source, Path(folder)) if source.startswith(("http://", "https://")) else Path(source)
         result, report = workload_from_metrics(path, name=given["name"] or "from-metrics", **asked)
     if given["trace"]:
         trace, _ = workload_from_trace(given["trace"], **asked)
         result = shaped_by(result, trace)
-    spec = WorkloadSpec(workload=result, profiles=_profiles(given), **_prices(given))
     comment = f"From the metrics of {source} by 'melange workload from-metrics'."
-    if given["output"]:
-        write_workload(given["output"], spec, comment)
-    else:
-        click.echo(dump_workload(spec, comment), nl=False)
-    click.echo(render_trace_report(report), err=True)
+    hand_out(spec_of(result, given), report, comment, given["output"])
     if given["trace"]:
         click.echo(f"the joint of input and output sizes is shaped by {given['trace']}", err=True)
 

@@ -1,0 +1,137 @@
+"""What the commands that make workload files share: options of sizes, SLO and choices, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from melange.sizes import SizeGrid
+    from melange.slo import Slo
+    from melange.traces import TraceReport
+    from melange.workload_file import WorkloadSpec
+
+
+def _edges(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """``"25,100"`` -> ``(25, 100)``."""
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 25,100,250", ctx, param) from None
+
+
+_SHAPE = (
+    click.option("--input-edges", callback=_edges, metavar="N,N,...", help="Input bucket edges [default: paper]."),
+    click.option("--output-edges", callback=_edges, metavar="N,N,...", help="Output bucket edges [default: paper]."),
+    click.option("--max-input", type=click.IntRange(1), help="End the input edges here; longer are dropped."),
+    click.option("--max-output", type=click.IntRange(1), help="End the output edges here; longer are dropped."),
+    click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition."),
+    click.option(
+        "--tpot-definition",
+        type=click.Choice(["decode", "e2e_per_token"]),
+        help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
+    ),
+    click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms."),
+    click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms."),
+    click.option("--attainment", type=float, help="Share of requests that must keep the SLO [default: its mean must]."),
+    click.option("--model", help="The model that serves it (see 'melange gpus --models')."),
+)
+_CHOICES = (
+    click.option("--profiles", metavar="SET", help="Profile set [default: estimated/MODEL]."),
+    click.option("--assume-slo", is_flag=True, help="Take capacities measured without an SLO for the workload's."),
+    click.option("--assume-slo-reason", help="Why that is sound, kept in the file."),
+    click.option("--prices", "price_set", help="Price set (see 'melange gpus')."),
+    click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write [default: standard output]."),
+)
+
+
+def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the grid, the SLO and the model."""
+    return _with(_SHAPE, command)
+
+
+def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of profiles, prices and the output file."""
+    return _with(_CHOICES, command)
+
+
+def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def grid_of(given: dict[str, Any]) -> SizeGrid:
+    """The size grid that the options ask for."""
+    from melange.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS, SizeGrid
+
+    inputs = given["input_edges"] or PAPER_INPUT_EDGES_TOKENS
+    outputs = given["output_edges"] or PAPER_OUTPUT_EDGES_TOKENS
+    return SizeGrid(
+        input_edges_tokens=_ended(inputs, given["max_input"]), output_edges_tokens=_ended(outputs, given["max_output"])
+    )
+
+
+def _ended(edges: Sequence[int], last: int | None) -> tuple[int, ...]:
+    return tuple(edges) if last is None else (*(edge for edge in edges if edge < last), last)
+
+
+def slo_of(given: dict[str, Any]) -> Slo:
+    """The SLO that the options ask for."""
+    from melange.slo import Slo
+
+    if (given["slo_tpot_ms"] is None) != (given["tpot_definition"] is None):
+        raise click.UsageError("--slo-tpot-ms and --tpot-definition go together: there are two TPOTs in use")
+    asked: dict[str, Any] = {
+        f"{name}_s": given[f"slo_{name}_ms"] / 1000
+        for name in ("tpot", "ttft", "e2e")
+        if given[f"slo_{name}_ms"] is not None
+    }
+    if given["attainment"] is not None and not asked:
+        raise click.UsageError("--attainment needs a limit to attain: --slo-tpot-ms, --slo-ttft-ms or --slo-e2e-ms")
+    asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
+    return Slo(**asked)
+
+
+def _profiles(given: dict[str, Any]) -> Any:
+    from melange.workload_file import ProfileChoice
+
+    if given["assume_slo_reason"] and not given["assume_slo"]:
+        raise click.UsageError("--assume-slo-reason goes with --assume-slo")
+    estimated = f"estimated/{given['model']}" if given["model"] else None
+    return ProfileChoice(
+        set=given["profiles"] or estimated,
+        assume_slo=given["assume_slo"],
+        reason=given["assume_slo_reason"],
+    )
+
+
+def _prices(given: dict[str, Any]) -> dict[str, Any]:
+    from melange.offers import PriceChoice
+
+    return {"prices": PriceChoice(price_set=given["price_set"])} if given["price_set"] else {}
+
+
+def spec_of(workload: Any, given: dict[str, Any]) -> WorkloadSpec:
+    """A workload with the profiles and prices that the options choose."""
+    from melange.workload_file import WorkloadSpec
+
+    return WorkloadSpec(workload=workload, profiles=_profiles(given), **_prices(given))
+
+
+def hand_out(spec: WorkloadSpec, report: TraceReport, comment: str, output: str | None) -> None:
+    """Write the workload file, or print it; what was read and dropped goes to standard error."""
+    from melange.report.traces import render_trace_report
+    from melange.workload_file import dump_workload, write_workload
+
+    if output:
+        write_workload(output, spec, comment)
+    else:
+        click.echo(dump_workload(spec, comment), nl=False)
+    click.echo(render_trace_report(report), err=True)
+    if spec.profiles.set is None:
+        click.echo("warning: the file names neither model nor profiles: add one to solve it", err=True)
