@@ -129,7 +129,19 @@ def build_problem(
         problem=None,
         warnings=tuple(warnings),
     )
+    build = replace(build, warnings=(*build.warnings, *_unmeasured_warnings(build)))
     return _with_problem(build, limits.max_cost_usd_per_hour, slice_factor, tie_outputs)
+
+
+def _unmeasured_warnings(build: Build) -> list[str]:
+    """A sentence for each config that is left out of buckets because nobody measured it there."""
+    texts = []
+    for config, rates in zip(build.configs, build.max_rate_rps.T, strict=True):
+        labels = [build.label(int(b)) for b in np.flatnonzero(np.isnan(rates))]
+        if labels:
+            names = ", ".join(labels[:4]) + (f" and {len(labels) - 4} more" if len(labels) > 4 else "")
+            texts.append(f"{config.name} is not measured for sizes {names}, so it serves none of them")
+    return texts
 
 
 def with_figures(build: Build, *, rate_rps: FloatArray, max_rate_rps: FloatArray) -> Build:

@@ -28,7 +28,7 @@ MOST_SHOWN = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A parsed file and where each of its values stands."""
+    """A parsed file and where each of its values stands (``marks`` is empty where nobody kept that)."""
 
     file: str
     data: dict[str, Any]
@@ -38,7 +38,7 @@ class Document:
         """An InputError at the value of this path, or at its nearest ancestor."""
         while path and path not in self.marks:
             path = path[:-1]
-        line, column = self.marks.get(path, (1, 1))
+        line, column = self.marks.get(path, (None, None))
         return InputError(problem, file=self.file, line=line, column=column, fix=fix)
 
 

@@ -42,7 +42,8 @@ class CapValue:
 class BreakEven:
     """The highest price at which an unused instance type joins a fleet as cheap as today's.
 
-    None: not at any price (its limits forbid it, or it can save nothing). ``tolerance_usd_per_hour`` is how far the
+    None: not at any price (its limits forbid it, or it can save nothing). A type whose re-solve ran out of time is left
+    out. ``tolerance_usd_per_hour`` is how far the
     true price may lie above, because re-solving stops at a gap.
     """
 
@@ -107,7 +108,9 @@ def explain(
             if limit.maximum is not None
         ),
         break_even=tuple(
-            _break_even(problem, solution, i, again) for i in np.flatnonzero(solution.instances == 0).tolist()
+            found
+            for i in np.flatnonzero(solution.instances == 0).tolist()
+            if (found := _break_even(problem, solution, i, again)) is not None
         ),
         next_best=_next_best(problem, solution, fleets, again),
     )
@@ -121,7 +124,11 @@ class _Again:
     time_limit_s: float | None
 
     def __call__(self, problem: Problem) -> Solution:
-        return solve(problem, gap=self.gap, time_limit_s=self.time_limit_s)
+        """The solution, or ``unknown`` where time ran out before it was proven to the gap."""
+        found = solve(problem, gap=self.gap, time_limit_s=self.time_limit_s)
+        if found.status == "feasible" and self.gap < ANY_PLAN_GAP:
+            return Solution(status="unknown", bound_usd_per_hour=found.bound_usd_per_hour)
+        return found
 
 
 def _used(problem: Problem, solution: Solution, limit: GroupLimit) -> int:
@@ -157,10 +164,11 @@ def _cap_value(problem: Problem, solution: Solution, index: int, again: _Again) 
     )
 
 
-def _break_even(problem: Problem, solution: Solution, i: int, again: _Again) -> BreakEven:
+def _break_even(problem: Problem, solution: Solution, i: int, again: _Again) -> BreakEven | None:
     """Largest (cost - rest) / n over fleets with n >= 1 of type i whose other instances cost ``rest``.
 
     Dinkelbach's method: the fleet that is cheapest at one price gives the next, higher price, until none gains.
+    None where time ran out.
     """
     key, today = problem.instances[i], float(problem.price_usd_per_hour[i])
     cost = solution.cost_usd_per_hour
@@ -168,14 +176,17 @@ def _break_even(problem: Problem, solution: Solution, i: int, again: _Again) -> 
     joined = GroupLimit(name=f"at least one {key}", weights={key: 1}, minimum=1)
     # No fleet of interest costs more than today's, so the cost limit holds by itself.
     asked = replace(problem, limits=(*problem.limits, joined), max_cost_usd_per_hour=None)
-    best, count = _join_ratio(asked, i, cost, today, again)
-    if best <= 0:
-        best, count = _join_ratio(asked, i, cost, NEXT_TO_NOTHING * today, again)
-    while best > 0:
-        higher, n = _join_ratio(asked, i, cost, best, again)
-        if higher <= best * (1 + 1e-9):
+    found = _join_ratio(asked, i, cost, today, again)
+    if found is not None and found[0] <= 0:
+        found = _join_ratio(asked, i, cost, NEXT_TO_NOTHING * today, again)
+    best, count = found or (0.0, 1)
+    while found is not None and best > 0:
+        found = _join_ratio(asked, i, cost, best, again)
+        if found is not None and found[0] <= best * (1 + 1e-9):
             break
-        best, count = higher, n
+        best, count = found or (best, count)
+    if found is None:
+        return None
     return BreakEven(
         instance=key,
         price_usd_per_hour=today,
@@ -184,9 +195,14 @@ def _break_even(problem: Problem, solution: Solution, i: int, again: _Again) -> 
     )
 
 
-def _join_ratio(problem: Problem, i: int, cost: float, price: float, again: _Again) -> tuple[float, int]:
-    """(cost - rest) / n and n of the fleet that is cheapest when type i costs ``price``; 0 if there is none."""
+def _join_ratio(problem: Problem, i: int, cost: float, price: float, again: _Again) -> tuple[float, int] | None:
+    """(cost - rest) / n and n of the fleet that is cheapest when type i costs ``price``; 0 if there is none.
+
+    None where time ran out before that was proven.
+    """
     found = again(_repriced(problem, i, price))
+    if found.status == "unknown":
+        return None
     if found.instances is None or found.cost_usd_per_hour is None:
         return 0.0, 1
     n = int(found.instances[i])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from melange.documents import Document, check_schema
 from melange.errors import InputError
 from melange.files import parse_json, read_text, write_atomic
 from melange.slo import Slo
@@ -170,12 +171,7 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """Read what :meth:`to_dict` wrote; a newer schema or a missing field raises InputError."""
-        version = data.get("schema_version")
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise InputError(
-                f"plan schema version is {version}, this Mélange reads up to {SCHEMA_VERSION}",
-                fix="upgrade Mélange or solve again",
-            )
+        _version(data)
         try:
             rows = dict(data)
             rows["slo"] = Slo.from_dict(data["slo"])
@@ -191,6 +187,17 @@ class Plan:
             raise InputError(
                 f"not a plan: {_reason(error)}", fix="make one with 'melange solve --plan plan.json'"
             ) from error
+
+
+def _version(data: Mapping[str, Any]) -> int:
+    """The schema version of plan.json's content; one that is missing or newer raises InputError."""
+    version = data.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise InputError(
+            f"plan schema version is {version}, this Mélange reads up to {SCHEMA_VERSION}",
+            fix="upgrade Mélange or solve again",
+        )
+    return version
 
 
 def _plain(value: Any) -> Any:
@@ -217,6 +224,8 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
     if not isinstance(data, dict):
         raise InputError("not a plan: it holds no JSON object", file=path)
     try:
+        _version(data)
+        check_schema(Document(file=os.fspath(path), data=data, marks={}), "plan", see="see 'melange schema plan'")
         return Plan.from_dict(data)
     except InputError as error:
         raise error.located(path) from error

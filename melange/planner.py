@@ -139,7 +139,9 @@ def with_extras(plan: Plan, problem: Problem, solution: Solution, options: PlanO
     if options.explain:
         from melange.explain import explain
 
-        plan = replace(plan, explanation=explain(problem, solution, gap=options.gap).to_dict())
+        plan = replace(
+            plan, explanation=explain(problem, solution, gap=options.gap, time_limit_s=options.time_limit_s).to_dict()
+        )
     return plan
 
 
