@@ -92,7 +92,11 @@ def measure(
 @click.option("--random-weights", is_flag=True, help="Draw weights from --seed although the folder may have some.")
 @click.option("--pipeline", "pipeline_file", type=click.Path(dir_okay=False), help="Pipeline from 'nanoflow search'.")
 @click.option("--batch-tokens", type=click.IntRange(2), help="Tokens an iteration without a pipeline.  [default: 2048]")
-@click.option("--max-requests", type=click.IntRange(1), default=256, show_default=True, help="Most requests at once.")
+@click.option(
+    "--max-requests",
+    type=click.IntRange(1),
+    help="Most requests at once. Default: the decode requests of --pipeline, else 256, or half a smaller batch.",
+)
 @click.option("--max-context-tokens", type=click.IntRange(2), help="Longest prompt plus output. Default: the model's.")
 @click.option(
     "--expected-output-tokens",
@@ -104,7 +108,13 @@ def measure(
 @click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Tensor-parallel processes.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), default="bf16", show_default=True, help="Format.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random weights and of sampling.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of random weights and of sampling.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks one.")
 def serve(

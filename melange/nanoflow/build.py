@@ -23,6 +23,7 @@ from melange.perfmodel.pipeline import Pipeline
 
 GPU_MEMORY_SHARE = 0.9
 CPU_KV_GIB = 1.0
+DEFAULT_REQUESTS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,8 @@ class EngineOptions:
     drawn from ``seed``.
     ``kv_memory_gib``, on each process, is by default 90% of what the weights leave free on a GPU, and 1 GiB on a CPU.
     ``pipeline`` None runs one batch of ``batch_tokens``; else the pipeline's own size counts. ``max_requests`` must be
-    less than the batch. ``expected_output_tokens``: see SchedulerLimits.
+    less than the batch; None takes the decode requests that the pipeline was searched for, else 256, or half a smaller
+    batch. ``expected_output_tokens``: see SchedulerLimits.
     """
 
     model: str
@@ -41,7 +43,7 @@ class EngineOptions:
     device: str = "cpu"
     tp: int = 1
     batch_tokens: int = 2048
-    max_requests: int = 256
+    max_requests: int | None = None
     page_tokens: int = 16
     kv_memory_gib: float | None = None
     max_context_tokens: int | None = None
@@ -63,6 +65,16 @@ class EngineOptions:
         if self.pipeline is not None:
             return self.pipeline
         return Pipeline.unsplit(model=self.model, gpu=self.device, batch_tokens=self.batch_tokens, tp=self.tp)
+
+    @property
+    def most_requests(self) -> int:
+        """Requests that may be under way at once."""
+        if self.max_requests is not None:
+            return self.max_requests
+        pipeline = self.run_pipeline
+        searched = pipeline.decode_tokens or DEFAULT_REQUESTS
+        most = pipeline.batch_tokens - 1 if pipeline.decode_tokens else pipeline.batch_tokens // 2
+        return max(1, min(searched, most))
 
 
 def resolve_model(name: str) -> tuple[DecoderConfig, Path | None]:
@@ -135,7 +147,7 @@ def _limits(config: DecoderConfig, options: EngineOptions, *, pages: int) -> Sch
         raise InputError(f"max_context_tokens {context} exceed the model's {config.max_context_tokens}")
     return SchedulerLimits(
         batch_tokens=options.run_pipeline.batch_tokens,
-        max_requests=options.max_requests,
+        max_requests=options.most_requests,
         pages=pages,
         page_tokens=options.page_tokens,
         max_context_tokens=context,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,16 @@ class DecoderConfig:
         )
         for name in positive:
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise InputError(f"model {self.name}: {name} is {value!r}", fix="give a positive integer")
+        for name in ("norm_eps", "rope_theta"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"model {self.name}: {name} is {value!r}", fix="give a positive number")
+        for name in ("experts", "experts_per_token"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise InputError(f"model {self.name}: {name} is {value!r}", fix="give a whole number from 0")
         if self.heads % self.kv_heads:
             raise InputError(f"model {self.name}: {self.heads} heads do not divide into {self.kv_heads} KV heads")
         if self.head_size % 2:
@@ -119,22 +128,44 @@ class DecoderConfig:
     def from_folder(cls, folder: str | Path) -> DecoderConfig:
         """The shape in a Hugging Face folder's config.json; what this decoder cannot run raises InputError."""
         path = Path(folder) / "config.json"
+        plain = _json_object(path)
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read it: {error.strerror}", file=path, fix="give a Hugging Face folder") from None
-        except ValueError:
-            raise InputError("not a JSON file", file=path) from None
-        if not isinstance(plain, dict):
-            raise InputError("not a JSON object", file=path)
-        try:
-            return _from_hugging_face(Path(folder).resolve().name, plain)
+            config = _from_hugging_face(Path(folder).resolve().name, plain)
         except InputError as error:
             raise error.located(path) from None
+        generation = Path(folder) / "generation_config.json"
+        if not generation.exists():
+            return config
+        try:
+            return replace(config, end_tokens=config.end_tokens | _end_tokens(_json_object(generation)))
+        except InputError as error:
+            raise error.located(generation) from None
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read it: {error.strerror}", file=path, fix="give a Hugging Face folder") from None
+    except (ValueError, RecursionError):
+        raise InputError("not a JSON file", file=path) from None
+    if not isinstance(plain, dict):
+        raise InputError("not a JSON object", file=path)
+    return plain
+
+
+def _end_tokens(plain: Mapping[str, Any]) -> frozenset[int]:
+    """Ids that end a text; chat models name some of theirs only in generation_config.json."""
+    end = plain.get("eos_token_id")
+    tokens = end if isinstance(end, list) else [] if end is None else [end]
+    if not all(type(token) is int for token in tokens):
+        raise InputError(f"eos_token_id is {end!r}", fix="give a token id or a list of them")
+    return frozenset(tokens)
 
 
 def _from_hugging_face(name: str, plain: Mapping[str, Any]) -> DecoderConfig:
-    architecture = (plain.get("architectures") or ["none"])[0]
+    named = plain.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else named
     if architecture not in ARCHITECTURES:
         raise InputError(f"architecture {architecture} is not supported", fix=f"use {' or '.join(ARCHITECTURES)}")
     for key in ("attention_bias", "mlp_bias", "sliding_window", "quantization_config"):
@@ -143,8 +174,9 @@ def _from_hugging_face(name: str, plain: Mapping[str, Any]) -> DecoderConfig:
     if plain.get("hidden_act", "silu") != "silu":
         raise InputError(f"hidden_act is {plain['hidden_act']!r}", fix="this decoder runs silu")
     mixture = architecture == "MixtralForCausalLM"
-    rope = dict(plain.get("rope_parameters") or plain.get("rope_scaling") or {})
-    end = plain.get("eos_token_id")
+    rope = plain.get("rope_parameters") or plain.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise InputError(f"the rope parameters are {rope!r}", fix="give an object")
     try:
         return DecoderConfig(
             name=name,
@@ -162,7 +194,7 @@ def _from_hugging_face(name: str, plain: Mapping[str, Any]) -> DecoderConfig:
             rope_scaling=_rope_scaling(rope),
             max_context_tokens=plain["max_position_embeddings"],
             tied_embeddings=bool(plain.get("tie_word_embeddings", False)),
-            end_tokens=frozenset(end if isinstance(end, list) else [] if end is None else [end]),
+            end_tokens=_end_tokens(plain),
         )
     except KeyError as error:
         raise InputError(f"{error.args[0]} is missing", fix="give the model's complete config.json") from None

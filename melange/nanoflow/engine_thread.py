@@ -41,6 +41,11 @@ class EngineThread:
         """Raise InputError for a request that could never run."""
         self._engine.scheduler.check(request)
 
+    @property
+    def longest_request_tokens(self) -> int:
+        """Most tokens that a request's prompt and output may have together."""
+        return self._engine.scheduler.limits.longest_request_tokens
+
     def submit(self, request: GenerationRequest, deliver: Delivery) -> None:
         """Queue a checked request."""
         self._inbox.put((request, deliver))

@@ -50,7 +50,7 @@ def parse_call(body: bytes) -> CompletionCall:
     """Read a request body; what is malformed, unknown or not supported raises InputError."""
     try:
         plain = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError("the body is not JSON") from None
     if not isinstance(plain, dict):
         raise InputError("the body is not a JSON object")
@@ -64,7 +64,7 @@ def parse_call(body: bytes) -> CompletionCall:
         model=_typed(plain, "model", str, None),
         prompts=_prompts(plain.get("prompt")),
         max_tokens=_typed(plain, "max_tokens", int, DEFAULT_MAX_TOKENS),
-        temperature=float(_typed(plain, "temperature", (int, float), 1.0)),
+        temperature=_temperature(plain),
         ignore_end=_typed(plain, "ignore_eos", bool, False),
         stream=_typed(plain, "stream", bool, False),
         include_usage=_typed(options, "include_usage", bool, False),
@@ -79,6 +79,14 @@ def _typed(plain: Mapping[str, Any], name: str, kind: type | tuple[type, ...], d
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{name} is {value!r}", fix="check its type")
     return value
+
+
+def _temperature(plain: Mapping[str, Any]) -> float:
+    value = _typed(plain, "temperature", (int, float), 1.0)
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError("temperature is too large") from None
 
 
 def _prompts(prompt: object) -> tuple[str | tuple[int, ...], ...]:

@@ -66,10 +66,15 @@ class SchedulerLimits:
         if self.batch_tokens <= self.max_requests:
             raise InputError(
                 f"batch of {self.batch_tokens} tokens for up to {self.max_requests} requests",
-                fix="every request may decode: let the batch exceed the number of requests",
+                fix="every request may decode: let the batch exceed the number of requests (--max-requests)",
             )
         if self.expected_output_tokens is not None and self.expected_output_tokens < 1:
             raise InputError(f"expected_output_tokens is {self.expected_output_tokens}", fix="give at least 1")
+
+    @property
+    def longest_request_tokens(self) -> int:
+        """Most tokens of a prompt and its output: what the context and the KV cache hold (the last is never cached)."""
+        return min(self.max_context_tokens, self.pages * self.page_tokens + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,10 +77,22 @@ async def _serve_until_signal(
         thread.stop()
 
 
+@web.middleware
+async def _errors_as_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """The protocol's error object for unknown paths, wrong methods and bodies beyond the limit too."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        message = f"{request.method} {request.path}: {error.reason}"
+        return web.json_response(error_body(message, error.status), status=error.status)
+
+
 def make_app(thread: EngineThread, *, name: str, codec: TextCodec) -> web.Application:
     """The routes, for an engine thread that someone else starts and stops."""
     service = _Service(thread=thread, name=name, codec=codec)
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_json])
     app.router.add_get("/health", service.health)
     app.router.add_get("/version", service.version)
     app.router.add_get("/v1/models", service.models)
@@ -114,7 +126,8 @@ class _Service:
         return web.json_response({"version": __version__, "engine": "nanoflow"})
 
     async def models(self, request: web.Request) -> web.Response:
-        card = {"id": self.name, "object": "model", "created": 0, "owned_by": "melange"}
+        longest = self.thread.longest_request_tokens
+        card = {"id": self.name, "object": "model", "created": 0, "owned_by": "melange", "max_model_len": longest}
         return web.json_response({"object": "list", "data": [card]})
 
     async def completions(self, request: web.Request) -> web.StreamResponse:

@@ -35,7 +35,10 @@ class TextCodec:
         """Token ids of a prompt, special tokens added as the tokenizer does; InputError without a tokenizer."""
         if self._tokenizer is None:
             raise InputError("the model has no tokenizer", fix="send the prompt as a list of token ids")
-        return tuple(self._tokenizer.encode(text).ids)
+        try:
+            return tuple(self._tokenizer.encode(text).ids)
+        except (UnicodeEncodeError, TypeError):  # half of a surrogate pair, which JSON can spell
+            raise InputError("the prompt is not Unicode text", fix="send well-formed text") from None
 
     def decode(self, tokens: list[int]) -> str:
         """Text of these tokens, special tokens left out."""

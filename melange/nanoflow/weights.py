@@ -94,6 +94,10 @@ def load_weights(folder: str | Path, config: DecoderConfig, placement: Placement
             tensor: Tensor = holder[name].get_tensor(name)
             if tuple(tensor.shape) != shape:
                 raise InputError(f"{name} has shape {tuple(tensor.shape)}, config.json says {shape}", file=folder)
+            if not tensor.is_floating_point():
+                raise InputError(
+                    f"{name} holds {tensor.dtype} values", file=folder, fix="use the model's unquantized weights"
+                )
             return tensor.to(device=placement.device, dtype=placement.dtype)
 
         return _assemble(config, read, placement.rank, placement.tp)
@@ -104,9 +108,9 @@ def _tensor_files(folder: Path) -> list[Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return [folder / name for name in names]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise InputError("not an index of safetensors files", file=index) from None
-        return [folder / name for name in names]
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError("no *.safetensors files", file=folder, fix="download the model's safetensors weights")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -136,6 +136,12 @@ class Pipeline:
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
             raise InputError(f"pipeline schema_version is {self.schema_version}", fix=f"this reads {SCHEMA_VERSION}")
+        for name in ("model", "gpu"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"pipeline: {name} is {getattr(self, name)!r}", fix="give a name")
+        for name in ("tp", "batch_tokens"):
+            if type(getattr(self, name)) is not int:
+                raise InputError(f"pipeline: {name} is {getattr(self, name)!r}", fix="give a positive integer")
         if self.tp < 1 or self.batch_tokens < 1:
             raise InputError(f"pipeline: tp {self.tp}, batch_tokens {self.batch_tokens}", fix="give positive integers")
         object.__setattr__(self, "splits", tuple(self.splits))
@@ -251,6 +257,8 @@ def read_pipeline(path: str | Path) -> Pipeline:
     """The pipeline of a JSON file; an unreadable or invalid one raises InputError with the file's name."""
     try:
         plain = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise InputError("not a pipeline: nested too deeply", file=path) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InputError(f"cannot read the pipeline: {reason}", file=path) from None
@@ -278,6 +286,10 @@ def _known(cls: type[Pipeline | NanoOperation], plain: Mapping[str, Any], what: 
     unknown = [key for key in plain if key not in names]
     if unknown:
         raise InputError(f"{what}: unknown key {unknown[0]!r}", fix=f"known are {', '.join(sorted(names))}")
+    required = [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]
+    missing = [name for name in required if name not in plain]
+    if missing:
+        raise InputError(f"{what}: {missing[0]} is missing", fix=f"give {', '.join(required)}")
     return dict(plain)
 
 
@@ -295,6 +307,11 @@ def _check_numbers(pipeline: Pipeline) -> None:
         value = getattr(pipeline, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise InputError(f"pipeline: {name} is {value}", fix="give a number from 0, or leave it out")
+    decode = pipeline.decode_tokens
+    if decode is not None and (type(decode) is not int or decode > pipeline.batch_tokens):
+        raise InputError(
+            f"pipeline: {decode} of {pipeline.batch_tokens} tokens decode", fix="decode tokens are part of the batch"
+        )
 
 
 def _check_cover(kind: OperationKind, operations: list[NanoOperation], batch_tokens: int) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("safetensors")
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from melange.catalog import load_catalog
 from melange.errors import InputError
@@ -21,6 +24,7 @@ from melange.nanoflow.build import EngineOptions, build_engine, check_options, r
 from melange.nanoflow.config import DecoderConfig
 from melange.nanoflow.placement import Placement
 from melange.nanoflow.weights import load_weights, random_weights
+from melange.perfmodel.pipeline import Pipeline
 
 CPU = Placement(dtype=torch.float32, device=torch.device("cpu"))
 TINY = DecoderConfig(name="tiny", layers=2, hidden=32, heads=4, kv_heads=2, head_size=8, intermediate=48, vocabulary=64)
@@ -48,8 +52,9 @@ def test_both_generations_of_rope_keys_mean_the_same(folder: Path) -> None:
 
 def test_end_tokens_and_shape_come_from_the_folder(folder: Path) -> None:
     change(folder, eos_token_id=[2, 7])
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
     config = DecoderConfig.from_folder(folder)
-    assert config.end_tokens == {2, 7}
+    assert config.end_tokens == {2, 7, 9}
     assert (config.layers, config.kv_heads, config.head_size, config.experts) == (3, 2, 8, 0)
 
 
@@ -57,7 +62,13 @@ def test_end_tokens_and_shape_come_from_the_folder(folder: Path) -> None:
     ("values", "message"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "architecture GPT2LMHeadModel is not supported"),
-        ({"architectures": None}, "architecture none"),
+        ({"architectures": None}, "architecture None"),
+        ({"architectures": {"a": 1}}, "architecture {'a': 1}"),
+        ({"architectures": 5}, "architecture 5"),
+        ({"rope_parameters": [1]}, r"rope parameters are \[1\]"),
+        ({"rope_parameters": {"rope_theta": -1.0}}, "rope_theta is -1.0"),
+        ({"rms_norm_eps": 0}, "norm_eps is 0.0"),
+        ({"eos_token_id": [2, "x"]}, "eos_token_id is"),
         ({"hidden_size": "drop"}, "hidden_size is missing"),
         ({"hidden_size": "64"}, "wrong type|hidden is '64'"),
         ({"num_key_value_heads": 3}, "8 heads do not divide into 3"),
@@ -76,6 +87,14 @@ def test_models_it_cannot_run_are_refused_in_one_line(folder: Path, values: dict
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"eos_token_id": "x"}'])
+def test_a_broken_generation_config_is_refused_in_one_line(folder: Path, text: str) -> None:
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(InputError, match=r"generation_config\.json") as caught:
+        DecoderConfig.from_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
 def spoil_missing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
@@ -86,6 +105,15 @@ def spoil_bytes(folder: Path) -> None:
 
 def spoil_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("{}")
+
+
+def spoil_names(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
+
+
+def spoil_type(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor.to(torch.int8) for name, tensor in tensors.items()}, folder / "model.safetensors")
 
 
 def spoil_shard(folder: Path) -> None:
@@ -106,6 +134,8 @@ def spoil_tying(folder: Path) -> None:
         (spoil_missing, "no \\*.safetensors files"),
         (spoil_bytes, "cannot read the weights"),
         (spoil_index, "not an index"),
+        (spoil_names, "not an index"),
+        (spoil_type, "torch.int8 values"),
         (spoil_shard, "cannot read the weights"),
         (spoil_shape, r"embed_tokens.weight has shape \(128, 64\), config.json says \(127, 64\)"),
         (spoil_tying, "no tensor model.layers.3"),
@@ -162,3 +192,22 @@ def test_a_model_beyond_the_machines_memory_is_refused_before_it_is_loaded(monke
     monkeypatch.setattr(build, "_free_bytes", lambda device: 100 * 2.0**30)
     with pytest.raises(InputError, match=r"llama-3-70b's weights and KV cache take \d+ GiB"):
         check_options(EngineOptions(model="llama-3-70b", dtype="fp32"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "requests"),
+    [
+        ({}, 256),
+        ({"batch_tokens": 64}, 32),
+        ({"max_requests": 7}, 7),
+        ({"pipeline": (1024, 384)}, 384),
+        ({"pipeline": (64, 64)}, 63),
+        ({"pipeline": (64, None)}, 32),
+    ],
+)
+def test_a_pipeline_decodes_as_many_requests_as_it_was_searched_for(changes: dict[str, Any], requests: int) -> None:
+    if "pipeline" in changes:
+        batch, decode = changes["pipeline"]
+        plain = Pipeline.unsplit(model="tiny", gpu="L4", batch_tokens=batch)
+        changes = {"pipeline": replace(plain, decode_tokens=decode)}
+    assert EngineOptions(model="tiny", **changes).most_requests == requests

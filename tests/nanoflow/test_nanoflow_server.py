@@ -22,7 +22,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from click.testing import CliRunner
 
 from melange.cli.nanoflow import COMMANDS, nanoflow
-from melange.errors import InputError
+from melange.errors import InputError, MissingExtraError
 from melange.nanoflow.engine_thread import EngineThread
 from melange.nanoflow.protocol import parse_call
 from melange.nanoflow.server import make_app
@@ -64,7 +64,10 @@ def test_small_routes(make_engine: Engines) -> None:
         assert (await client.get("/health")).status == 200
         assert (await (await client.get("/version")).json())["engine"] == "nanoflow"
         models = await (await client.get("/v1/models")).json()
-        assert [card["id"] for card in models["data"]] == ["tiny"]
+        assert [(card["id"], card["max_model_len"]) for card in models["data"]] == [("tiny", 256)]
+        for response in (await client.get("/v1/chat"), await client.get("/v1/completions")):
+            assert response.status in (404, 405)
+            assert (await response.json())["error"]["code"] == response.status
 
     over_http(make_engine("llama"), talk)
 
@@ -145,6 +148,8 @@ def test_a_client_that_leaves_frees_its_request(make_engine: Engines) -> None:
         ('{"prompt": [5], "max_tokens": 300}', 400, "context of 256"),
         ('{"prompt": [5], "max_tokens": "9"}', 400, "max_tokens is '9'"),
         ('{"prompt": [5], "temperature": -1}', 400, "temperature"),
+        ('{"prompt": [5], "temperature": 1' + "0" * 400 + "}", 400, "temperature"),
+        ("[" * 100_000, 400, "not JSON"),
         ('{"prompt": [5], "n": 2}', 400, "n 2 is not supported"),
         ('{"prompt": [5], "stopp": "x"}', 400, "unknown parameter 'stopp'"),
         ('{"prompt": [5], "model": "other"}', 404, "'other' is not served"),
@@ -191,6 +196,8 @@ def test_text_of_a_tokenizer_comes_whole_though_characters_span_tokens(tmp_path:
     pieces = [stream.push(token, last=i == len(tokens) - 1) for i, token in enumerate(tokens)]
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
+    with pytest.raises(InputError, match="not Unicode"):
+        codec.encode("half a pair \ud83d")
     unfinished = TextStream(codec)
     assert unfinished.push(codec.encode("ï")[0], last=True) == "\ufffd"
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -257,23 +264,27 @@ def test_the_command_serves_until_interrupted(tmp_path: Path) -> None:
         server.wait()
 
 
-@pytest.mark.parametrize(
-    ("package", "purpose"),
-    [
-        ("torch", "the NanoFlow engine"),
-        ("aiohttp", "serving over HTTP"),
-        ("tokenizers", "reading the model's tokenizer"),
-    ],
-)
-def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
-    tmp_path: Path, package: str, purpose: str
-) -> None:
-    write_tiny_model(tmp_path / "tiny")
-    arguments = ["nanoflow", "serve", "--model", str(tmp_path / "tiny"), "--random-weights"]
-    code = f"import sys; sys.modules[{package!r}] = None; from melange.cli.main import main; main({arguments!r})"
+def test_without_torch_there_is_one_line_with_the_command_that_installs_it() -> None:
+    arguments = ["nanoflow", "serve", "--model", "llama-3-8b"]
+    code = f"import sys; sys.modules['torch'] = None; from melange.cli.main import main; main({arguments!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == f"melange: {purpose} needs the package {package}; pip install 'melange[nanoflow]'\n"
+    assert done.stderr == "melange: the NanoFlow engine needs the package torch; pip install 'melange[nanoflow]'\n"
+
+
+@pytest.mark.parametrize(
+    ("package", "purpose"),
+    [("aiohttp", "serving over HTTP"), ("tokenizers", "reading the model's tokenizer")],
+)
+def test_a_missing_package_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, purpose: str
+) -> None:
+    write_tiny_model(tmp_path / "tiny")
+    monkeypatch.delitem(sys.modules, "melange.nanoflow.server")
+    monkeypatch.setitem(sys.modules, package, None)
+    result = CliRunner().invoke(nanoflow, ["serve", "--model", str(tmp_path / "tiny"), "--random-weights"])
+    assert isinstance(result.exception, MissingExtraError)
+    assert str(result.exception) == f"{purpose} needs the package {package}; pip install 'melange[nanoflow]'"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +294,7 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
         (["--model", "./absent"], "no such model folder"),
         (["--model", "llama-3-8b", "--device", "cuda"], "CUDA device 0 was asked for"),
         (["--model", "llama-3-8b", "--tp", "3"], "do not divide by tp 3"),
-        (["--model", "llama-3-8b", "--batch-tokens", "100"], "let the batch exceed"),
+        (["--model", "llama-3-8b", "--batch-tokens", "100", "--max-requests", "100"], "let the batch exceed"),
         (["--model", "llama-3-8b", "--pipeline", "absent.json"], "absent.json"),
         (["--model", "llama-3-8b", "--kv-memory-gib", "-1"], "kv_memory_gib is -1"),
     ],
