@@ -210,7 +210,9 @@ class SteadyState:
     def max_rate_rps(self, slo: Slo) -> FloatArray:
         """Highest rate of Poisson arrivals that keeps the promise, shape of the sizes; 0 where none does.
 
-        Without thresholds, or where even saturation keeps them, that is the saturation rate.
+        Without thresholds, or where even saturation keeps them, that is the saturation rate. It is never more: a
+        KV-bound engine that is not quite full yet is faster than a saturated one, which prefills again what it
+        preempted, but a queue at such a rate never drains once it has formed.
         """
         if not slo.thresholds_s:
             return self.saturation_rps
@@ -218,7 +220,8 @@ class SteadyState:
         spread = slo.attainment is not None
         share = _bisect(lambda share: self._open(share, with_spread=spread).meets(slo), self.input.shape)
         found = (share > 0) & self.fits
-        return np.where(found, self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0)).rate, 0.0)
+        rate = self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0)).rate
+        return np.where(found, np.minimum(rate, self.saturation_rps), 0.0)
 
     def _point(self, occupancy: FloatArray, *, is_open: bool, with_spread: bool = False) -> LoadPoint:
         occupancy = np.maximum(occupancy, 1e-9)

@@ -214,3 +214,16 @@ def test_at_saturation_the_queue_is_endless():
 def test_bad_sizes_are_refused():
     with pytest.raises(InputError, match="not positive"):
         SteadyState(clock(), [100, 0], [10, 10])
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_looser_limit_never_lowers_the_rate(chunked):
+    # KV-bound: just below full it is faster than at saturation, where preempted prompts are prefilled again.
+    tight = clock(kv_capacity_tokens=8_000, recompute_share=1.0, chunked_prefill=chunked)
+    state = SteadyState(tight, [25, 100, 250], [100, 250, 100])
+    limits = np.geomspace(0.008, 0.2, 40)
+    rates = np.array([state.max_rate_rps(Slo(tpot_s=limit, tpot_definition="decode")) for limit in limits])
+    assert (np.diff(rates, axis=0) >= -1e-9).all()
+    np.testing.assert_allclose(rates[-1], state.saturation_rps)
+    peak = np.max([state.open(share).rate_rps for share in np.linspace(0.5, 1.0, 50)], axis=0)
+    assert (peak > 1.005 * state.saturation_rps).any(), "the case must be one that dips"
