@@ -10,9 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from melange.catalog import Catalog, Gpu, Model
-from melange.documents import read_document
+from melange.documents import Document, read_document
 from melange.errors import InputError
 from melange.files import read_text
+
+# They share Llama's keys and would be miscounted: two matrices an MLP instead of three, or no KV cache.
+_TWO_MATRIX_MLP = ("gpt_neox", "gpt_neox_japanese", "phi", "starcoder2", "persimmon", "nemotron", "opt", "falcon")
+_NO_DECODER = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "deberta-v2", "vit", "wav2vec2", "modernbert")
+# Key of a mixture with shared experts or dense layers in between -> the value that means there are none.
+_PARTLY_SPARSE: Mapping[str, object] = {
+    "n_routed_experts": 0,
+    "n_shared_experts": 0,
+    "shared_expert_intermediate_size": 0,
+    "first_k_dense_replace": 0,
+    "decoder_sparse_step": 1,
+    "interleave_moe_layer_step": 1,
+    "mlp_only_layers": [],
+}
+_TEXTS = ("interconnect", "vendor", "source")
 
 
 def extended_catalog(
@@ -51,14 +66,29 @@ def read_gpus(file: str | os.PathLike[str]) -> tuple[Gpu, ...]:
         for key, required in known.items():
             if required and key != "name" and key not in row:
                 raise document.error(("gpus", name), f"GPU {name}: {key} is missing", "give it")
+        _check_kinds(document, str(name), row)
         try:
             figures: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
             result.append(Gpu(name=str(name), **figures))
         except InputError as error:
             raise document.error(("gpus", name), error.problem, error.fix) from error
-        except TypeError as error:
-            raise document.error(("gpus", name), f"GPU {name}: a figure is not a number", "give numbers") from error
     return tuple(result)
+
+
+def _check_kinds(document: Document, name: str, row: Mapping[str, Any]) -> None:
+    """Raise, at its line, for a figure that is no number or a name that is no text."""
+    for key, value in row.items():
+        numbers = list(value.values()) if key == "tflops" and isinstance(value, Mapping) else [value]
+        if key in _TEXTS:
+            good, wanted = isinstance(value, str), "a text"
+        elif key == "aliases":
+            good, wanted = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
+        else:
+            good = all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
+            wanted = "rates by precision, such as {fp16: 300}" if key == "tflops" else "a number"
+            good = good and (key != "tflops" or isinstance(value, Mapping))
+        if not good:
+            raise document.error(("gpus", name, key), f"GPU {name}: {key} is not {wanted}", f"give {wanted}")
 
 
 def model_from_config(file: str | os.PathLike[str]) -> Model:
@@ -71,20 +101,35 @@ def model_from_config(file: str | os.PathLike[str]) -> Model:
         config = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}", file=file, line=error.lineno, column=error.colno) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, endless nesting
+        raise InputError("it is not a model configuration", file=file, fix="give a Hugging Face config.json") from error
     if isinstance(config, dict):
         config = config.get("text_config", config)
     if not isinstance(config, dict):
         raise InputError("it is not a model configuration", file=file, fix="give a Hugging Face config.json")
-    if config.get("kv_lora_rank"):
-        raise InputError(
-            "its multi-head latent attention is not modelled", file=file, fix="give a model with plain KV heads"
-        )
     try:
+        _refuse_uncovered(config)
         return _model(config, file)
     except InputError as error:
         raise error.located(file) from error
     except KeyError as error:
         raise InputError(f"{error.args[0]} is missing", file=file, fix="give a Llama-like config.json") from error
+
+
+def _refuse_uncovered(config: Mapping[str, Any]) -> None:
+    """Raise for shapes that the counting would get wrong without noticing."""
+    if config.get("kv_lora_rank"):
+        raise InputError("its multi-head latent attention is not modelled", fix="give a model with plain KV heads")
+    kind = config.get("model_type")
+    if kind in _TWO_MATRIX_MLP or kind in _NO_DECODER:
+        why = "has no gated MLP" if kind in _TWO_MATRIX_MLP else "is no decoder"
+        raise InputError(f"model_type {kind!r} {why}", fix="give a Llama-like config.json")
+    for key, plain in _PARTLY_SPARSE.items():
+        if config.get(key, plain) not in (plain, None):
+            raise InputError(
+                f"{key} is {config[key]!r}: shared experts and layers that differ are not modelled",
+                fix="give a model whose layers are alike, all dense or all of routed experts",
+            )
 
 
 def _model(config: Mapping[str, Any], file: str | os.PathLike[str]) -> Model:

@@ -55,12 +55,29 @@ def test_parameters_counted_from_the_shapes_are_the_published_ones(tmp_path, cha
         ({"hidden_size": -1}, "hidden_size is -1"),
         ({"num_key_value_heads": 5}, "32 heads do not divide into 5 KV heads"),
         ({"kv_lora_rank": 512}, "latent attention"),
+        ({"model_type": "gpt_neox"}, "no gated MLP"),
+        ({"model_type": "bert"}, "no decoder"),
+        ({"n_routed_experts": 64}, "shared experts"),
+        ({"num_experts": 60, "shared_expert_intermediate_size": 5632}, "shared experts"),
+        ({"num_experts": 8, "mlp_only_layers": [0]}, "layers that differ"),
     ],
 )
 def test_impossible_or_uncovered_configurations_are_refused(tmp_path, changes, problem):
     with pytest.raises(InputError, match=problem) as caught:
         model_from_config(write(tmp_path, {**LLAMA, **changes}))
     assert caught.value.file is not None
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 20_000, '{"hidden_size": ' + "9" * 5000 + "}", "[]", "3"])
+def test_what_no_parser_survives_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match="not a model configuration"):
+        model_from_config(tmp_path / "config.json")
+
+
+def test_harmless_keys_of_sparse_models_are_accepted(tmp_path):
+    plain = {"mlp_only_layers": [], "decoder_sparse_step": 1, "shared_expert_intermediate_size": None}
+    assert model_from_config(write(tmp_path, {**LLAMA, **plain})).parameters == pytest.approx(8.03e9, rel=1e-3)
 
 
 def test_a_file_that_is_not_json_names_its_line(tmp_path):
@@ -87,6 +104,11 @@ def test_a_gpu_by_its_figures(tmp_path):
         (GPU + "    interconnect_gb_s: 32\n    colour: green\n", "unknown figure 'colour'", 8),
         (GPU.replace("1000", "0") + "    interconnect_gb_s: 32\n", "bandwidth_gb_s is 0", 3),
         (GPU.replace("40", "much") + "    interconnect_gb_s: 32\n", "not a number", 3),
+        (GPU.replace("1000", "true") + "    interconnect_gb_s: 32\n", "bandwidth_gb_s is not a number", 4),
+        (GPU.replace("PCIe", "[1]") + "    interconnect_gb_s: 32\n", "interconnect is not a text", 6),
+        (GPU.replace("{fp16: 200}", "200") + "    interconnect_gb_s: 32\n", "tflops is not rates", 5),
+        (GPU.replace("{fp16: 200}", "{fp16: x}") + "    interconnect_gb_s: 32\n", "tflops is not rates", 5),
+        (GPU + "    interconnect_gb_s: 32\n    aliases: [1]\n", "aliases is not a list of names", 8),
         ("gpus: {}\n", "describes no GPUs", 1),
     ],
 )
