@@ -13,9 +13,10 @@ from melange.accuracy import (
     PRICES_USD_PER_HOUR,
     HeatmapCell,
     Spread,
-    a100_side_share,
+    _share_among,
+    a100_sides_right,
     assess,
-    chosen_share,
+    chosen_well,
     decision_regret,
     h100_side_share,
     published_groups,
@@ -65,15 +66,15 @@ def test_a_choice_is_judged_by_measured_value(short, monkeypatch):
         return Prediction(rate_log_error=zero, tpot_log_error=zero, ttft_log_error=zero)
 
     monkeypatch.setattr(module, "predict", oracle)
-    assert chosen_share(short, Efficiencies()) == 1
+    assert all(chosen_well(short, Efficiencies()).values())
     monkeypatch.setattr(module, "predict", fan)
-    assert chosen_share(short, Efficiencies()) < 0.3
+    assert np.mean(list(chosen_well(short, Efficiencies()).values())) < 0.3
 
 
 def test_the_heatmaps_sides_are_reached(shared, calibrated):
     sides = read_heatmap(shared / "reference/melange/heatmap_a100_v_a10g.csv")
     assert sum(cell.margin > CLOSE for cell in sides) == 28
-    assert a100_side_share(sides, calibrated, CATALOG) >= 0.9
+    assert np.mean(list(a100_sides_right(sides, calibrated, CATALOG).values())) >= 0.9
     big = read_heatmap(shared / "reference/melange/heatmap_2xh100_v_2xa100_llama2_70b.csv")
     assert len(big) == 36
     assert h100_side_share(big, calibrated, CATALOG) >= 0.8
@@ -120,3 +121,16 @@ def test_the_page_states_regret_first_and_is_what_the_command_writes(shared):
     # What does not depend on the number of splits must be the same in both.
     fixed = re.compile(r"^\| (?:priors only|L4 \||A10G \||H100 \||A100-80GB \|).*", re.M)
     assert fixed.findall(page) == fixed.findall(committed)
+    assert page.index("This is no blind test") > page.index("## How to read this")
+    assert "35 of its 36 sides" in page
+
+
+def test_a_folder_without_the_heatmaps_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"does not hold heatmap_a100_v_a10g\.csv and heatmap_2xh100"):
+        assess(tmp_path)
+
+
+def test_unseen_sizes_are_pooled_over_splits():
+    good = [{(1.0, 1.0): True, (2.0, 1.0): False}, {(1.0, 1.0): False, (2.0, 1.0): False}]
+    assert _share_among(good, [{(1.0, 1.0), (9.0, 9.0)}, {(1.0, 1.0), (2.0, 1.0)}]) == pytest.approx(1 / 3)
+    assert np.isnan(_share_among(good, [set(), set()]))
