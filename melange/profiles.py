@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -277,7 +278,13 @@ def read_profile_set(name: str) -> tuple[MeasurementFile, ...]:
     folder = data_path(f"profiles/{name}")
     files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
     if not files:
-        raise InputError(f"unknown profile set {name!r}", fix=f"shipped sets: {', '.join(profile_sets())}")
+        near = difflib.get_close_matches(name, profile_sets(), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"unknown profile set {name!r}",
+            fix=f"{hint}shipped sets: {', '.join(profile_sets())}; "
+            "or estimated/<model>, such as estimated/llama-3.1-8b",
+        )
     return tuple(read_measurements(file) for file in files)
 
 

@@ -138,6 +138,8 @@ def _deployment(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> A
 def _slo(given: dict[str, Any]) -> Any:
     from melange.slo import Slo
 
+    if given["attainment"] is not None and given["slo_tpot_ms"] is None and given["slo_ttft_ms"] is None:
+        raise click.UsageError("--attainment goes with --slo-tpot-ms or --slo-ttft-ms")
     limits = {name: given[f"slo_{name}_ms"] for name in ("tpot", "ttft")}
     return Slo(
         **{f"{name}_s": value / 1000 for name, value in limits.items() if value is not None},

@@ -76,6 +76,10 @@ def read_sets(names: Sequence[str]) -> list[MeasurementFile]:
     files: list[MeasurementFile] = []
     for name in names:
         is_set = not os.path.exists(name) and name in profile_sets()
+        if not is_set and not os.path.exists(name):
+            raise InputError(
+                f"{name!r} is neither a file nor a shipped set", fix=f"shipped sets: {', '.join(profile_sets())}"
+            )
         files += read_profile_set(name) if is_set else [read_measurements(name)]
     return files
 
