@@ -28,7 +28,7 @@ from melange.problem import Problem, Solution
 from melange.profiles import Profile
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.metrics import lone_met
-from melange.simulator.simulate import SimulationOptions
+from melange.simulator.simulate import LEAST_SPAN_S, SimulationOptions
 from melange.simulator.trial import Trials, Verdict
 from melange.solver import solve
 from melange.workload_file import WorkloadSpec
@@ -41,6 +41,7 @@ Progress = Callable[[str], None]
 HEADROOMS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.65, 1.0, 1.5, 2.5, 4.0)
 MAX_FLEETS = 400
 SPOT_CHECKS = 3
+LEAST_REQUESTS = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +94,15 @@ class AttainReport:
     lone_share: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; the inverse of :meth:`from_dict`."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> AttainReport:
+        """Read what :meth:`to_dict` wrote."""
+        single = {gpu: SizedFleet(**fleet) for gpu, fleet in row["single_type"].items()}
+        fleets = {name: SizedFleet(**row[name]) for name in ("fleet", "paper")}
+        return cls(**{**row, **fleets, "single_type": single})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,7 +153,7 @@ def attain(
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
     ``simulation`` says how to play a fleet (policy, arrivals, requests a replication; its replications are the
-    test's own); ``trace`` gives sizes. At most ``max_fleets`` are simulated. The plan carries the report under
+    test's own; None requests: 5,000 or ten minutes of arrivals); ``trace`` gives sizes. At most ``max_fleets`` are simulated. The plan carries the report under
     ``extra["attain"]`` and the single-type fleets *of the same promise* as baselines (none where ``single_types`` is
     False). InputError for a target outside (0, 1) or an SLO without thresholds, InfeasibleError when no fleet can keep
     the promise.
@@ -153,8 +161,8 @@ def attain(
     if not 0 < target < 1:
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
     options = options or PlanOptions()
-    simulation = simulation or SimulationOptions(requests=5000)
     paper = plan_fleet(spec, options, profile=profile)
+    simulation = _long_enough(simulation or SimulationOptions(), paper)
     build = prepare_build(spec, options, profile)
     if build.problem is None or not paper.solved:
         raise InfeasibleError("no fleet serves even the mean load: " + "; ".join(paper.reasons))
@@ -174,6 +182,14 @@ def attain(
     checked, against = _spot_check(search)
     single = _single_types(search, paper) if single_types else {}
     return _answer(search, paper, best, complete, (checked, against), single, lone)
+
+
+def _long_enough(simulation: SimulationOptions, paper: Plan) -> SimulationOptions:
+    """Replications of 5,000 requests or ten minutes of arrivals, whichever is more, unless a number was given."""
+    if simulation.requests is not None:
+        return simulation
+    rate = simulation.rate_rps or sum(b.rate_rps for b in paper.buckets)
+    return replace(simulation, requests=max(LEAST_REQUESTS, int(LEAST_SPAN_S * rate)))
 
 
 def _widened(whole: Problem, part: Problem, counts: Counts, replicas: Any, shares: Any) -> Solution:

@@ -19,8 +19,12 @@ def render_attain(report: AttainReport, *, colour: bool | None = None) -> str:
 
     JSON and YAML need no rendering of their own: the plan carries the report under ``extra.attain``.
     """
-    parts: list[RenderableType] = [*_headline(report), "", _fleets(report), "", *_search(report)]
-    return rendered(*parts, colour=colour)
+    return rendered(*attain_parts(report), colour=colour)
+
+
+def attain_parts(report: AttainReport) -> list[RenderableType]:
+    """The lines and the table of :func:`render_attain`."""
+    return [*_headline(report), "", _fleets(report), "", *_search(report)]
 
 
 def _headline(report: AttainReport) -> list[str]:

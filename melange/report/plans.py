@@ -236,32 +236,11 @@ def _change(cost: float | None, now: float) -> str:
     )
 
 
-def _attained(report: Mapping[str, Any]) -> list[RenderableType]:
-    """The promise: what keeps it, what the integer program alone would have rented, and every single type."""
-    fleets = [("this fleet", report["fleet"]), ("mean load alone", report["paper"])]
-    fleets += [(f"{gpu} only", fleet) for gpu, fleet in report["single_type"].items()]
-    rows = []
-    for name, fleet in fleets:
-        if fleet["instances"] is None:
-            rows.append((name, f"cannot: {fleet['reason']}", "-", "-", "-", "-"))
-            continue
-        room = ", ".join(percent(value, 0) for value in fleet["headroom"].values())
-        known = percent(fleet["attainment"], 2), percent(fleet["attainment_low"], 2)
-        rows.append((name, describe_instances(fleet["instances"]), usd(fleet["cost_usd_per_hour"]), *known, room))
-    columns = ("fleet", "instances", "$/h", "attained", "at least", "headroom per config")
-    complete = "" if report["complete"] else "; the search ended before every cheaper fleet was ruled out"
-    return [
-        table(
-            f"Fleets that keep the SLO for {percent(report['target'])} of the requests (simulated)",
-            columns,
-            rows,
-            left=2,
-        ),
-        f"the promise costs {usd(report['promise_usd_per_hour'])}/h ({percent(report['promise_share'])}) over the "
-        f"fleet for the mean load; bound {usd(report['bound_usd_per_hour'])}/h",
-        f"{report['simulated']} fleets simulated, {report['cut_off']} cut off, {report['overloaded']} too small for "
-        f"the mean load{complete}; policy {report['policy']}, {report['arrivals']}, {report['sizes']}",
-    ]
+def _attained(row: Mapping[str, Any]) -> list[RenderableType]:
+    from melange.attain import AttainReport
+    from melange.report.attain import attain_parts
+
+    return attain_parts(AttainReport.from_dict(row))
 
 
 def _uncertainty(odds: Mapping[str, Any]) -> list[RenderableType]:
