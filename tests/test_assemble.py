@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from melange import Limits, PlanOptions, plan_fleet
+from melange.assemble import costs_of, counts, per_replica, utilised
+from melange.problem import Solution
+
+
+def test_zero_counts_are_left_out():
+    assert counts(("L4", "A10G", "H100"), np.array([2, 0, 1])) == {"L4": 2, "H100": 1}
+
+
+def test_costs_divide_the_whole_by_each_kind_of_token(small_spec):
+    workload = small_spec.workload
+    costs = costs_of(7.3, workload)
+    # By hand: rates (2, 1, 0.5) req/s of means (60, 60, 600) input and (50, 250, 50) output tokens.
+    inputs, outputs = 2 * 60 + 1 * 60 + 0.5 * 600, 2 * 50 + 1 * 250 + 0.5 * 50
+    assert costs.usd_per_month == pytest.approx(7.3 * 730)
+    assert costs.usd_per_million_input_tokens == pytest.approx(7.3 / (inputs * 0.0036))
+    assert costs.usd_per_million_output_tokens == pytest.approx(7.3 / (outputs * 0.0036))
+    assert costs.usd_per_million_tokens == pytest.approx(7.3 / ((inputs + outputs) * 0.0036))
+
+
+def test_utilisation_counts_demand_without_headroom():
+    shares = np.array([[0.5, 0.5], [1.0, 0.0]])
+    load = utilised(shares, np.array([4.0, 3.0]), np.array([[2.0, 8.0], [6.0, np.nan]]))
+    assert load.tolist() == [1.5, 0.25]
+    solution = Solution(status="optimal", replicas=np.array([2, 1]))
+    assert per_replica(("a", "b"), load, solution) == {"a": 0.75, "b": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("limits", "binding"),
+    [
+        ({"maximum": {"A10G": 0}}, {"A10G": True}),
+        ({"maximum": {"A10G": 50}}, {"A10G": False}),
+        ({"minimum": {"H100": 1}}, {"H100": True}),
+        ({"max_cost_usd_per_hour": 1000.0}, {"cost_usd_per_hour": False}),
+    ],
+    ids=str,
+)
+def test_a_limit_binds_where_one_more_unit_would_break_it(small_spec, limits, binding):
+    plan = plan_fleet(small_spec, PlanOptions(limits=Limits(**limits)))
+    assert {limit.name: limit.binding for limit in plan.limits} == binding
