@@ -95,16 +95,26 @@ def test_refuses_bad_operations(change: dict[str, object], message: str) -> None
         NanoOperation(**values)  # type: ignore[arg-type]
 
 
+def _head(rest: str) -> str:
+    return f'{{"model": "m", "gpu": "g", "batch_tokens": 8, {rest}}}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "pipeline.json:1:2: not JSON"),
         ("[]", "JSON object"),
         ('{"speed": 1}', "unknown key 'speed'"),
-        ('{"model": "m"}', "must be lists"),
-        ('{"operations": [], "splits": []}', "check the types"),
-        ('{"operations": [3], "splits": [8]}', "an operation is 3"),
-        ('{"operations": [{"kind": "o"}], "splits": [8]}', "pipeline operation"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"model": "m"}', "gpu is missing"),
+        (_head('"operations": {}, "splits": []'), "must be lists"),
+        (_head('"operations": [], "splits": [null]'), "splits are"),
+        (_head('"operations": [3], "splits": [8]'), "an operation is 3"),
+        (_head('"operations": [{"kind": "o"}], "splits": [8]'), "start_token is missing"),
+        (_head('"operations": [], "splits": [8], "decode_tokens": 9'), "9 of 8 tokens decode"),
+        (_head('"operations": [], "splits": [8], "decode_tokens": 1.5'), "1.5 of 8 tokens decode"),
+        (_head('"operations": [], "splits": [8], "schema_version": 2'), "schema_version is 2"),
+        (_head('"operations": [], "splits": [8], "tp": "2"'), "tp is '2'"),
     ],
 )
 def test_bad_files_are_one_line_with_the_file_name(tmp_path: Path, text: str, message: str) -> None:
