@@ -141,7 +141,7 @@ def _scalar(node: Any, path: Path, marks: Mapping[Path, tuple[int, int]], file: 
         value = yaml.SafeLoader("").construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(
-            f"cannot read the value {_shown(node.value)}",
+            f"cannot read {_shown(node.value)}",
             file=file,
             line=line,
             column=column,
