@@ -51,7 +51,7 @@ def _undisturbed() -> Iterator[None]:
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)
     try:
-        with _real_time():
+        with real_time():
             yield
     finally:
         gc.set_threshold(*thresholds)
@@ -59,15 +59,15 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _real_time() -> Iterator[None]:
-    """Round-robin real-time scheduling for this thread where the system knows and permits it."""
+def real_time(priority: int = 2) -> Iterator[None]:
+    """Round-robin real-time scheduling for this thread, where the system knows and permits it; 1 is the least urgent."""
     setter = getattr(os, "sched_setscheduler", None)
     if setter is None:
         yield
         return
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     with contextlib.suppress(OSError):
-        setter(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        setter(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     try:
         yield
     finally:

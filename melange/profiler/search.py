@@ -28,6 +28,7 @@ FloatArray = NDArray[np.float64]
 Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
+INDISTINCT = 1.04
 SAME_RATE = 0.03  # rates whose logarithms differ by less are the same question
 ABOVE_CLOSED = 1.1  # a Poisson load sustains no more than the closed loops' highest throughput, noise aside
 LEAST_REQUESTS = 80
@@ -137,11 +138,18 @@ def does_not_fit(points: Sequence[Measurement]) -> bool:
 
 
 def capacity_so_far(size: Size, points: Sequence[Measurement], settings: SearchSettings) -> Capacity:
-    """The bracket that the points give, whatever else may be worth measuring."""
+    """The bracket that the points give, whatever else may be worth measuring.
+
+    An end that lies beyond the best guess, or nearer to it than 4%, is moved out to there: so close to the limit a
+    verdict is as much luck as evidence.
+    """
     passed, failed, _ = _verdicts(points, settings.slo)
     high = min(failed, default=None)
     low = max((rate for rate in passed if high is None or rate < high), default=0.0)
     guess = _corrected_guess(points, settings.slo)
+    if guess is not None and settings.slo.thresholds_s:
+        low = min(low, guess / INDISTINCT)
+        high = None if high is None else max(high, guess * INDISTINCT)
     known = Capacity(size=size, low_rps=low, high_rps=high, status="open", guess_rps=guess)
     if known.width <= settings.resolution:
         return replace(known, status="bracketed")

