@@ -41,6 +41,7 @@ Progress = Callable[[str], None]
 HEADROOMS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.65, 1.0, 1.5, 2.5, 4.0)
 MAX_FLEETS = 400
 SPOT_CHECKS = 3
+GROWTHS = 12
 LEAST_REQUESTS = 5000
 
 
@@ -152,11 +153,11 @@ def attain(
 ) -> tuple[Plan, AttainReport]:
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
-    ``simulation`` says how to play a fleet (policy, arrivals, requests a replication; its replications are the
-    test's own; None requests: 5,000 or ten minutes of arrivals); ``trace`` gives sizes. At most ``max_fleets`` are simulated. The plan carries the report under
-    ``extra["attain"]`` and the single-type fleets *of the same promise* as baselines (none where ``single_types`` is
-    False). InputError for a target outside (0, 1) or an SLO without thresholds, InfeasibleError when no fleet can keep
-    the promise.
+    ``simulation`` says how to play a fleet (policy, arrivals, requests a replication, by default 5,000 or ten minutes
+    of arrivals; its replications are the test's own); ``trace`` gives sizes. At most ``max_fleets`` are simulated. The
+    plan carries the report under ``extra["attain"]`` and the single-type fleets *of the same promise* as baselines
+    (none where ``single_types`` is False). InputError for a target outside (0, 1) or an SLO without thresholds,
+    InfeasibleError when no fleet can keep the promise.
     """
     if not 0 < target < 1:
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
@@ -324,37 +325,42 @@ def _single_types(search: _Search, paper: Plan) -> dict[str, SizedFleet]:
 
 
 def _sized_alone(search: _Search, alone: Problem) -> SizedFleet:
-    """The smallest fleet of one type that passes: headroom is doubled until one does, then the gap is halved."""
-    seen: dict[Counts, bool] = {}
+    """The smallest fleet of one type that passes.
 
-    def passing(headroom: float) -> Counts | None:
+    Headroom is raised until a quick look passes and the gap is halved; then the fleet is put to the test, and grown
+    until it stands it.
+    """
+    looks: dict[Counts, bool] = {}
+
+    def fleet(headroom: float) -> Counts | None:
         solution = solve(replace(alone, load=alone.load * (1 + headroom)))
-        if solution.instances is None:
-            return None
-        counts = tuple(int(n) for n in solution.instances)
-        if counts not in seen:
-            plan = search.plan(alone, counts)
-            wide = tuple(
-                dict(zip(alone.instances, counts, strict=True)).get(key, 0) for key in search.problem.instances
-            )
-            seen[counts] = plan is not None and search.passes(wide, plan)
-        return counts if seen[counts] else None
+        return None if solution.instances is None else tuple(int(n) for n in solution.instances)
 
-    low, high = 0.0, None
-    for headroom in HEADROOMS:
-        if passing(headroom) is not None:
-            high = headroom
-            break
-        low = headroom
+    def looks_good(headroom: float) -> bool:
+        counts = fleet(headroom)
+        if counts is not None and counts not in looks:
+            plan = search.plan(alone, counts)
+            looks[counts] = plan is not None and search.trials.screen(plan).passed
+        return counts is not None and looks[counts]
+
+    low, high = 0.0, next((h for h in HEADROOMS if looks_good(h)), None)
     if high is None:
         return SizedFleet(reason=f"no fleet of it alone reached the target with up to {HEADROOMS[-1]:g} times headroom")
-    # Below one instance of the fleet's size there is nothing left to halve.
-    while high > low and (high - low) * float(alone.load.min(axis=1).sum()) > 0.5:
+    while fleet(low) != fleet(high) and high - low > 0.01:
         middle = (low + high) / 2
-        low, high = (low, middle) if passing(middle) is not None else (middle, high)
-    counts = passing(high)
-    assert counts is not None
-    return _sized(search, alone, counts)
+        low, high = (low, middle) if looks_good(middle) else (middle, high)
+    for _ in range(GROWTHS):
+        counts = fleet(high)
+        if counts is None:
+            break
+        plan = search.plan(alone, counts)
+        number = dict(zip(alone.instances, counts, strict=True))
+        wide = tuple(number.get(key, 0) for key in search.problem.instances)
+        if plan is not None and search.passes(wide, plan):
+            return _sized(search, alone, counts)
+        while fleet(high) == counts:
+            high += 0.02
+    return SizedFleet(reason="no fleet of it alone that looked good stood the test")
 
 
 def _sized(search: _Search, problem: Problem, counts: Counts) -> SizedFleet:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 )
 @click.option("--rate", "rate_rps", type=float, help="Requests per second of drawn arrivals  [default: the plan's]")
 @click.option(
-    "--requests", type=click.IntRange(1), help="Requests a replication  [default: 10000, or the replayed trace's]"
+    "--requests",
+    type=click.IntRange(1),
+    help="Requests a replication  [default: 10000 or ten minutes, or the replayed trace's]",
 )
 @click.option("--replications", type=click.IntRange(1), default=5, show_default=True, help="Independent runs.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")

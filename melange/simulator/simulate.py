@@ -54,9 +54,10 @@ SAMPLES = 200
 class SimulationOptions:
     """How to simulate.
 
-    ``requests`` a replication (None: 10,000, or the whole trace when its times are replayed), of which the first
-    ``warmup_share`` are not counted. ``process`` None replays the trace's times where it has some, else draws Poisson
-    arrivals. ``spread`` as in plan_sizes. ``jobs`` runs replications in so many processes.
+    ``requests`` a replication (None: 10,000 or ten minutes of arrivals, whichever is more; the whole trace when its
+    times are replayed), of which the first ``warmup_share`` are not counted. ``process`` None replays the trace's
+    times where it has some, else draws Poisson arrivals. ``spread`` as in plan_sizes. ``jobs`` runs replications in so
+    many processes.
     """
 
     requests: int | None = None
@@ -82,6 +83,8 @@ class SimulationOptions:
 
 
 DEFAULT_REQUESTS = 10_000
+# A fleet at its limit fails slowly: a queue that grows by a few percent takes minutes to cost anybody the SLO.
+LEAST_SPAN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -136,7 +139,9 @@ def prepare(
         raise InputError(f"arrivals are those of the trace, but {missing}", fix="use --arrivals poisson, or another")
     count = options.requests
     if count is None:
-        count = int(inside.sum()) if process.kind == "trace" and inside is not None else DEFAULT_REQUESTS
+        rate = options.rate_rps or sum(b.rate_rps for b in plan.buckets)
+        drawn = max(DEFAULT_REQUESTS, int(LEAST_SPAN_S * rate))
+        count = int(inside.sum()) if process.kind == "trace" and inside is not None else drawn
     return Scenario(
         plan=plan,
         names=names,

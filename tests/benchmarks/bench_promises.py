@@ -25,7 +25,7 @@ def main() -> None:
     spec = load_workload("arena-120ms-mean")
     stood = total = 0
     for n, (rate, target) in enumerate(itertools.product(RATES_RPS, TARGETS)):
-        options = SimulationOptions(requests=4000, seed=100 + n)
+        options = SimulationOptions(requests=max(4000, int(600 * rate)), seed=100 + n)
         plan, _ = attain(spec, target, PlanOptions(rate_rps=rate), options, single_types=False)
         trials = Trials(
             target=target, options=options, clocks=plan_clocks(plan_fleet(spec, PlanOptions(rate_rps=rate)))
