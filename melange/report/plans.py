@@ -244,25 +244,45 @@ def _attained(row: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _uncertainty(odds: Mapping[str, Any]) -> list[RenderableType]:
+    stuck = any(fleet["share_stuck"] for fleet in odds["fleets"])
     rows = [
         (
             describe_instances(fleet["instances"]),
             usd(fleet["cost_usd_per_hour"]),
             percent(fleet["share_optimal"], 0),
             percent(fleet["share_sufficient"], 0),
+            *([percent(fleet["share_stuck"], 0)] if stuck else []),
             f"{usd(fleet['p5_cost_usd_per_hour'])} - {usd(fleet['p95_cost_usd_per_hour'])}",
             usd(fleet["mean_regret_usd_per_hour"]),
             usd(fleet["p95_regret_usd_per_hour"]),
         )
         for fleet in odds["fleets"]
     ]
-    columns = ("fleet", "$/h", "cheapest in", "enough in", "$/h with what it must add", "mean regret", "95%")
+    columns = (
+        "fleet", "$/h", "cheapest in", "enough in", *(["stuck in"] if stuck else []),
+        "$/h with what it must add", "mean regret", "95% below",
+    )  # fmt: skip
     low, high = usd(odds["optimal_cost_p5_usd_per_hour"]), usd(odds["optimal_cost_p95_usd_per_hour"])
     return [
         table("Under uncertain rates and demand, least regret first", columns, rows),
         f"the cheapest fleet costs {low} to {high} per hour in 90% of {odds['draws']} draws (seed {odds['seed']}); "
         f"fleets judged on as many fresh draws; demand {odds['demand']}",
+        "regret: dearer than the draw's cheapest fleet. Adding costs only the price of what is added: a small fleet "
+        "has little regret where adding is quick, and breaks the promise until then ('enough in': nothing to add).",
+        *_beyond_limits(odds, stuck),
     ]
+
+
+def _beyond_limits(odds: Mapping[str, Any], stuck: bool) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    if odds["share_unservable"]:
+        lines.append(
+            f"in {percent(odds['share_unservable'])} of the draws no fleet within the limits carries the load: raise "
+            "the caps or the budget; the figures above leave these draws out"
+        )
+    if stuck:
+        lines.append("stuck in: draws that another fleet carries within the limits, but not this one whatever it adds")
+    return lines
 
 
 def plan_renderable(plan: Plan) -> Group:
