@@ -62,7 +62,7 @@ def check_measurements(
     """
     measured = read_measurements(file)
     with serving_engine(server, Path(file).with_suffix(".check.log")) as (engine, serving):
-        key = server.key(serving.endpoint.model)
+        key = server.key(serving.endpoint.model, serving.engine)
         points = [p for p in measured.points if p.key == key and p.valid and p.samples and p.sample_e2e_s]
         if not points:
             raise InputError(

@@ -221,14 +221,15 @@ def served_models(url: str, headers: Mapping[str, str]) -> dict[str, int | None]
     return models
 
 
-def engine_version(url: str, headers: Mapping[str, str]) -> str | None:
-    """What ``/version`` says; None on servers without it."""
+def engine_version(url: str, headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The engine's name and version as ``/version`` says; None for what it does not tell."""
     try:
         answer = get_json(url + "/version", headers)
     except EngineError:
-        return None
-    version = answer.get("version") if isinstance(answer, dict) else None
-    return version if isinstance(version, str) else None
+        return None, None
+    told = answer if isinstance(answer, dict) else {}
+    name, version = told.get("engine"), told.get("version")
+    return name if isinstance(name, str) and name else None, version if isinstance(version, str) else None
 
 
 def last_error(log: Path) -> str:

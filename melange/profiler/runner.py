@@ -17,7 +17,7 @@ from melange.profiler.journal import Journal
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject
 from melange.profiler.search import Capacity, SearchSettings, next_step
-from melange.profiler.serving import Serving, config_key, header_facts, probe, today
+from melange.profiler.serving import DEFAULT_ENGINE, Serving, config_key, header_facts, probe, today
 from melange.profiler.session import Report, live_measure, profile
 from melange.slo import Slo
 
@@ -62,8 +62,8 @@ class ServerRequest:
             model=self.model or "", served_name=self.name or "", args=self.engine_args, command=self.vllm, log=log
         )
 
-    def key(self, model: str) -> ConfigKey:
-        """What the measurements are filed under."""
+    def key(self, model: str, engine: str = DEFAULT_ENGINE) -> ConfigKey:
+        """What the measurements are filed under: the model and the engine as the server calls them."""
         folder = Path(self.model) if self.model is not None and Path(self.model).is_dir() else None
         gpu = self.gpu or (local_device().name if self.url is None else None)
         if gpu is None:
@@ -71,7 +71,7 @@ class ServerRequest:
         return config_key(
             self.name or model,
             gpu=gpu,
-            engine="vllm",
+            engine=engine,
             args=self.engine_args,
             model_folder=folder,
             precision=self.precision,
@@ -185,7 +185,7 @@ def profile_engine(
         with Journal(output, request.key(known)):
             pass  # a file that cannot be used is found before an engine takes a minute to start
     with serving_engine(request, output.with_suffix(".engine.log")) as (engine, serving):
-        key = request.key(serving.endpoint.model)
+        key = request.key(serving.endpoint.model, serving.engine)
         with Journal(output, key) as journal:
             journal.append_header(_facts(request, engine, serving, key))
             return profile(

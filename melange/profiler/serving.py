@@ -18,16 +18,18 @@ from melange.profiler.load import RequestRecord, Size
 
 PROBE = Size(32, 4)
 PROBE_TIMEOUT_S = 120.0
+DEFAULT_ENGINE = "vllm"  # which says no more than its version
 QUANTIZED = {"fp8": "fp8", "awq": "int4", "gptq": "int4", "int8": "int8", "bitsandbytes": "int4"}
 DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A server that answers: where, in which dialect, which version, and how long a request may be (tokens)."""
+    """A server that answers: where, in which dialect, which engine, and how long a request may be (tokens)."""
 
     endpoint: Endpoint
     dialect: Dialect
+    engine: str
     version: str | None
     max_model_len: int | None
 
@@ -40,10 +42,12 @@ def probe(endpoint: Endpoint) -> Serving:
     """
     dialect = asyncio.run(_understood(endpoint))
     models = served_models(endpoint.url, endpoint.headers)
+    engine, version = engine_version(endpoint.url, endpoint.headers)
     return Serving(
         endpoint=endpoint,
         dialect=dialect,
-        version=engine_version(endpoint.url, endpoint.headers),
+        engine=engine or DEFAULT_ENGINE,
+        version=version,
         max_model_len=models.get(endpoint.model),
     )
 

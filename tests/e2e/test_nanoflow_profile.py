@@ -45,5 +45,6 @@ def test_profile_of_a_pipeline_on_a_cpu(tmp_path: Path, monkeypatch: pytest.Monk
             server.kill()
     points = read_measurements(tmp_path / "profile.jsonl").points
     assert points
+    assert {point.engine for point in points} == {"nanoflow"}
     assert all(point.achieved_rps > 0 and (point.input_tokens, point.output_tokens) == (32, 16) for point in points)
     assert all(point.tpot_decode_s is not None and point.tpot_decode_s.mean > 0 for point in points)

@@ -208,7 +208,9 @@ def test_text_of_a_tokenizer_comes_whole_though_characters_span_tokens(tmp_path:
 def test_the_profiler_measures_a_served_model(make_engine: Engines) -> None:
     """The client that 'melange profile --url' uses takes every answer as sound: token counts, stamps, usage."""
     from melange.profiler.client import CompletionsClient, Endpoint
+    from melange.profiler.engine import engine_version, served_models
     from melange.profiler.load import Size
+    from melange.profiler.runner import ServerRequest
 
     async def talk(client: TestClient[Any, Any]) -> None:
         endpoint = Endpoint(url=str(client.make_url("/")), model="tiny", headers={})
@@ -219,6 +221,10 @@ def test_the_profiler_measures_a_served_model(make_engine: Engines) -> None:
         assert (record.input_tokens, record.output_tokens) == (20, 9)
         assert record.token_s is not None
         assert len(record.token_s) == 9
+        url = endpoint.url.rstrip("/")
+        name, _ = await asyncio.to_thread(engine_version, url, {})
+        assert ServerRequest(url=url, gpu="L4").key("tiny", name or "").engine == "nanoflow"
+        assert await asyncio.to_thread(served_models, url, {}) == {"tiny": 256}
 
     over_http(make_engine("llama"), talk)
 

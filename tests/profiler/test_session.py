@@ -194,7 +194,7 @@ def test_attached_server_end_to_end(tmp_path: Path) -> None:
     measured = read_measurements(tmp_path / "a.jsonl")
     facts = measured.headers[0].facts
     assert facts["engine_version"] == "fault-1"
-    assert facts["gpu"] == "L4"
+    assert (facts["engine"], facts["gpu"]) == ("vllm", "L4")
     assert facts["slo"] == Slo(tpot_s=0.05).to_dict()
     assert found.size == Size(16, 8)
     assert {p.loop for p in measured.points} >= {"closed"}
