@@ -20,7 +20,9 @@ INPUT = click.option(
 OUTPUT = click.option(
     "--output", "output_tokens", type=float, default=512, show_default=True, help="Mean output tokens of a request."
 )
-BATCH = click.option("--batch", "batch_tokens", type=click.IntRange(1), help="Tokens of one iteration's dense batch.")
+BATCH = click.option(
+    "--batch", "batch_tokens", type=click.IntRange(1, 10**9), help="Tokens of one iteration's dense batch."
+)
 
 
 @click.command()
@@ -85,7 +87,12 @@ def analyse(model: str | None, gpu: str | None, figures: str, gemm_tflops: float
 @OUTPUT
 @BATCH
 @click.option("--decode", "decode_tokens", type=click.IntRange(0), help="Decode requests in it [default: steady mix].")
-@click.option("--context", "context_tokens", type=float, help="Their mean context [default: input + output / 2].")
+@click.option(
+    "--context",
+    "context_tokens",
+    type=click.FloatRange(0, min_open=True),
+    help="Their mean context [default: input + output / 2].",
+)
 @click.option(
     "--times",
     metavar="FILE",

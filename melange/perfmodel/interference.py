@@ -87,16 +87,21 @@ def read_interference(file: str | os.PathLike[str]) -> Interference:
             raise document.error((), f"the key {key!r} is missing", f"give {', '.join(KEYS)}")
     if document.data["version"] != VERSION:
         raise document.error(("version",), f"version is {document.data['version']}", f"this reads version {VERSION}")
+    for name in ("gpu", "source"):
+        if not isinstance(document.data[name], str):
+            raise document.error((name,), f"{name} is {document.data[name]!r}", "give it as text")
     curves: dict[str, Curve] = {}
     for name in ("memory", "network"):
+        if not isinstance(document.data.get(name, []), list):
+            raise document.error((name,), f"{name} is not a list of pairs", "give [[R, P(R)], ...]")
         try:
             curves[name] = tuple((float(share), float(reached)) for share, reached in document.data.get(name, ()))
             _checked_curve(name, curves[name])
         except InputError as error:
             raise document.error((name,), error.problem, error.fix) from None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise document.error((name,), f"{name} is not a list of pairs", "give [[R, P(R)], ...]") from None
-    return Interference(gpu=str(document.data["gpu"]), source=str(document.data["source"]), **curves)
+    return Interference(gpu=document.data["gpu"], source=document.data["source"], **curves)
 
 
 def write_interference(file: str | os.PathLike[str], table: Interference) -> None:

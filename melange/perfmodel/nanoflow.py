@@ -183,10 +183,11 @@ def requests_that_fit(
     weights = model.weight_bytes(precision)
     free = device.memory_bytes - weights
     if free <= 0:
+        needed = math.floor(weights * device.gpus / device.memory_bytes) + 1
         raise InputError(
             f"{model.name} in {precision} takes {weights / 1e9:.1f} GB, {-free / 1e9:.1f} GB more than "
-            f"{device.gpus} such GPUs hold",
-            fix="use more GPUs or a smaller precision",
+            f"{device.gpus} such GPU{'s' if device.gpus > 1 else ''} hold{'' if device.gpus > 1 else 's'}",
+            fix=f"use at least {needed} (--tp) or a smaller precision",
         )
     kappa = model.kv_bytes_per_token(_element_bytes(precision))
     return free / (kappa * (input_tokens + output_tokens / 2))

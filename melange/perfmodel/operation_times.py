@@ -111,6 +111,9 @@ def read_operation_times(file: str | os.PathLike[str]) -> OperationTimes:
     data = document.data
     if data["version"] != VERSION:
         raise document.error(("version",), f"version is {data['version']}", f"this reads version {VERSION}")
+    for name in ("model", "gpu", "precision", "source"):
+        if not isinstance(data.get(name, ""), str):
+            raise document.error((name,), f"{name} is {data[name]!r}", "give it as text")
     if not isinstance(data["operations"], dict):
         raise document.error(("operations",), "operations is not a mapping", "map each kind to [tokens, ms] pairs")
     for kind in data["operations"]:
@@ -120,17 +123,17 @@ def read_operation_times(file: str | os.PathLike[str]) -> OperationTimes:
             )
     try:
         return OperationTimes(
-            model=str(data["model"]),
-            gpu=str(data["gpu"]),
+            model=data["model"],
+            gpu=data["gpu"],
             tp=int(data.get("tp", 1)),
-            precision=str(data.get("precision", "fp16")),
+            precision=data.get("precision", "fp16"),
             context_tokens=float(data["context_tokens"]),
             points={kind: _points(document, kind) for kind in data["operations"]},
-            source=str(data["source"]),
+            source=data["source"],
         )
     except InputError as error:
         raise error.located(document.file) from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"operation times: {error}", file=document.file, fix="check the types of its values") from None
 
 
@@ -147,7 +150,7 @@ def _points(document: Document, kind: str) -> Points:
         )
     try:
         return tuple((float(tokens), float(ms) / 1000) for tokens, ms in rows)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise document.error(("operations", kind), f"{kind} holds what is no number", "give [tokens, ms]") from None
 
 

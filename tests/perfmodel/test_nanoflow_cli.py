@@ -64,7 +64,7 @@ def test_search_models_the_times_where_none_are_given() -> None:
         (("--times", "a100-llama-3-8b", "--tp", "2"), "--tp is 2"),
         (("--times", "nowhere.yaml"), "nowhere.yaml: cannot read it"),
         (("--model", "llama-3-8b", "--gpu", "A100-80G0"), "did you mean"),
-        (("--model", "llama-3-70b", "--gpu", "L4"), "GB more than"),
+        (("--model", "llama-3-70b", "--gpu", "L4"), "GB more than 1 such GPU holds; use at least 6"),
         (("--model", "llama-3-8b", "--gpu", "L4", "--batch", "4000"), "the memory holds"),
         (("--model", "llama-3-8b", "--gpu", "H100", "--interference", "none.yaml"), "none.yaml"),
     ],
@@ -78,6 +78,7 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, arguments: tuple[str, ...]
 
 def test_a_missing_model_is_a_usage_error() -> None:
     assert run(search, "--gpu", "H100").exit_code == 2
+    assert run(search, "--times", "a100-llama-3-8b", "--context", "0").exit_code == 2
     assert run(analyse, "--model", "llama-3-8b").exit_code == 2
 
 

@@ -66,6 +66,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("[384, 0.0561], [640, 0.0887]", "[640, 0.0561], [384, 0.0887]", "do not ascend"),
         ("[[384, 0.0561], [640, 0.0887]]", "fast", r"times.yaml:\d+:\d+: o is not a list of pairs"),
         ("context_tokens: 1024", "context_tokens: 0", "positive context"),
+        ("context_tokens: 1024", f"context_tokens: 1{'0' * 400}", "check the types"),
+        ("gpu: A100-80GB", "gpu: [A100-80GB]", r"times.yaml:\d+:\d+: gpu is \['A100-80GB'\]"),
     ],
 )
 def test_bad_times_are_refused_with_their_place(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -84,6 +86,7 @@ def test_bad_times_are_refused_with_their_place(tmp_path: Path, old: str, new: s
         ("memory: [[1.0, 1.0]]", "shares in"),
         ("memory: [[0.4, 0]]", "performances in"),
         ("memory: [0.4, 0.8]", "list of pairs"),
+        ("memory: {}", "list of pairs"),
         ("memry: []", "unknown key 'memry'"),
     ],
 )
