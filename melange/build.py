@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from melange.catalog import Catalog, load_catalog
 from melange.errors import InputError
 from melange.fleet import InstanceType, ServingConfig
+from melange.late import Late, late_by_type, late_choices, late_share, may_be_late
 from melange.measurements import ConfigKey
 from melange.offers import DroppedOffer, offer_names, offers_on_sale, read_prices, without_dominated
 from melange.problem import FloatArray, GroupLimit, IntArray, Problem
@@ -26,8 +27,9 @@ class Build:
     ``cells``: (n_buckets, 2) input and output index in the grid of each bucket with demand. ``load_tokens``:
     (n_buckets, 2) the sizes its load was taken at. ``rate_rps``: (n_buckets,) without headroom.
     ``max_rate_rps``: (n_buckets, n_configs); 0 = cannot meet the SLO, NaN = not measured. ``group``: (n_buckets,) the
-    problem's row of each bucket, -1 where the bucket is served late under an attainment SLO (``late``).
-    ``headroom``: (n_configs,). ``problem`` is None when some bucket can be served by no config (``unservable``).
+    problem's row of each bucket, -1 where the bucket is left out as ``late`` under an attainment SLO, one of
+    ``late_choices``. ``headroom``: (n_configs,). ``problem`` is None when some bucket can be served by no config
+    (``unservable``).
     """
 
     spec: WorkloadSpec
@@ -43,6 +45,9 @@ class Build:
     group: IntArray
     headroom: FloatArray
     problem: Problem | None
+    late: Late = frozenset()
+    late_choices: tuple[Late, ...] = (frozenset(),)
+    tie_outputs: bool = False
     unservable: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -63,6 +68,10 @@ class Build:
         served = self.group >= 0
         np.logical_or.at(rows, self.group[served], np.isnan(self.max_rate_rps[served]))
         return rows
+
+    def late_by_type(self) -> dict[str, Late]:
+        """The buckets that each GPU type cannot serve in time, measured."""
+        return late_by_type(self.max_rate_rps, [config.instance.gpu for config in self.configs])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +101,13 @@ def build_problem(
     tie_outputs: bool = False,
     catalog: Catalog | None = None,
     offers: Iterable[InstanceType] | None = None,
+    late: Late | None = None,
 ) -> Build:
     """Assemble the problem of a workload on a profile.
 
     ``headroom_by_config`` replaces the spec's headroom for the configs it names. ``tie_outputs`` gives all output
     buckets of an input bucket the same shares, which a router that cannot know output lengths is able to follow.
+    ``late`` is the one of the build's ``late_choices`` to leave out, None the first of them.
     Raises InputError for unknown names, a GPU without price or profile, and buckets that no config has measured.
     """
     catalog, limits = catalog or load_catalog(), limits or Limits()
@@ -127,10 +138,27 @@ def build_problem(
         group=np.arange(len(rate)),
         headroom=headroom,
         problem=None,
-        warnings=tuple(warnings),
+        tie_outputs=tie_outputs,
     )
-    build = replace(build, warnings=(*build.warnings, *_unmeasured_warnings(build)))
-    return _with_problem(build, limits.max_cost_usd_per_hour, slice_factor, tie_outputs)
+    choices = late_choices(build.late_by_type(), max_rate, rate, spec.workload.slo)
+    build = replace(build, late=choices[0] if late is None else late, late_choices=tuple(choices))
+    build = replace(build, warnings=(*warnings, *_unmeasured_warnings(build), *_late_warnings(build)))
+    return _with_problem(build, limits.max_cost_usd_per_hour, slice_factor)
+
+
+def _late_warnings(build: Build) -> list[str]:
+    """The sentence on what is left out as late, and the GPU types that it is too much for."""
+    if not build.late:
+        return []
+    by_type = build.late_by_type()
+    slow = [gpu for gpu, late in by_type.items() if build.late <= late]
+    who = "any config" if len(slow) == len(by_type) else " or ".join(slow)
+    names = ", ".join(build.label(b) for b in sorted(build.late))
+    share = 100 * late_share(build.late, build.rate_rps)
+    return [
+        f"{share:.2g}% of the requests ({names}) cannot be served in time by {who} and use up part of the share that "
+        "may miss; they are not sized for"
+    ]
 
 
 def _unmeasured_warnings(build: Build) -> list[str]:
@@ -145,13 +173,25 @@ def _unmeasured_warnings(build: Build) -> list[str]:
 
 
 def with_figures(build: Build, *, rate_rps: FloatArray, max_rate_rps: FloatArray) -> Build:
-    """The same choice of configs, offers and limits under other demand and other max rates (same shapes)."""
+    """The same choice of configs, offers and limits under other demand and other max rates (same shapes).
+
+    The late buckets stay the same; ``unservable`` names them where they have become too many."""
     problem = build.problem
     if problem is None:
         raise InputError("the workload has sizes that no config can serve", fix="solve it first")
     changed = replace(build, rate_rps=rate_rps, max_rate_rps=max_rate_rps)
-    tied = len(problem.buckets) < len(build.rate_rps) and not (build.group < 0).any()
-    return _with_problem(changed, problem.max_cost_usd_per_hour, problem.slice_factor, tied)
+    return _with_problem(changed, problem.max_cost_usd_per_hour, problem.slice_factor)
+
+
+def seen_by_type(build: Build, gpu: str) -> Build:
+    """The build with what one GPU type cannot serve in time as its late buckets, none where they are too many.
+
+    Its problem keeps the other types and, unlike the build's own, may have buckets that no config serves.
+    """
+    assert build.problem is not None
+    late = build.late_by_type()[gpu]
+    own = replace(build, late=late if may_be_late(late, build.rate_rps, build.spec.workload.slo) else frozenset())
+    return _filled(own, build.problem.max_cost_usd_per_hour, build.problem.slice_factor)
 
 
 def _served_keys(spec: WorkloadSpec, profile: Profile) -> list[ConfigKey]:
@@ -331,25 +371,20 @@ def _group_limits(
     return tuple(result)
 
 
-def _with_problem(build: Build, max_cost: float | None, slice_factor: int | None, tie_outputs: bool) -> Build:
-    usable = np.nan_to_num(build.max_rate_rps, nan=0.0) > 0
-    stuck = np.flatnonzero(~usable.any(axis=1))
-    late: set[int] = set()
+def _with_problem(build: Build, max_cost: float | None, slice_factor: int | None) -> Build:
+    served = (np.nan_to_num(build.max_rate_rps, nan=0.0) > 0).any(axis=1)
+    stuck = np.array([b for b in np.flatnonzero(~served) if b not in build.late], dtype=np.int64)
     if stuck.size:
         _refuse_unmeasured(build, stuck)
-        slo = build.spec.workload.slo
-        allowed = slo.attainment is not None and slo.scope == "workload"
-        share = float(build.rate_rps[stuck].sum() / build.rate_rps.sum())
-        if not allowed or share > 1 - (slo.attainment or 1.0):
-            return replace(build, unservable=tuple(build.label(int(b)) for b in stuck))
-        late = {int(b) for b in stuck}
-        names = ", ".join(build.label(b) for b in sorted(late))
-        text = (
-            f"{100 * share:.2g}% of the requests ({names}) cannot be served in time by any config and use up part of "
-        )
-        text += "the share that may miss; they are not sized for"
-        build = replace(build, warnings=(*build.warnings, text))
-    group = _groups(build, late, tie_outputs)
+        return replace(build, unservable=tuple(build.label(int(b)) for b in stuck))
+    if not may_be_late(build.late, build.rate_rps, build.spec.workload.slo):
+        return replace(build, unservable=tuple(build.label(b) for b in sorted(build.late)))
+    return _filled(build, max_cost, slice_factor)
+
+
+def _filled(build: Build, max_cost: float | None, slice_factor: int | None) -> Build:
+    usable = np.nan_to_num(build.max_rate_rps, nan=0.0) > 0
+    group = _groups(build)
     with np.errstate(divide="ignore", invalid="ignore"):
         load = build.rate_rps[:, None] * (1 + build.headroom) / np.where(usable, build.max_rate_rps, 0.0)
     rows = np.zeros((group.max() + 1, load.shape[1]))
@@ -388,11 +423,11 @@ def _refuse_unmeasured(build: Build, stuck: IntArray) -> None:
     )
 
 
-def _groups(build: Build, late: set[int], tie_outputs: bool) -> IntArray:
+def _groups(build: Build) -> IntArray:
     group = np.full(len(build.rate_rps), -1)
     rows: dict[int, int] = {}
     for bucket in range(len(group)):
-        if bucket not in late:
-            key = int(build.cells[bucket, 0]) if tie_outputs else bucket
+        if bucket not in build.late:
+            key = int(build.cells[bucket, 0]) if build.tie_outputs else bucket
             group[bucket] = rows.setdefault(key, len(rows))
     return group

@@ -53,9 +53,9 @@ class PlanBucket:
     """One size bucket: its edges (None when unknown), demand, true means, and who serves it.
 
     ``load_input_tokens`` and ``load_output_tokens`` are the sizes its load was taken at. ``shares`` maps a config to
-    its share of the bucket (absent = 0, sums to 1 unless no config can serve it in time), ``max_rate_rps`` maps a
-    config to its highest rate on this bucket alone (0 = cannot meet the SLO, None = not measured), ``sources`` to what
-    that rate rests on (``measured``, ``published``, ``estimated``).
+    its share of the bucket (absent = 0, sums to 1; empty where an attainment SLO lets it be late), ``max_rate_rps``
+    maps a config to its highest rate on this bucket alone (0 = cannot meet the SLO, None = not measured), ``sources``
+    to what that rate rests on (``measured``, ``published``, ``estimated``).
     """
 
     input_tokens_max: int | None

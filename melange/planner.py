@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from melange.assemble import costs_of, plan_of
 from melange.baselines import single_type_baselines
-from melange.build import Build, Limits, build_problem
+from melange.build import Build, Limits, build_problem, seen_by_type
 from melange.checker import violations
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.fleet import InstanceType
 from melange.offers import PriceChoice
-from melange.plan import Plan
+from melange.plan import Baseline, Plan
 from melange.problem import Problem, Solution
 from melange.profile_source import load_profile
 from melange.profiles import Profile
@@ -77,11 +78,18 @@ class PlanOptions:
 
 
 def prepare(spec: WorkloadSpec, options: PlanOptions | None = None, profile: Profile | None = None) -> Build:
-    """The problem of a workload under these options; ``profile`` saves reading it again."""
+    """The problem of a workload under these options, that of plan_fleet; ``profile`` saves reading it again."""
     options = options or PlanOptions()
+    builds = _builds(spec, options, profile)
+    return builds[0] if len(builds) == 1 else _cheapest(builds, options)[0]
+
+
+def _builds(spec: WorkloadSpec, options: PlanOptions, profile: Profile | None) -> list[Build]:
+    """The problem for each choice of late buckets; a single one without an attainment SLO."""
     asked = options.applied(spec)
     profile = profile or load_profile(asked, asked_slo=spec.workload.slo)
-    return build_problem(
+    make = partial(
+        build_problem,
         asked,
         profile,
         limits=options.limits,
@@ -90,30 +98,66 @@ def prepare(spec: WorkloadSpec, options: PlanOptions | None = None, profile: Pro
         tie_outputs=options.tie_outputs,
         offers=options.offers,
     )
+    first = make()
+    return [first, *(make(late=late) for late in first.late_choices[1:])]
 
 
 def plan_fleet(spec: WorkloadSpec, options: PlanOptions | None = None, *, profile: Profile | None = None) -> Plan:
     """The cheapest fleet for a workload.
 
+    Where an attainment SLO leaves several choices of late buckets, each is solved and the cheapest plan taken.
     The plan's ``status`` tells what was proven; an infeasible one carries its ``reasons``. Raises InputError for bad
     input and sizes that nobody measured.
     """
     options = options or PlanOptions()
-    build = prepare(spec, options, profile)
-    if build.problem is None:
-        plan = plan_of(build, Solution(status="infeasible"), {})
-        return _labelled(replace(plan, reasons=_unservable_reasons(spec, build, options)), options)
-    solution, reasons = solve_checked(build.problem, options)
-    baselines = single_type_baselines(
-        build.problem,
-        solution,
-        {offer.gpu: {o.key for o in build.offers if o.gpu == offer.gpu} for offer in build.offers},
-        build.unmeasured(),
-        gap=options.gap,
-        time_limit_s=options.time_limit_s,
-    )
-    plan = replace(plan_of(build, solution, baselines), reasons=reasons)
+    builds = _builds(spec, options, profile)
+    if builds[0].problem is None:
+        plan = plan_of(builds[0], Solution(status="infeasible"), {})
+        return _labelled(replace(plan, reasons=_unservable_reasons(spec, builds[0], options)), options)
+    build, solution, reasons = _cheapest(builds, options)
+    assert build.problem is not None
+    plan = replace(plan_of(build, solution, _baselines(build, solution, options)), reasons=reasons)
     return _labelled(with_extras(plan, build.problem, solution, options), options)
+
+
+def _cheapest(builds: Sequence[Build], options: PlanOptions) -> tuple[Build, Solution, tuple[str, ...]]:
+    """The build with the cheapest plan, the first of equals; its bound and status hold for all of them."""
+    solved = [(build, *solve_checked(build.problem, options)) for build in builds if build.problem is not None]
+
+    def cost(entry: tuple[Build, Solution, tuple[str, ...]]) -> tuple[float, bool]:
+        usd = entry[1].cost_usd_per_hour
+        return np.inf if usd is None else round(usd, 9), entry[1].status == "infeasible"
+
+    build, best, reasons = min(solved, key=cost)
+    rivals = [solution for _, solution, _ in solved if solution.status != "infeasible"]
+    if len(rivals) < 2:
+        return build, best, reasons
+    bounds = [solution.bound_usd_per_hour for solution in rivals]
+    bound = None if None in bounds else min(value for value in bounds if value is not None)
+    return build, _bounded(best, bound, all(solution.status == "optimal" for solution in rivals)), reasons
+
+
+def _bounded(best: Solution, bound_usd_per_hour: float | None, proven: bool) -> Solution:
+    """The best of several solutions with the bound that holds for all."""
+    usd = best.cost_usd_per_hour
+    if usd is None:
+        return replace(best, bound_usd_per_hour=bound_usd_per_hour)
+    gap = None if bound_usd_per_hour is None else max(0.0, (usd - bound_usd_per_hour) / usd)
+    status = best.status if proven else "feasible"
+    return replace(best, bound_usd_per_hour=bound_usd_per_hour, gap=gap, status=status)
+
+
+def _baselines(build: Build, solution: Solution, options: PlanOptions) -> dict[str, Baseline]:
+    """Each GPU type alone, with the late buckets it would have if nothing else were allowed."""
+    result: dict[str, Baseline] = {}
+    for gpu in dict.fromkeys(offer.gpu for offer in build.offers):
+        own = seen_by_type(build, gpu)
+        assert own.problem is not None
+        keys = {offer.key for offer in build.offers if offer.gpu == gpu}
+        result |= single_type_baselines(
+            own.problem, solution, {gpu: keys}, own.unmeasured(), gap=options.gap, time_limit_s=options.time_limit_s
+        )
+    return result
 
 
 def solve_checked(problem: Problem, options: PlanOptions) -> tuple[Solution, tuple[str, ...]]:
@@ -188,10 +232,10 @@ def nearest_slo_factor(spec: WorkloadSpec, build: Build, options: PlanOptions) -
 
     def serves(factor: float) -> bool:
         try:
-            relaxed = prepare(spec, replace(options, slo=scaled_slo(slo, factor)))
+            relaxed = _builds(spec, replace(options, slo=scaled_slo(slo, factor)), None)
         except InputError:
             return False
-        return relaxed.problem is not None
+        return relaxed[0].problem is not None
 
     low, high = 1.0, 100.0
     if not slo.thresholds_s or not serves(high):

@@ -73,7 +73,7 @@ def length_price(plan: Plan, trace: Trace | None = None, options: SimulationOpti
 def problem_of(plan: Plan, *, tied: bool) -> tuple[Problem, np.ndarray[Any, Any]]:
     """The program that a plan's own numbers make, and (n_buckets,) the row of each bucket.
 
-    Buckets that no config can serve in time (an attainment SLO allows some) are left out: row -1.
+    Buckets that the plan serves late (an attainment SLO allows some; they have no shares) are left out: row -1.
     """
     configs = list(plan.configs.values())
     keys = tuple(dict.fromkeys(c.instance_key for c in configs))
@@ -84,7 +84,7 @@ def problem_of(plan: Plan, *, tied: bool) -> tuple[Problem, np.ndarray[Any, Any]
     groups: dict[Any, int] = {}
     row = np.full(len(plan.buckets), -1)
     for index, bucket in enumerate(plan.buckets):
-        if rate[index].any():
+        if bucket.shares:
             row[index] = groups.setdefault(bucket.input_tokens_max if tied else index, len(groups))
     rows = np.zeros((len(groups), len(configs)))
     np.add.at(rows, row[row >= 0], load[row >= 0])
