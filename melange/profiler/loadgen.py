@@ -60,7 +60,7 @@ def _undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def real_time(priority: int = 2) -> Iterator[None]:
-    """Round-robin real-time scheduling for this thread, where the system knows and permits it; 1 is the least urgent."""
+    """Round-robin real-time scheduling for this thread, where the system permits it; 1 is the least urgent."""
     setter = getattr(os, "sched_setscheduler", None)
     if setter is None:
         yield
