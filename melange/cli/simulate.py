@@ -67,9 +67,14 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
       melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
       melange simulate plan.json --compare-policies --plot plots
     """
+    from melange.compiled import IS_COMPILED
     from melange.plan import read_plan
     from melange.traces import read_trace
 
+    if not IS_COMPILED:
+        click.echo(
+            "melange: running uncompiled, which takes some 150 times as long: pip install 'melange[simulate]'", err=True
+        )
     plan = read_plan(plan_file)
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
     options = _options(given)

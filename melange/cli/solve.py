@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="With --attain: a trace that gives sizes.")
 @click.option("--arrivals", help="With --attain: poisson, gamma:CV or mmpp  [default: poisson]")
 @click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
-@click.option("--requests", type=click.IntRange(100), help="With --attain: requests a replication  [default: 5000]")
+@click.option("--requests", type=click.IntRange(100), help="With --attain: a replication's [default: 5000 or 600 s]")
 @output_option(*OUTPUTS)
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="Also write the plan to this file.")
 @click.pass_context
@@ -132,7 +132,7 @@ def _attained(spec: WorkloadSpec, options: PlanOptions, given: dict[str, Any]) -
     from melange.traces import read_trace
 
     simulation = SimulationOptions(
-        requests=given["requests"] or 5000,
+        requests=given["requests"],
         seed=given["seed"],
         process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
         policy=policy_by_name(given["policy"] or DEFAULT_POLICY),

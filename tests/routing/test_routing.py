@@ -29,7 +29,8 @@ def two_config_plan(slo: Slo | None = None, replicas: dict[str, int] | None = No
         buckets=(
             PlanBucket(
                 input_tokens_max=100, output_tokens_max=50, rate_rps=3.0, mean_input_tokens=60.0,
-                mean_output_tokens=30.0, shares={"small": 0.75, "large": 0.25}, max_rate_rps={"small": 4.0, "large": 12.0},
+                mean_output_tokens=30.0, shares={"small": 0.75, "large": 0.25},
+                max_rate_rps={"small": 4.0, "large": 12.0},
             ),
             PlanBucket(
                 input_tokens_max=100, output_tokens_max=500, rate_rps=1.0, mean_input_tokens=60.0,
