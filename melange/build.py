@@ -28,7 +28,8 @@ class Build:
     (n_buckets, 2) the sizes its load was taken at. ``rate_rps``: (n_buckets,) without headroom.
     ``max_rate_rps``: (n_buckets, n_configs); 0 = cannot meet the SLO, NaN = not measured. ``group``: (n_buckets,) the
     problem's row of each bucket, -1 where the bucket is left out as ``late`` under an attainment SLO, one of
-    ``late_choices``. ``headroom``: (n_configs,). ``problem`` is None when some bucket can be served by no config
+    ``late_choices``. ``barred``: GPU types that carry nothing, since they could serve late buckets in time.
+    ``headroom``: (n_configs,). ``problem`` is None when some bucket can be served by no config
     (``unservable``).
     """
 
@@ -47,6 +48,7 @@ class Build:
     problem: Problem | None
     late: Late = frozenset()
     late_choices: tuple[Late, ...] = (frozenset(),)
+    barred: frozenset[str] = frozenset()
     tie_outputs: bool = False
     unservable: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -183,6 +185,23 @@ def with_figures(build: Build, *, rate_rps: FloatArray, max_rate_rps: FloatArray
     return _with_problem(changed, problem.max_cost_usd_per_hour, problem.slice_factor)
 
 
+def able_types(build: Build) -> frozenset[str]:
+    """The GPU types that could serve a late bucket in time, so that no plan with them may leave it out."""
+    able = (build.max_rate_rps[sorted(build.late)] > 0).any(axis=0)
+    return frozenset(build.configs[c].instance.gpu for c in np.flatnonzero(able))
+
+
+def without_able_types(build: Build) -> Build:
+    """The build with what :func:`able_types` names barred; its problem may have buckets that no config serves."""
+    assert build.problem is not None
+    able = able_types(build)
+    text = (
+        f"{', '.join(sorted(able))} could serve the late requests in time, so this plan, its odds and its explanation "
+    )
+    barred = replace(build, barred=able, warnings=(*build.warnings, f"{text}keep to the other GPU types"))
+    return _filled(barred, build.problem.max_cost_usd_per_hour, build.problem.slice_factor)
+
+
 def seen_by_type(build: Build, gpu: str) -> Build:
     """The build with what one GPU type cannot serve in time as its late buckets, none where they are too many.
 
@@ -190,7 +209,8 @@ def seen_by_type(build: Build, gpu: str) -> Build:
     """
     assert build.problem is not None
     late = build.late_by_type()[gpu]
-    own = replace(build, late=late if may_be_late(late, build.rate_rps, build.spec.workload.slo) else frozenset())
+    allowed = may_be_late(late, build.rate_rps, build.spec.workload.slo)
+    own = replace(build, late=late if allowed else frozenset(), barred=frozenset())
     return _filled(own, build.problem.max_cost_usd_per_hour, build.problem.slice_factor)
 
 
@@ -383,7 +403,8 @@ def _with_problem(build: Build, max_cost: float | None, slice_factor: int | None
 
 
 def _filled(build: Build, max_cost: float | None, slice_factor: int | None) -> Build:
-    usable = np.nan_to_num(build.max_rate_rps, nan=0.0) > 0
+    barred = np.array([config.instance.gpu in build.barred for config in build.configs])
+    usable = (np.nan_to_num(build.max_rate_rps, nan=0.0) > 0) & ~barred
     group = _groups(build)
     with np.errstate(divide="ignore", invalid="ignore"):
         load = build.rate_rps[:, None] * (1 + build.headroom) / np.where(usable, build.max_rate_rps, 0.0)

@@ -43,19 +43,17 @@ def late_by_type(max_rate_rps: FloatArray, gpus: Sequence[str]) -> dict[str, Lat
 
 
 def late_choices(by_type: Mapping[str, Late], max_rate_rps: FloatArray, rate_rps: FloatArray, slo: Slo) -> list[Late]:
-    """The largest sets of buckets to leave out, those with the fewest requests first; at least the empty set.
+    """The sets of buckets that may be left out, those with the most requests first; at least the empty set.
 
-    A set is what no config of some choice of GPU types can serve in time, if the SLO lets it be late. Of two sets that
-    contain each other the smaller never leads to a cheaper fleet. Sets that keep a bucket which nothing can serve are
-    passed over while there are others.
+    A set is what no config of some choice of GPU types can serve in time, if the SLO lets it be late. Sets that keep a
+    bucket which nothing can serve are passed over while there are others.
     """
     found: set[Late] = set()
     seen = open_sets = set(by_type.values())
     while open_sets:
         found |= {late for late in open_sets if may_be_late(late, rate_rps, slo)}
-        # Types added to a choice only shrink its set, so that sets which may be late need no more of them.
-        open_sets = {late & other for late in open_sets - found for other in by_type.values()} - seen
+        open_sets = {late & other for late in open_sets for other in by_type.values()} - seen
         seen = seen | open_sets
     stuck = frozenset(np.flatnonzero(~(np.nan_to_num(max_rate_rps, nan=0.0) > 0).any(axis=1)).tolist())
-    largest = [late for late in found if stuck <= late and not any(late < other for other in found)]
-    return sorted(largest, key=lambda late: (late_share(late, rate_rps), sorted(late))) or [frozenset()]
+    kept = [late for late in found if stuck <= late]
+    return sorted(kept, key=lambda late: (-late_share(late, rate_rps), -len(late), sorted(late))) or [frozenset()]

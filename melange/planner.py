@@ -10,10 +10,11 @@ import numpy as np
 
 from melange.assemble import costs_of, plan_of
 from melange.baselines import single_type_baselines
-from melange.build import Build, Limits, build_problem, seen_by_type
+from melange.build import Build, Limits, able_types, build_problem, seen_by_type, without_able_types
 from melange.checker import violations
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.fleet import InstanceType
+from melange.late import Late, late_share
 from melange.offers import PriceChoice
 from melange.plan import Baseline, Plan
 from melange.problem import Problem, Solution
@@ -34,6 +35,9 @@ __all__ = [
     "solved_fleet",
     "with_extras",
 ]
+
+
+_Solved = tuple[Build, Solution, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +124,28 @@ def plan_fleet(spec: WorkloadSpec, options: PlanOptions | None = None, *, profil
     return _labelled(with_extras(plan, build.problem, solution, options), options)
 
 
-def _cheapest(builds: Sequence[Build], options: PlanOptions) -> tuple[Build, Solution, tuple[str, ...]]:
-    """The build with the cheapest plan, the first of equals; its bound and status hold for all of them."""
-    solved = [(build, *solve_checked(build.problem, options)) for build in builds if build.problem is not None]
+def _cheapest(builds: Sequence[Build], options: PlanOptions) -> _Solved:
+    """The build with the cheapest plan, of equals that with the fewest late requests; its bound holds for all."""
+    solved: list[_Solved] = []
+    settled: list[Late] = []
+    for build in builds:
+        if any(build.late < late for late in settled):
+            continue
+        found = _consistent(build, options)
+        if found is None:
+            continue
+        solved.append(found)
+        if not found[0].barred:
+            settled.append(build.late)
 
-    def cost(entry: tuple[Build, Solution, tuple[str, ...]]) -> tuple[float, bool]:
+    if not solved:
+        reason = "a minimum asks for a GPU type beside which too much is late or not measured: measure it, or drop it"
+        return builds[-1], Solution(status="infeasible"), (reason,)
+
+    def cost(entry: _Solved) -> tuple[float, bool, float]:
         usd = entry[1].cost_usd_per_hour
-        return np.inf if usd is None else round(usd, 9), entry[1].status == "infeasible"
+        fewest = late_share(entry[0].late, entry[0].rate_rps)
+        return np.inf if usd is None else round(usd, 9), entry[1].status == "infeasible", fewest
 
     build, best, reasons = min(solved, key=cost)
     rivals = [solution for _, solution, _ in solved if solution.status != "infeasible"]
@@ -135,6 +154,21 @@ def _cheapest(builds: Sequence[Build], options: PlanOptions) -> tuple[Build, Sol
     bounds = [solution.bound_usd_per_hour for solution in rivals]
     bound = None if None in bounds else min(value for value in bounds if value is not None)
     return build, _bounded(best, bound, all(solution.status == "optimal" for solution in rivals)), reasons
+
+
+def _consistent(build: Build, options: PlanOptions) -> _Solved | None:
+    """The cheapest plan without the build's late buckets that rents nothing able to serve them; None if a floor does.
+
+    The types that are able are barred only where they would be rented: without need of it, the problem keeps them.
+    """
+    able = able_types(build)
+    for tried in (build, without_able_types(build)) if able else (build,):
+        assert tried.problem is not None
+        solution, reasons = solve_checked(tried.problem, options)
+        counts = () if solution.instances is None else zip(build.offers, solution.instances, strict=True)
+        if not any(count and offer.gpu in able for offer, count in counts):
+            return tried, solution, reasons
+    return None
 
 
 def _bounded(best: Solution, bound_usd_per_hour: float | None, proven: bool) -> Solution:

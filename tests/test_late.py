@@ -90,7 +90,7 @@ def test_the_cheaper_of_two_choices_of_late_buckets_is_taken():
     spec = workload([9.0, 0.5, 0.5])
     profile = profile_of({"L4": [10, 0, 10], "A10G": [10, 10, 0]})
     built = prepare(spec, options(only=("L4", "A10G")), profile)
-    assert sorted(map(sorted, built.late_choices)) == [[1], [2]]
+    assert built.late_choices == ({1}, {2}, frozenset())
     assert built.late == {1}
     plan = plan_fleet(spec, options(only=("L4", "A10G")), profile=profile)
     assert dict(plan.instances) == {"L4": 1}
@@ -101,17 +101,34 @@ def test_the_cheaper_of_two_choices_of_late_buckets_is_taken():
     assert other.status == "optimal"
 
 
+def test_a_type_that_is_not_rented_excuses_nothing():
+    spec, profile = workload([9.0, 0.9]), profile_of({"L4": [1, 1], "A10G": [0.01, 0]})
+    plan = plan_fleet(spec, options(), profile=profile)
+    assert dict(plan.instances) == {"L4": 10}
+    assert all(b.shares for b in plan.buckets)
+    assert not plan.warnings[1:]
+    # Free to rent the A10G for the small requests, the fleet without late buckets would hold it.
+    profile = profile_of({"L4": [1, 0], "A10G": [1.5, 0.02]})
+    plan = plan_fleet(spec, options(), profile=profile)
+    assert dict(plan.instances) == {"L4": 9}
+    assert "A10G could serve the late requests in time" in plan.warnings[-1]
+    # A floor rents the able type whatever the rest: nothing is late beside it.
+    spec, profile = workload([9.96, 0.04]), profile_of({"L4": [5, 0], "H100": [20, 5]})
+    plan = plan_fleet(spec, options(minimum={"H100": 1}), profile=profile)
+    assert all(b.shares for b in plan.buckets)
+
+
 def test_the_sets_of_late_buckets_that_are_tried():
     rate = np.array([0.9, 0.05, 0.05])
     rates = np.array([[1.0, 1, 0], [0, 1, 0], [0, 0, np.nan]])
     by_type = late_by_type(rates, GPUS)
     assert by_type == {"L4": {1, 2}, "A10G": {2}, "H100": {0, 1}}
-    assert late_choices(by_type, rates, rate, SLO) == [{1, 2}]
+    assert late_choices(by_type, rates, rate, SLO) == [{1, 2}, {2}]
     tight = Slo(tpot_s=0.1, attainment=0.94)
     # Beside L4, H100 would only be late for bucket 1, but then bucket 2 is left with no config at all.
     assert late_choices(by_type, rates, rate, tight) == [{2}]
     rates[2, 2] = 1.0
-    assert late_choices(by_type, rates, rate, tight) == [{1}, {2}]
+    assert late_choices(by_type, rates, rate, tight) == [{1}, {2}, frozenset()]
     assert may_be_late(frozenset({1, 2}), rate, SLO)
     assert not may_be_late(frozenset({1, 2}), rate, tight)
 
@@ -123,6 +140,14 @@ def test_what_is_not_measured_is_never_late():
     assert "not measured" in plan.baselines["L4"].reason
     with pytest.raises(InputError, match="not measured"):
         plan_fleet(spec, options(only=("L4",)), profile=profile)
+
+
+def test_a_floor_on_a_type_that_is_not_measured_where_the_others_are_late():
+    spec, profile = workload([9.92, 0.04, 0.04]), profile_of({"L4": [5, 0, 0], "H100": [20, 5, np.nan]})
+    assert dict(plan_fleet(spec, options(), profile=profile).instances) == {"L4": 2}
+    plan = plan_fleet(spec, options(minimum={"H100": 1}), profile=profile)
+    assert plan.status == "infeasible"
+    assert "a minimum asks for a GPU type" in plan.reasons[0]
 
 
 def test_other_figures_keep_the_late_buckets_and_say_it_once():
@@ -156,5 +181,6 @@ def test_more_types_never_cost_more_and_a_baseline_is_what_only_gives(rates, cap
         for gpu, baseline in plan.baselines.items():
             alone = np.inf if baseline.cost_usd_per_hour is None else baseline.cost_usd_per_hour
             assert alone == pytest.approx(costs[gpu,]), names
-        late = sum(b.rate_rps for b in plan.buckets if not b.shares)
-        assert plan.cost_usd_per_hour is None or late <= 0.1 * sum(rates) + 1e-9
+        late = [b for b in plan.buckets if plan.solved and not b.shares]
+        assert sum(b.rate_rps for b in late) <= 0.1 * sum(rates) + 1e-9
+        assert not any(b.max_rate_rps[gpu] for b in late for gpu in plan.instances)
