@@ -75,10 +75,14 @@ class Trials:
         """Whether the attainment reaches the target, at an error of ERROR over all attempts (1, 2, ...) of a search.
 
         A group-sequential t test on fresh seeds: at each look the one-sided bound at ERROR / (attempt (attempt + 1)) /
-        number of looks is compared with the target; undecided at the last look counts as failed.
+        number of looks is compared with the target; undecided at the last look counts as failed. Replications are
+        twice as long as asked: a fleet near its limit breaks down sooner or later, and what is promised must not hang
+        on when.
         """
         error = ERROR / (attempt * (attempt + 1)) / len(LOOKS)
-        scenario = self.scenario(plan)
+        asked = self.options.requests
+        longer = replace(self.options, requests=None if asked is None else 2 * asked)
+        scenario = replace(self, options=longer).scenario(plan)
         values: list[float] = []
         low = 0.0
         for look in LOOKS:
