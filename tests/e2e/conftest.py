@@ -47,7 +47,7 @@ def measured_profile(vllm: Path, tiny: Path) -> MeasuredProfile:
     sizes = ["--input-tokens", INPUTS, "--output-tokens", OUTPUTS, "--point-seconds", "10", "--requests", "200"]
     began = time.monotonic()
     done = subprocess.run(
-        profile_command(vllm, tiny, path, *sizes, "--budget-minutes", "8"),
+        profile_command(vllm, tiny, path, *sizes, "--budget-minutes", "6"),
         env=vllm_environment(vllm),
         capture_output=True,
         text=True,
