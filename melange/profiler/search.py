@@ -29,7 +29,11 @@ Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
 INDISTINCT = 1.04
-SAME_RATE = 0.03  # rates whose logarithms differ by less are the same question
+BELIEVED = 1.1  # a guess outside the verdicts by more than this is wrong, by less it may be the verdict
+LEAST_GAIN = 1.015
+SURE_SHARE = 0.4  # of a load's requests, before which a verdict against the guess is not believed
+NEAREST = 1.06  # a load closer to the guess than this, or to an end that it should replace, is not worth its time
+SAME_RATE = 0.02  # rates whose logarithms differ by less are the same question
 ABOVE_CLOSED = 1.1  # a Poisson load sustains no more than the closed loops' highest throughput, noise aside
 LEAST_REQUESTS = 80
 MOST_DRIFT = 1.4  # log: Poisson loads may correct the closed loops' guess by a factor of four
@@ -67,9 +71,9 @@ class SearchSettings:
 
     @property
     def samples_needed(self) -> int:
-        """Requests that can decide the statistic: rare misses need more of them, up to 2000."""
+        """Requests that can decide the statistic: ``requests``, or more where misses are rare, up to 2000."""
         rare = 0 if self.slo.attainment is None else math.ceil(6 / (1 - self.slo.attainment))
-        return min(2000, max(self.requests, rare))
+        return max(self.requests, min(2000, rare))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +124,13 @@ def next_step(
         return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="unreachable")
     known = capacity_so_far(size, points, settings)
     opened = sum(p.loop == "open" for p in points)
-    if known.status != "open" or opened >= settings.open_points:
-        return known if known.status != "open" else replace(known, status="censored")
+    longer = _second_look(size, points, known, settings)
+    if longer is not None and opened <= settings.open_points:  # not even the last point goes without
+        return longer
+    if known.status != "open":
+        return known
+    if opened >= settings.open_points:
+        return replace(known, status="censored")
     if opened == 0:
         rung = _next_rung(closed, settings, hint_rps)
         if rung is not None and sum(p.loop == "closed" and p.concurrency == rung for p in points) == 0:
@@ -140,17 +149,23 @@ def does_not_fit(points: Sequence[Measurement]) -> bool:
 def capacity_so_far(size: Size, points: Sequence[Measurement], settings: SearchSettings) -> Capacity:
     """The bracket that the points give, whatever else may be worth measuring.
 
-    An end that lies beyond the best guess, or nearer to it than 4%, is moved out to there: so close to the limit a
-    verdict is as much luck as evidence.
+    Where verdicts contradict each other, the bracket spans all of them. An end nearer to the best guess than 4%, or a
+    little beyond it, is moved out to there: so close to the limit a verdict is as much luck as evidence. A guess
+    farther outside is wrong itself and moves nothing.
     """
     passed, failed, _ = _verdicts(points, settings.slo)
-    high = min(failed, default=None)
-    low = max((rate for rate in passed if high is None or rate < high), default=0.0)
+    low = max((rate for rate in passed if rate < min(failed, default=math.inf)), default=0.0)
+    high = min((rate for rate in failed if rate > max(passed, default=0.0)), default=None)
     guess = _corrected_guess(points, settings.slo)
+    centre = guess
+    if guess is not None and low > 0 and high is not None and not low < guess < high:
+        centre = math.sqrt(low * high)
     if guess is not None and settings.slo.thresholds_s:
-        low = min(low, guess / INDISTINCT)
-        high = None if high is None else max(high, guess * INDISTINCT)
-    known = Capacity(size=size, low_rps=low, high_rps=high, status="open", guess_rps=guess)
+        if guess > low / BELIEVED:
+            low = min(low, guess / INDISTINCT)
+        if high is not None and guess < high * BELIEVED:
+            high = max(high, guess * INDISTINCT)
+    known = Capacity(size=size, low_rps=low, high_rps=high, status="open", guess_rps=centre)
     if known.width <= settings.resolution:
         return replace(known, status="bracketed")
     return known
@@ -160,18 +175,44 @@ def _verdicts(points: Sequence[Measurement], slo: Slo) -> tuple[list[float], lis
     """Rates of the Poisson points that passed, failed, and stayed undecided.
 
     The rate is the one that was asked for: the bounds are those of its Poisson process, whatever a short run of it
-    happened to bring.
+    happened to bring. Of several loads at one rate the longest counts.
     """
-    rates: dict[str, list[float]] = {"pass": [], "fail": [], "undecided": []}
+    longest: dict[float, Measurement] = {}
     for point in points:
         if point.loop != "open" or not (point.valid or point.saturated):
             continue
         nominal = point.extra.get("nominal_rps")
         actual = float(point.offered_rps or point.achieved_rps)
         asked = float(nominal) if isinstance(nominal, (int, float)) else actual
-        verdict = judge(point, slo)
-        rates[verdict].append(asked)
+        if asked not in longest or (point.duration_s or 0.0) >= (longest[asked].duration_s or 0.0):
+            longest[asked] = point
+    rates: dict[str, list[float]] = {"pass": [], "fail": [], "undecided": []}
+    for asked, point in longest.items():
+        rates[judge(point, slo)].append(asked)
     return rates["pass"], rates["fail"], rates["undecided"]
+
+
+def _second_look(size: Size, points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> Load | None:
+    """A longer load at a rate where a short one contradicts the guess made of all of them: one of the two is wrong.
+
+    Queues are quiet most of the time, so a short load easily passes where a longer one would not.
+    """
+    if known.guess_rps is None or not settings.slo.thresholds_s:
+        return None
+    opened = [p for p in points if p.loop == "open" and "nominal_rps" in p.extra]
+    times_s: dict[object, list[float]] = {}
+    for point in opened:
+        times_s.setdefault(point.extra["nominal_rps"], []).append(point.duration_s or 0.0)
+    for point in opened:
+        rate = point.extra["nominal_rps"]
+        if not isinstance(rate, (int, float)) or len(times_s[rate]) > 1 or not point.valid or point.saturated:
+            continue
+        verdict, apart = judge(point, settings.slo), rate / known.guess_rps
+        if (verdict == "pass" and apart > 1 / INDISTINCT) or (verdict == "fail" and apart < INDISTINCT):
+            load = _open_load(size, rate, settings, points, len(opened))
+            if times_s[rate][0] < 0.9 * SURE_SHARE * load.max_s:
+                return replace(load, min_requests=math.ceil(SURE_SHARE * rate * load.max_s))
+    return None
 
 
 def _next_rung(closed: dict[int, Measurement], settings: SearchSettings, hint_rps: float | None) -> int | None:
@@ -189,23 +230,52 @@ def _next_rung(closed: dict[int, Measurement], settings: SearchSettings, hint_rp
 
 
 def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> float | None:
-    """Where the next Poisson load goes: just below the best guess, then just above; None where no load would settle it.
+    """Where the next Poisson load goes; None where no load would settle anything.
 
-    Each load corrects the guess. A bracket that is still too wide is closed by one more load, on the side where the
-    rate that closes it lies farther from the guess and is decided sooner.
+    Each load corrects the guess, and the ends are sought at equal distances around it, as far as the resolution
+    allows: a load near the limit is the longest and the least certain. A side that is not found where it was expected
+    is sought in growing steps.
     """
     half = math.sqrt(settings.resolution) ** 0.95
-    _, _, undecided = _verdicts(points, settings.slo)
+    passed, failed, undecided = _verdicts(points, settings.slo)
     low, high = known.low_rps or None, known.high_rps
     centre = _within(known.guess_rps or 1.0, low, high, half)
     if low is None:
-        return _clear_of(undecided, centre / half, 1 / half)
+        return _clear_of(undecided, centre / half ** _stride(len(failed)), 1 / half)
     if high is None:
-        return _clear_of(undecided, centre * half, half)
-    closing = settings.resolution / 1.005  # a bracket this wide is narrow enough
-    wanted = (min(high / closing, centre / half**0.5), max(low * closing, centre * half**0.5))
-    far_first = sorted(wanted, key=lambda rate: -abs(math.log(rate / centre)))
-    return next((rate for rate in far_first if low < rate < high and not _tried(undecided, rate)), None)
+        return _clear_of(undecided, centre * half ** _stride(len(passed)), half)
+    wanted = _closing_rates(low, high, centre, settings.resolution / 1.005)
+    wanted += _retreats(low, high, centre, undecided)
+    return next((rate for rate in wanted if low < rate < high and not _tried(undecided, rate)), None)
+
+
+def _stride(misses: int) -> int:
+    """How many steps to go out after so many loads that all ended on the same side: 1, 1, 2, 4, 8."""
+    return 1 if misses < 2 else min(8, 1 << (misses - 1))
+
+
+def _closing_rates(low: float, high: float, centre: float, narrow: float) -> list[float]:
+    """Rates that would narrow a bracket to the ratio ``narrow``, the one farthest from the guess first.
+
+    An end as near to the guess as it should be stays, and the other is put opposite to it; with both ends far from it,
+    each is first drawn in to its half of the ratio.
+    """
+    half = math.sqrt(narrow)
+    wanted = [rate for rate in (high / narrow, low * narrow) if abs(math.log(rate / centre)) > math.log(NEAREST)]
+    wanted += [centre / half, centre * half]
+    wanted.sort(key=lambda rate: -abs(math.log(rate / centre)))
+    gained = [
+        rate for rate in wanted if (rate > low * NEAREST and rate < centre) or (rate < high / NEAREST and rate > centre)
+    ]
+    return gained or [centre / NEAREST, centre * NEAREST]
+
+
+def _retreats(low: float, high: float, centre: float, undecided: Sequence[float]) -> list[float]:
+    """Rates half-way from loads that stayed undecided to the ends that they should have replaced."""
+    below, above = [r for r in undecided if low < r < centre], [r for r in undecided if centre < r < high]
+    rates = [math.sqrt(low * min(below))] if below else []
+    rates += [math.sqrt(high * max(above))] if above else []
+    return [rate for rate in rates if min(rate / low, high / rate) > LEAST_GAIN]
 
 
 def _tried(undecided: Sequence[float], rate: float) -> bool:
@@ -248,7 +318,7 @@ def _open_load(size: Size, rate: float, settings: SearchSettings, points: Sequen
         size=size,
         rate_rps=rate,
         max_s=min(settings.point_s, max(settings.samples_needed / rate, longest)),
-        min_requests=LEAST_REQUESTS,
+        min_requests=max(LEAST_REQUESTS, settings.samples_needed // 10),
         seed=_seed(settings, size, 1000 + number),
     )
 
@@ -268,16 +338,35 @@ def _corrected_guess(points: Sequence[Measurement], slo: Slo) -> float | None:
     guess = _rate_at(curve, slo, 1.0)
     scales, weights = [], []
     for point in points:
-        level = _level(point, slo)
-        if point.loop != "open" or not point.valid or not level or not point.offered_rps:
+        if point.loop != "open" or not point.valid or not point.offered_rps:
             continue
-        scales.append(math.log(point.offered_rps / _rate_at(curve, slo, level)))
-        weights.append(point.samples * math.exp(-4 * abs(math.log(level))))
+        shown = _shown(point, curve, slo)
+        if shown is not None:
+            scales.append(math.log(point.offered_rps / shown[0]))
+            weights.append(point.samples * shown[1])
     if not scales or not sum(weights):
         return guess
     drift = float(np.average(scales, weights=weights))
     corrected = guess * math.exp(min(MOST_DRIFT, max(-MOST_DRIFT, drift)))
     return min(corrected, ABOVE_CLOSED * float(curve.rate_rps.max()))
+
+
+def _shown(point: Measurement, curve: _Curve, slo: Slo) -> tuple[float, float] | None:
+    """At which rate the curve shows what the point measured, and what that says about the limit: less from afar.
+
+    Attainment is compared as a share, for a quantile of latencies hardly moves where steps are discrete.
+    """
+    if slo.attainment is None:
+        level = _level(point, slo)
+        return None if not level else (_rate_at(curve, slo, level), math.exp(-4 * abs(math.log(level))))
+    if not point.sample_e2e_s:
+        return None
+    met = slo.met(
+        e2e_s=point.sample_e2e_s, ttft_s=point.sample_ttft_s or (), output_tokens=point.sample_output_tokens or ()
+    )
+    share = (float(np.sum(met)) + 0.5) / (len(met) + 1)
+    apart = abs(math.log(share / (1 - share) * (1 - slo.attainment) / slo.attainment))
+    return _rate_at(curve, replace(slo, attainment=share), 1.0), math.exp(-2 * apart)
 
 
 def _level(point: Measurement, slo: Slo) -> float | None:

@@ -19,7 +19,13 @@ FloatArray = NDArray[np.float64]
 # When a running load is looked at (share of its time) and the risk of a wrong verdict spent at each look. The risks
 # sum to 3.5%, so by the union bound stopping at the first look that decides keeps the promised 95%, with something
 # left for batches that are not quite independent.
-LOOKS: tuple[tuple[float, float], ...] = ((1 / 4, 0.005), (1 / 2, 0.01), (1.0, 0.02))
+LOOKS: tuple[tuple[float, float], ...] = (
+    (1 / 16, 0.0025),
+    (1 / 8, 0.0025),
+    (1 / 4, 0.005),
+    (1 / 2, 0.01),
+    (1.0, 0.015),
+)
 
 MSER_BATCH = 5
 BATCHES = 10

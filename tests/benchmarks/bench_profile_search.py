@@ -1,17 +1,19 @@
 """The capacity search against an exhaustive ladder, on simulated engines with known capacities.
 
-The ladder runs 10 geometric rates from 0.1 to 2 times the truth, each for as long as our longest load point of the
-cell. Printed: how often either interval holds the truth, how often ours is wider than one rung of the ladder, and the
-share of the ladder's load time that the search took.
+The ladder runs 10 geometric rates from 0.1 to 2 times the truth, each for as long as the search allows the load point
+nearest to the truth. Printed: how often either interval holds the truth, how often ours is wider than one rung of the
+ladder, and the share of the ladder's load time that the search took, closed loops and undecided points included.
 
-    python tests/benchmarks/bench_profile_search.py [cells]
+    python tests/benchmarks/bench_profile_search.py [cells] [requests a load point] [load points a cell]
 """
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
+from dataclasses import dataclass, field
 
 import numba
 import numpy as np
@@ -21,15 +23,18 @@ from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, judge, summarise
 from melange.profiler.search import Capacity, SearchSettings, next_step
 from melange.slo import Slo
+from melange.testing import simulated_engine
 from melange.testing.simulated_engine import SimulatedEngine, serve
 
 RUNGS = 10
 RUNG = (2 / 0.1) ** (1 / (RUNGS - 1))
-REQUESTS = 1000
+REQUESTS = 4000
+OPEN_POINTS = 12
 TRUTH_REQUESTS = 100_000
 LADDER_EVERY = 10  # cells; the ladder itself is slow to simulate
 SUBJECT = Subject(key=ConfigKey("m", "g", 1, "bf16", "vllm"))
 FAST_SERVE = numba.njit(serve)
+PROGRESS_EVERY = 20  # cells
 
 
 def cell(number: int) -> tuple[SimulatedEngine, Size, Slo]:
@@ -60,16 +65,19 @@ def measured(engine: SimulatedEngine, load: Load, slo: Slo, *, early: bool) -> M
     return summarise(run, SUBJECT)
 
 
-def search(engine: SimulatedEngine, size: Size, settings: SearchSettings) -> tuple[Capacity, float, float]:
-    """The capacity found, the seconds it took, and the longest load point."""
+def search(
+    engine: SimulatedEngine, size: Size, settings: SearchSettings
+) -> tuple[Capacity, float, list[tuple[float, float]]]:
+    """The capacity found, the seconds it took, and the rates and longest seconds of its Poisson loads."""
     points: list[Measurement] = []
-    longest = 0.0
+    allowed: list[tuple[float, float]] = []
     while True:
         step = next_step(size, points, settings)
         if isinstance(step, Capacity):
-            return step, sum(p.duration_s or 0.0 for p in points), longest
+            return step, sum(p.duration_s or 0.0 for p in points), allowed
         points.append(measured(engine, step, settings.slo, early=True))
-        longest = max(longest, step.max_s if step.loop == "open" else 0.0)
+        if step.rate_rps is not None:
+            allowed.append((step.rate_rps, step.max_s))
 
 
 def ladder(
@@ -85,43 +93,71 @@ def ladder(
     return low, low * RUNG
 
 
-def main(cells: int) -> None:
+@dataclass(slots=True)
+class Tally:
+    """What the cells so far came to; the shares are of the ladder's load time."""
+
+    cells: int = 0
+    holds: int = 0
+    near: int = 0
+    wide: int = 0
+    too_high: int = 0
+    ladders: int = 0
+    ladder_holds: int = 0
+    shares: list[float] = field(default_factory=list)
+
+    def add(self, found: Capacity, truth: float, share: float) -> None:
+        high = math.inf if found.high_rps is None else found.high_rps
+        known = found.high_rps is not None
+        self.cells += 1
+        self.holds += known and found.low_rps <= truth <= high
+        self.near += known and found.low_rps <= 1.03 * truth and truth <= 1.03 * high
+        self.too_high += found.low_rps > truth
+        self.wide += found.width > RUNG * (1 + 1e-9)
+        self.shares.append(share)
+
+    def describe(self) -> str:
+        median, high = np.quantile(self.shares, (0.5, 0.95))
+        return (
+            f"{self.cells} cells: interval holds the truth {100 * self.holds / self.cells:.1f}% "
+            f"(with 3% of slack {100 * self.near / self.cells:.1f}%, wholly above it {self.too_high}), "
+            f"wider than a rung {100 * self.wide / self.cells:.1f}%, load time over the ladder's: "
+            f"mean {np.mean(self.shares):.3f}, median {median:.3f}, p95 {high:.3f}"
+        )
+
+
+def main(cells: int, requests: int, open_points: int) -> None:
     began = time.perf_counter()
-    holds = ladder_holds = wide = counted = 0
-    near = ladders = 0
-    shares = []
+    simulated_engine.serve = FAST_SERVE  # the same loops, compiled
+    tally = Tally()
     for number in range(cells):
         engine, size, slo = cell(number)
         truth = engine.true_capacity_rps(size, slo, requests=TRUTH_REQUESTS, serve_with=FAST_SERVE)
         if truth == 0:
             continue
-        counted += 1
         settings = SearchSettings(
             slo=slo,
             resolution=RUNG,
-            point_s=2 * REQUESTS / truth + 60 * engine.lone_e2e_s(size),
-            requests=REQUESTS,
+            point_s=2 * requests / truth + 60 * engine.lone_e2e_s(size),
+            requests=requests,
+            open_points=open_points,
             seed=number,
         )
-        found, seconds, longest = search(engine, size, settings)
-        ours = found.high_rps is not None and found.low_rps <= truth <= found.high_rps
-        holds += ours
-        near += found.high_rps is not None and found.low_rps <= 1.03 * truth and truth <= 1.03 * found.high_rps
-        wide += found.width > RUNG * (1 + 1e-9)
+        found, seconds, allowed = search(engine, size, settings)
+        _, point_s = min(allowed, key=lambda load: abs(math.log(load[0] / truth)))
+        tally.add(found, truth, seconds / (RUNGS * point_s))
         if number % LADDER_EVERY == 0:
-            low, high = ladder(engine, size, slo, truth, longest, number)
-            ladder_holds += low <= truth <= high
-            ladders += 1
-        shares.append(seconds / (RUNGS * longest))
-    print(f"cells: {counted} (one rung is a factor {RUNG:.3f}; up to {REQUESTS} requests a load point)")
-    print(f"interval holds the truth: {100 * holds / counted:.1f}%")
-    print(f"interval, with 3% of slack, holds the truth: {100 * near / counted:.1f}%")
-    print(f"interval of the ladder itself, at the same seconds a point: {ladder_holds} of {ladders}")
-    print(f"interval wider than one rung: {100 * wide / counted:.1f}%")
-    median, high = np.quantile(shares, (0.5, 0.95))
-    print(f"load time over the ladder's: mean {np.mean(shares):.3f}, median {median:.3f}, p95 {high:.3f}")
+            low, high = ladder(engine, size, slo, truth, point_s, number)
+            tally.ladder_holds += low <= truth <= high
+            tally.ladders += 1
+        if (number + 1) % PROGRESS_EVERY == 0:
+            print(f"{time.perf_counter() - began:.0f} s, {tally.describe()}", file=sys.stderr, flush=True)
+    print(f"one rung is a factor {RUNG:.3f}; up to {requests} requests a load point, {open_points} load points a cell")
+    print(tally.describe())
+    print(f"interval of the ladder itself, at the same seconds a point: {tally.ladder_holds} of {tally.ladders}")
     print(f"took {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    given = [int(word) for word in sys.argv[1:]]
+    main(*(given + [200, REQUESTS, OPEN_POINTS][len(given) :]))
