@@ -176,3 +176,49 @@ def test_exact_and_closed_loop_throughput() -> None:
 def test_capacity_interval_of_nothing_is_open() -> None:
     found = capacity_so_far(SIZE, [], SearchSettings(slo=Slo(tpot_s=1.0)))
     assert (found.low_rps, found.high_rps, found.status) == (0.0, None, "open")
+
+
+def test_contradicting_verdicts_widen_the_bracket() -> None:
+    engine, slo = SimulatedEngine(), Slo(tpot_s=0.02)
+    settings = SearchSettings(slo=slo, resolution=1.05, requests=1000, point_s=600)
+    _, points = search(engine, replace(settings, resolution=1.4))
+    opened = [p for p in points if p.loop == "open"]
+    good = next(p for p in opened if judge(p, slo) == "pass")
+    bad = next(p for p in opened if judge(p, slo) == "fail")
+
+    def asked(point: Measurement, rate: float) -> Measurement:
+        return replace(point, extra={**point.extra, "nominal_rps": rate})
+
+    contradicting = [asked(good, 5.0), asked(good, 12.0), asked(bad, 10.0), asked(bad, 15.0)]
+    found = capacity_so_far(SIZE, contradicting, settings)
+    assert (found.low_rps, found.high_rps) == (5.0, 15.0)
+    assert capacity_so_far(SIZE, contradicting[:3], settings).high_rps is None
+
+
+def test_a_short_load_against_the_guess_is_repeated_for_longer() -> None:
+    engine, slo = SimulatedEngine(max_sequences=8, step_s=0.008, step_per_sequence_s=0.0001), Slo(ttft_s=0.0243)
+    size = Size(128, 1000)
+    repeats = 0
+    for seed in range(4):
+        settings = SearchSettings(slo=slo, resolution=1.4, requests=1000, point_s=9000, seed=seed)
+        _, points = search(engine, settings, size=size)
+        times_s: dict[object, list[float]] = {}
+        for point in points:
+            if point.loop == "open":
+                times_s.setdefault(point.extra["nominal_rps"], []).append(point.duration_s or 0.0)
+        again = [times for times in times_s.values() if len(times) > 1]
+        repeats += len(again)
+        assert all(len(times) == 2 and times[1] > times[0] for times in again)
+    assert repeats > 0
+
+
+def test_a_discrete_attainment_is_found_from_a_guess_far_off() -> None:
+    engine = SimulatedEngine(step_s=0.002, step_per_sequence_s=0.001, max_sequences=128)
+    slo, size = Slo(tpot_s=0.0039, ttft_s=1.0, attainment=0.9), Size(32, 16)
+    truth = engine.true_capacity_rps(size, slo, requests=10_000)
+    settings = SearchSettings(slo=slo, resolution=1.4, requests=1000, open_points=12, point_s=600)
+    found, _ = search(engine, settings, size=size)
+    assert found.low_rps <= 1.05 * truth
+    assert found.high_rps is not None
+    assert found.high_rps >= 0.95 * truth
+    assert found.low_rps > 0.5 * truth
