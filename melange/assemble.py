@@ -14,6 +14,7 @@ from melange.catalog import load_catalog
 from melange.errors import InputError
 from melange.plan import HOURS_PER_MONTH, Baseline, Costs, Plan, PlanBucket, PlanConfig, PlanLimit
 from melange.problem import FloatArray, Problem, Solution
+from melange.slo import Slo
 from melange.workload import Workload
 
 
@@ -62,7 +63,7 @@ def plan_of(build: Build, solution: Solution, baselines: Mapping[str, Baseline])
         configs={config.name: _config(build, c) for c, config in enumerate(build.configs)},
         buckets=_buckets(build, solution),
         headroom=build.spec.headroom,
-        warnings=build.warnings,
+        warnings=(*build.warnings, *_additivity_warning(workload.slo)),
         dropped_offers=tuple(
             {"instance": d.offer.name, "gpu": d.offer.gpu, "provider": d.offer.provider, "reason": d.reason}
             for d in build.dropped
@@ -143,6 +144,19 @@ def _buckets(build: Build, solution: Solution) -> tuple[PlanBucket, ...]:
             )
         )
     return tuple(rows)
+
+
+def _additivity_warning(slo: Slo) -> tuple[str, ...]:
+    """Loads of different sizes are added up, which is optimistic for limits that include waiting (docs/design.md)."""
+    waiting = [name for name, limit in (("TTFT", slo.ttft_s), ("E2E", slo.e2e_s)) if limit is not None]
+    if slo.tpot_s is not None and slo.tpot_definition == "e2e_per_token":
+        waiting.append("TPOT (e2e_per_token)")
+    if not waiting:
+        return ()
+    return (
+        f"loads of different sizes are added up, which is optimistic where the limit includes waiting "
+        f"({', '.join(waiting)}): see 'melange simulate --additivity', or solve with --attain",
+    )
 
 
 def _sources(build: Build, bucket: int) -> dict[str, str]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from melange import Limits, PlanOptions, plan_fleet
+from melange import Limits, PlanOptions, Slo, plan_fleet
 from melange.assemble import costs_of, counts, per_replica, utilised
 from melange.problem import Solution
 
@@ -44,3 +46,18 @@ def test_utilisation_counts_demand_without_headroom():
 def test_a_limit_binds_where_one_more_unit_would_break_it(small_spec, limits, binding):
     plan = plan_fleet(small_spec, PlanOptions(limits=Limits(**limits)))
     assert {limit.name: limit.binding for limit in plan.limits} == binding
+
+
+@pytest.mark.parametrize(
+    ("slo", "said"),
+    [
+        (Slo(tpot_s=0.1, tpot_definition="decode"), False),
+        (Slo(tpot_s=0.1, tpot_definition="e2e_per_token"), True),
+        (Slo(tpot_s=0.1, tpot_definition="decode", ttft_s=1.0), True),
+        (Slo(), False),
+    ],
+)
+def test_limits_that_include_waiting_are_said_to_be_optimistic(small_spec, slo, said):
+    spec = replace(small_spec, workload=replace(small_spec.workload, slo=slo))
+    plan = plan_fleet(spec)
+    assert any("added up" in warning for warning in plan.warnings) is said
