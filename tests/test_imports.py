@@ -27,7 +27,7 @@ LAYERS = [
     {"profile_source", "highs"},
     {"formulation", "allocation"},
     {"solver", "checker"},
-    {"explain", "fleets"},
+    {"explain", "fleets", "late"},
     {"build"},
     {"assemble", "baselines"},
     {"planner"},
