@@ -48,7 +48,7 @@ def measured_points(serving: Serving) -> list[Measurement]:
     points = []
     for size in SIZES:
         for concurrency in CLOSED:
-            load = Load(size=size, concurrency=concurrency, max_s=6.0, min_requests=10 + 6 * concurrency)
+            load = Load(size=size, concurrency=concurrency, max_s=15.0, min_requests=10 + 6 * concurrency)
             run = measure(load, lambda run: False, lambda run: None)
             points.append(replace(summarise(run, subject), valid=True))
     return points
