@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from melange.cli.options import output_option
+from melange.cli.workload_options import slo_of
 
 
 class DefaultGroup(click.Group):
@@ -49,22 +50,6 @@ def _slo_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
-
-
-def _slo(given: dict[str, Any]) -> Any:
-    from melange.slo import Slo
-
-    if (given["slo_tpot_ms"] is None) != (given["tpot_definition"] is None):
-        raise click.UsageError("--slo-tpot-ms and --tpot-definition go together: there are two TPOTs in use")
-    asked: dict[str, Any] = {
-        f"{name}_s": given[f"slo_{name}_ms"] / 1000
-        for name in ("tpot", "ttft", "e2e")
-        if given[f"slo_{name}_ms"] is not None
-    }
-    if given["attainment"] is not None and not asked:
-        raise click.UsageError("--attainment needs a limit to attain: --slo-tpot-ms, --slo-ttft-ms or --slo-e2e-ms")
-    asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
-    return Slo(**asked)
 
 
 def _server_options(command: Any) -> Any:
@@ -148,7 +133,7 @@ def run(**given: Any) -> None:
     from melange.profiler.runner import RunRequest, estimate, profile_engine
     from melange.report.measurements import render_capacities, render_estimate
 
-    request = RunRequest(slo=_slo(given), engine_args=tuple(shlex.split(given["engine_args"])), **_asked(given))
+    request = RunRequest(slo=slo_of(given), engine_args=tuple(shlex.split(given["engine_args"])), **_asked(given))
     if given["dry_run"]:
         click.echo(render_estimate(estimate(request), request))
         return
@@ -184,7 +169,7 @@ def show(file: str, usd_per_hour: float | None, output: str, **given: Any) -> No
     from melange.report.measurements import file_slo, render_profile
 
     measured = read_measurements(file)
-    slo = _slo(given)
+    slo = slo_of(given)
     slo = slo if slo.thresholds_s else file_slo(measured)
     click.echo(render_profile(measured, slo, usd_per_hour=usd_per_hour, output=output), nl=False)
 
