@@ -57,6 +57,10 @@ class LatencyStats:
         """Largest known share of requests at or under the threshold (a lower bound of the true share)."""
         return max((share for share, value in self.percentiles().items() if value <= threshold_s), default=0.0)
 
+    def share_at_most(self, threshold_s: float) -> float:
+        """Smallest known share whose latency exceeds the threshold (an upper bound of the true share within it)."""
+        return min((share for share, value in self.percentiles().items() if value > threshold_s), default=1.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:

@@ -13,12 +13,15 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from melange.capacity.interval import Interval, interval_of
 from melange.datafiles import data_path
 from melange.errors import InputError
-from melange.measurements import ConfigKey, LatencyStats, Measurement, MeasurementFile, read_measurements
+from melange.measurements import ConfigKey, Measurement, MeasurementFile, read_measurements
 from melange.slo import Slo
 
 FloatArray = NDArray[np.float64]
+WIDE = 1.5  # high / low of a measured interval, from which on a reader is warned
+DOUBTS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,9 +29,10 @@ class ConfigProfile:
     """One configuration's table.
 
     ``input_tokens``: (n,) and ``output_tokens``: (m,) ascending sizes. Arrays of shape (n, m):
-    ``max_rate_rps`` (requests/s of one replica; 0 = cannot meet the SLO at any load, NaN = not measured),
-    ``next_failing_rps`` (the lowest load above it that failed; NaN = none was tried), ``low_rps`` and ``high_rps``
-    (band of an estimate; NaN = none), ``source`` (``measured``, ``estimated``, ``published``; empty = no value).
+    ``max_rate_rps`` (requests/s of one replica; 0 = cannot meet the SLO at any load, NaN = none is known to hold),
+    ``next_failing_rps`` (the other end of its interval: the lowest rate known to fail; NaN = none is known),
+    ``low_rps`` and ``high_rps`` (band of an estimate; NaN = none), ``source`` (``measured``, ``estimated``,
+    ``published``; empty = no value).
     ``assumed_slo`` says that bare capacities without an SLO were taken for this SLO.
     """
 
@@ -95,10 +99,11 @@ class Profile:
 def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = False) -> Profile:
     """The profile that load points give for an SLO.
 
-    Per configuration and size: the highest achieved rate among the sustainable points that keep the SLO (open-loop
-    points decide where there are any, closed-loop ones otherwise), 0 only when a lone request fails, NaN else.
-    Bare capacities count when the SLO has no threshold or ``assume_slo`` says so; otherwise InputError.
-    Points with cached prefixes are left to the performance model.
+    Per configuration and size: the lower end of :func:`melange.capacity.interval.interval_of`, the highest rate
+    confirmed (open loops decide where there are any, closed ones otherwise); 0 only when a lone request fails, NaN
+    where no rate is known to hold. Wide intervals are among the warnings. Bare capacities count when the SLO has no
+    threshold or ``assume_slo`` says so; otherwise InputError. Points with cached prefixes are left to the performance
+    model.
     """
     plain = [point for point in points if not point.cached_tokens]
     if not plain:
@@ -106,10 +111,10 @@ def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = 
             "the profile has no load points without cached prefix", fix="measure some with melange profile"
         )
     by_key = sorted(plain, key=lambda p: p.key)
-    configs = {
-        key: _config_profile(key, list(group), slo, assume_slo) for key, group in groupby(by_key, lambda p: p.key)
-    }
-    warnings = []
+    configs, warnings = {}, []
+    for key, group in groupby(by_key, lambda p: p.key):
+        configs[key], doubts = _config_profile(key, list(group), slo, assume_slo)
+        warnings += [_doubts_text(key, doubts)] if doubts else []
     if any(config.assumed_slo for config in configs.values()):
         warnings.append(
             f"published saturation throughputs without an SLO are assumed to keep {slo.describe()} (assume_slo: true)"
@@ -119,13 +124,24 @@ def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = 
     return Profile(slo=slo, configs=configs, warnings=tuple(warnings))
 
 
-def _config_profile(key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: bool) -> ConfigProfile:
+def _doubts_text(key: ConfigKey, doubts: Sequence[str]) -> str:
+    more = f" and {len(doubts) - DOUBTS_NAMED} more" if len(doubts) > DOUBTS_NAMED else ""
+    named = "; ".join(doubts[:DOUBTS_NAMED])
+    return (
+        f"{key.describe()}: rates known only roughly, the lower end is used: {named}{more}; measure on to narrow them"
+    )
+
+
+def _config_profile(
+    key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: bool
+) -> tuple[ConfigProfile, list[str]]:
+    """One configuration's table, and in words the sizes whose rate is known only roughly."""
     inputs = sorted({p.input_tokens for p in points})
     outputs = sorted({p.output_tokens for p in points})
     shape = (len(inputs), len(outputs))
     rate, failing, low, high = (np.full(shape, np.nan) for _ in range(4))
     source = np.full(shape, "", dtype="<U9")
-    assumed = False
+    assumed, doubts = False, []
     cells: dict[tuple[int, int], list[Measurement]] = {}
     for point in points:
         cells.setdefault((inputs.index(point.input_tokens), outputs.index(point.output_tokens)), []).append(point)
@@ -133,7 +149,8 @@ def _config_profile(key: ConfigKey, points: Sequence[Measurement], slo: Slo, ass
         best = _cell(key, group, slo, assume_slo)
         rate[cell], failing[cell], low[cell], high[cell], source[cell] = best.values()
         assumed |= best.assumed
-    return ConfigProfile(
+        doubts += [f"{inputs[cell[0]]:g} -> {outputs[cell[1]]:g} tokens {best.doubt}"] if best.doubt else []
+    table = ConfigProfile(
         key=key,
         input_tokens=np.array(inputs, float),
         output_tokens=np.array(outputs, float),
@@ -144,6 +161,7 @@ def _config_profile(key: ConfigKey, points: Sequence[Measurement], slo: Slo, ass
         source=source,
         assumed_slo=assumed,
     )
+    return table, doubts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +172,14 @@ class _Cell:
     high: float = np.nan
     source: str = ""
     assumed: bool = False
+    doubt: str = ""
 
     def values(self) -> tuple[float, float, float, float, str]:
         return self.rate, self.failing, self.low, self.high, self.source
 
 
 def _cell(key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: bool) -> _Cell:
-    curve = [p for p in points if p.loop != "capacity" and p.valid]
+    curve = [p for p in points if p.loop != "capacity" and (p.valid or p.saturated)]
     if curve:
         return _from_curve(curve, slo)
     bare = [p for p in points if p.loop == "capacity" and p.valid]
@@ -184,64 +203,25 @@ def _cell(key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: b
 
 
 def _from_curve(curve: Sequence[Measurement], slo: Slo) -> _Cell:
-    deciding = [p for p in curve if p.loop == "open"] or list(curve)
-    passing = [p for p in deciding if keeps(p, slo)]
-    failing = [p for p in deciding if not keeps(p, slo)]
-    if not passing:
-        lone = [p for p in curve if p.loop == "closed" and p.concurrency is not None and p.concurrency <= 1]
-        lowest = min((_load_rps(p) for p in failing), default=np.nan)
-        if any(not keeps(p, slo) for p in lone):
-            return _Cell(rate=0.0, failing=lowest, source=lone[0].source)
-        return _Cell(failing=lowest)
-    best = max(passing, key=lambda p: p.achieved_rps)
-    above = [_load_rps(p) for p in failing if _load_rps(p) > best.achieved_rps]
+    known = interval_of(curve, slo)
+    high = np.nan if known.high_rps is None else known.high_rps
+    if known.point is None:
+        return _Cell(failing=high)
     return _Cell(
-        rate=best.achieved_rps,
-        failing=min(above, default=np.nan),
-        low=np.nan if best.low_rps is None else best.low_rps,
-        high=np.nan if best.high_rps is None else best.high_rps,
-        source=best.source,
+        rate=known.low_rps,
+        failing=high,
+        low=np.nan if known.point.low_rps is None else known.point.low_rps,
+        high=np.nan if known.point.high_rps is None else known.point.high_rps,
+        source=known.point.source,
+        doubt=_doubt(known) if known.point.source == "measured" else "",
     )
 
 
-def _load_rps(point: Measurement) -> float:
-    return point.achieved_rps if point.offered_rps is None else max(point.offered_rps, point.achieved_rps)
-
-
-def keeps(point: Measurement, slo: Slo) -> bool:
-    """Whether a load point is sustainable and keeps the SLO.
-
-    A mean SLO compares the upper confidence bound of the mean where known, else the mean. A joint attainment is
-    counted from per-request samples where kept; else bounded from below by the marginal percentiles
-    (1 - sum of the shares that may miss; Fréchet), so that a point never passes on hope.
-    """
-    if point.saturated or point.failures > 0.01 * max(1, point.samples):
-        return False
-    if not slo.thresholds_s:
-        return True
-    if slo.attainment is None:
-        stats = _thresholded(point, slo)
-        return all(s is not None and (s.mean if s.mean_upper is None else s.mean_upper) <= limit for s, limit in stats)
-    return joint_attainment(point, slo) >= slo.attainment
-
-
-def joint_attainment(point: Measurement, slo: Slo) -> float:
-    """Share of a point's requests known to meet every threshold of the SLO (a lower bound without samples)."""
-    if point.sample_e2e_s is not None and point.sample_ttft_s is not None:
-        tokens: ArrayLike = point.sample_output_tokens or point.output_tokens
-        met = slo.met(e2e_s=point.sample_e2e_s, ttft_s=point.sample_ttft_s, output_tokens=tokens)
-        return float(np.mean(met))
-    missing = sum(1.0 - (0.0 if s is None else s.share_within(limit)) for s, limit in _thresholded(point, slo))
-    return max(0.0, 1.0 - missing)
-
-
-def _thresholded(point: Measurement, slo: Slo) -> list[tuple[LatencyStats | None, float]]:
-    tpot = point.tpot_decode_s if slo.tpot_definition == "decode" else point.tpot_e2e_per_token_s
-    stats = {"tpot": tpot, "ttft": point.ttft_s, "e2e": point.e2e_s}
-    pairs = [(stats[name], limit) for name, limit in slo.thresholds_s.items()]
-    if slo.tpot_definition == "decode" and point.output_tokens <= 1:
-        pairs = [(s, limit) for s, limit in pairs if s is not tpot]
-    return pairs
+def _doubt(known: Interval) -> str:
+    """What a reader of a measured rate must know; empty for a narrow interval."""
+    if known.basis == "closed loops":
+        return f"{known.low_rps:.3g} req/s from closed loops only"
+    return f"{known.describe()} req/s" if known.width > WIDE else ""
 
 
 def _interpolate(config: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> FloatArray:

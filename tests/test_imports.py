@@ -19,6 +19,7 @@ LAYERS = [
     {"slo", "sizes", "documents"},
     {"catalog"},
     {"workload", "fleet", "measurements", "problem", "plan"},
+    {"capacity"},
     {"offers", "profiles", "traces", "prometheus"},
     {"histogram", "marginals"},
     {"workload_file"},

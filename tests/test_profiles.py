@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melange import InputError, LatencyStats, Measurement, Slo, profile_from
-from melange.profiles import joint_attainment, keeps, profile_sets, read_profile_set
+from melange.profiles import profile_sets, read_profile_set
 
 SLO = Slo(tpot_s=0.1, tpot_definition="decode")
 
@@ -51,25 +51,16 @@ def test_open_loop_points_decide_where_there_are_any():
     assert t.max_rate_rps[0, 0] == 2
 
 
-def test_a_mean_slo_uses_the_upper_confidence_bound():
-    hopeful = Measurement(
-        model="m", gpu="L4", input_tokens=1, output_tokens=9, achieved_rps=1.0,
-        tpot_decode_s=LatencyStats(mean=0.09, mean_upper=0.11),
-    )  # fmt: skip
-    assert not keeps(hopeful, SLO)
-
-
-def test_joint_attainment_from_samples_and_from_marginals():
-    slo = Slo(tpot_s=0.1, tpot_definition="decode", ttft_s=0.1, attainment=0.9)
-    sampled = load_point(
-        1, 0.05, sample_ttft_s=(0.05, 0.2, 0.05, 0.05), sample_e2e_s=(1.0, 1.0, 99.0, 1.0),
-        sample_output_tokens=(100, 100, 100, 100),
-    )  # fmt: skip
-    assert joint_attainment(sampled, slo) == 0.5
-    marginal = load_point(1, 0.05)  # p99 is 0.1: each misses at most 1%, together at most 2%
-    assert joint_attainment(marginal, slo) == pytest.approx(0.98)
-    assert keeps(marginal, slo)
-    assert not keeps(marginal, Slo(tpot_s=0.1, tpot_definition="decode", ttft_s=0.1, attainment=0.99))
+def test_a_wide_or_half_open_interval_of_a_measured_rate_is_a_warning():
+    wide = profile_from([load_point(1, 0.05), load_point(2, 0.2)], SLO)
+    assert "100 -> 100 tokens 1..2 req/s" in wide.warnings[0]
+    half = profile_from([load_point(1, 0.05)], SLO)
+    assert "1..? req/s" in half.warnings[0]
+    closed = profile_from([load_point(6, 0.05, loop="closed", concurrency=8)], SLO)
+    assert "6 req/s from closed loops only" in closed.warnings[0]
+    many = [load_point(1, 0.05, size=(size, 100)) for size in range(1, 7)]
+    assert "and 3 more" in profile_from(many, SLO).warnings[0]
+    assert not profile_from([load_point(1, 0.05), load_point(1.3, 0.2)], SLO).warnings
 
 
 def test_bare_capacities_need_an_assumption():

@@ -14,7 +14,8 @@ import click
 @contextmanager
 def progress_display(slo: Any) -> Iterator[Callable[[Any], None]]:
     """A function that takes :class:`melange.profiler.session.Progress` and shows it on standard error."""
-    from melange.profiler.loadpoint import judge, statistic_text
+    from melange.capacity.verdict import judge
+    from melange.profiler.loadpoint import statistic_text
 
     click.echo(f"SLO: {slo.describe()}", err=True)
 

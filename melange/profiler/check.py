@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from melange.capacity.bounds import mean_bounds
 from melange.errors import InputError
 from melange.measurements import Measurement, read_measurements
 from melange.profiler.load import Load, LoadRun, Size
@@ -16,7 +17,6 @@ from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.runner import ServerRequest, lone_load, serving_engine
 from melange.profiler.serving import today
 from melange.profiler.session import Measure, live_measure
-from melange.profiler.statistics import mean_bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

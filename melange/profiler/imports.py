@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from melange.capacity.bounds import mean_bounds
+from melange.capacity.verdict import FALLS_BEHIND
 from melange.errors import InputError
 from melange.measurements import ConfigKey, Header, LatencyStats, Measurement, append_measurements
-from melange.profiler.statistics import mean_bounds
 from melange.slo import tpot_s
 
 Json = Mapping[str, Any]
@@ -100,7 +101,7 @@ def _number(value: Any) -> float | None:
 
 
 def _keeping_up(offered: float | None, achieved: float) -> bool:
-    return offered is None or achieved >= 0.9 * offered
+    return offered is None or achieved >= FALLS_BEHIND * offered
 
 
 def _vllm_bench(content: Json, key: ConfigKey) -> list[Measurement]:

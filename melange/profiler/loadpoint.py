@@ -1,39 +1,24 @@
-"""LoadPoint: from the records of one load to a Measurement, and from a Measurement to a verdict under an SLO."""
+"""LoadPoint: from the records of one load to a Measurement."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melange.capacity.bounds import MIN_BATCHED, Bounds
+from melange.capacity.verdict import KEEPS_UP, latency_bounds
 from melange.measurements import ConfigKey, LatencyStats, Measurement
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord
-from melange.profiler.statistics import (
-    LOOKS,
-    MIN_BATCHED,
-    Bounds,
-    growth_rps,
-    independent_mean_bounds,
-    mean_bounds,
-    share_bounds,
-    warm_up_length,
-)
+from melange.profiler.statistics import LOOKS, growth_rps, warm_up_length
 from melange.slo import Slo, tpot_s
 
-Verdict = Literal["pass", "fail", "undecided"]
-
-KEEPS_UP = 0.98  # achieved over offered rate of a sustainable load
 RUNS_AWAY = 0.3  # share of the offered rate by which a queue must grow to be told from an engine that still fills
-VAGUE_GROWTH = 0.1  # share of the offered rate: a trend that may be larger has not been ruled out
 FILLING_LATENCIES = 3.0
 LEAST_WINDOW = 0.25  # share of the run over which a trend is fitted at the least
-TOLERATED_FAILURES = 0.01
-GENERATIONS = 6.0
-LEAST_SAMPLES = 100
 BUSY_LIMIT = 0.85  # of the client's core: beyond it queueing in the client shows in the latencies
 LAG_LIMIT_S, LAG_SHARE = 0.005, 0.2  # event-loop lag that is always fine, and as a share of the mean TTFT
 
@@ -176,17 +161,10 @@ def _stats(values: NDArray[np.float64], closed: bool) -> LatencyStats | None:
     if not len(known):
         return None
     p50, p90, p95, p99 = (round(float(q), 7) for q in np.quantile(known, (0.5, 0.9, 0.95, 0.99)))
-    upper = _bounds(known, 0.95, closed).high
+    upper = latency_bounds(known, 0.95, closed=closed).high
     return LatencyStats(
         mean=float(known.mean()), p50=p50, p90=p90, p95=p95, p99=p99, mean_upper=upper if math.isfinite(upper) else None
     )
-
-
-def _bounds(values: NDArray[np.float64], confidence: float, closed: bool) -> Bounds:
-    """Few requests of a closed loop start apart from each other and barely correlate; an open loop's do."""
-    if closed and len(values) < MIN_BATCHED:
-        return independent_mean_bounds(values, confidence)
-    return mean_bounds(values, confidence)
 
 
 def _invalid_reason(
@@ -238,84 +216,6 @@ def _extra(run: LoadRun, settled: Sequence[RequestRecord], rates: _Rates, confid
     if errors:
         facts["errors"] = dict(sorted(errors.items(), key=lambda item: -item[1])[:5])
     return facts
-
-
-def judge(point: Measurement, slo: Slo) -> Verdict:
-    """Whether a load is sustainable under an SLO, at the confidence that the point was stopped with.
-
-    ``pass`` needs the statistic within its limit by its bound, no queue trend and achieved/offered >= 0.98; ``fail``
-    needs one of them violated by its bound; anything else is ``undecided``. Needs the point's samples.
-    """
-    if not point.valid or point.samples == 0:
-        return "fail" if point.saturated and point.failures == 0 else "undecided"
-    if point.loop == "open" and not _long_enough(point):
-        return "undecided"
-    verdicts = [_keeps_up(point), _failures_tolerable(point), *_latency_verdicts(point, slo)]
-    if "fail" in verdicts:
-        return "fail"
-    return "undecided" if "undecided" in verdicts else "pass"
-
-
-def confidence_of(point: Measurement) -> float:
-    """The confidence that the point's verdict was taken at; 95% for one that another tool measured."""
-    value = point.extra.get("confidence", 0.95)
-    return float(value) if isinstance(value, (int, float)) else 0.95
-
-
-def _long_enough(point: Measurement) -> bool:
-    """Whether the load saw several generations of requests: within one, no batch is independent of another."""
-    if point.saturated:
-        return True
-    if point.e2e_s is None or point.duration_s is None or point.samples < LEAST_SAMPLES:
-        return False
-    return point.duration_s >= GENERATIONS * point.e2e_s.mean
-
-
-def _keeps_up(point: Measurement) -> Verdict:
-    if point.loop == "closed":
-        return "pass"
-    if point.saturated:
-        return "fail"
-    if point.queue_growth_rps is None or not point.offered_rps:
-        return "undecided"
-    low = point.extra.get("queue_growth_low_rps")
-    high = point.extra.get("queue_growth_high_rps")
-    vague = not isinstance(high, float) or high > VAGUE_GROWTH * point.offered_rps
-    grows = (isinstance(low, float) and low > 0) or vague
-    return "undecided" if grows or point.achieved_rps < KEEPS_UP * point.offered_rps else "pass"
-
-
-def _failures_tolerable(point: Measurement) -> Verdict:
-    share = point.failures / (point.failures + point.samples)
-    return "fail" if share > TOLERATED_FAILURES and point.failures > 1 else "pass"
-
-
-def _latency_verdicts(point: Measurement, slo: Slo) -> list[Verdict]:
-    if not slo.thresholds_s:
-        return []
-    confidence, closed = confidence_of(point), point.loop == "closed"
-    ttft = np.asarray(point.sample_ttft_s or (), float)
-    e2e = np.asarray(point.sample_e2e_s or (), float)
-    tokens = np.asarray(point.sample_output_tokens or (), float)
-    if slo.attainment is not None:
-        met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
-        met = np.append(met, np.zeros(point.failures, dtype=bool))
-        share = share_bounds(met, confidence)
-        return [_against(share.low >= slo.attainment, share.high < slo.attainment)]
-    tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
-    series = {"tpot": tpot[~np.isnan(tpot)], "ttft": ttft, "e2e": e2e}
-    verdicts = []
-    for name, limit in slo.thresholds_s.items():
-        if len(series[name]):
-            bounds = _bounds(series[name], confidence, closed)
-            verdicts.append(_against(bounds.high <= limit, bounds.low > limit))
-    return verdicts
-
-
-def _against(holds: bool, violated: bool) -> Verdict:
-    if holds:
-        return "pass"
-    return "fail" if violated else "undecided"
 
 
 def statistic_text(point: Measurement, slo: Slo) -> str:

@@ -1,6 +1,6 @@
 """next_step: the search for one size's capacity, as a pure function of the load points that it already has.
 
-Closed-loop points at growing concurrency give a first guess of the capacity (see :mod:`melange.profiler.guess`).
+Closed-loop points at growing concurrency give a first guess of the capacity (see :mod:`melange.capacity.guess`).
 Poisson loads at equal distances on both sides of it then confirm a bracket, correct the guess, and close the bracket
 until it is narrow enough. Because the state is the list of points, an interrupted search goes on where it was, and
 points of another SLO are taken up for free.
@@ -16,18 +16,18 @@ from typing import Literal
 
 import numpy as np
 
+from melange.capacity.guess import SATURATION_GAIN
+from melange.capacity.interval import INDISTINCT, Interval, interval_of, lone_points, open_verdicts
+from melange.capacity.verdict import judge
 from melange.errors import InputError
 from melange.measurements import Measurement
-from melange.profiler.guess import SATURATION_GAIN, corrected_guess
 from melange.profiler.load import Load, Size
-from melange.profiler.loadpoint import judge
 from melange.slo import Slo
 
 Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
+NOTHING = Interval(high_rps=0.0)
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
-INDISTINCT = 1.04
-BELIEVED = 1.1  # a guess outside the verdicts by more than this is wrong, by less it may be the verdict
 SURE_SHARE = 0.4  # of a load's requests, before which a verdict against the guess is not believed
 NEAREST = 1.06  # a load closer to the guess than this, or to an end that it should replace, is not worth its time
 LEAST_GAIN = 1.015  # an end that moves by less has not moved
@@ -72,28 +72,29 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What is known of one size's highest sustainable rate.
-
-    ``low_rps`` is the largest rate confirmed to hold, ``high_rps`` the smallest above it confirmed not to (None: not
-    known). ``open`` means the search has more to do.
-    """
+    """What is known of one size's highest sustainable rate; ``open`` means the search has more to do."""
 
     size: Size
-    low_rps: float
-    high_rps: float | None
+    interval: Interval
     status: Status
-    guess_rps: float | None = None
+
+    @property
+    def low_rps(self) -> float:
+        """The largest rate known to hold; 0: none."""
+        return self.interval.low_rps
+
+    @property
+    def high_rps(self) -> float | None:
+        """The smallest rate above it known not to hold; None: not known."""
+        return self.interval.high_rps
 
     @property
     def width(self) -> float:
         """high / low; infinite where one of them is missing, 1 for an exact zero."""
-        if self.high_rps == 0:
-            return 1.0
-        return self.high_rps / self.low_rps if self.low_rps > 0 and self.high_rps is not None else math.inf
+        return 1.0 if self.high_rps == 0 else self.interval.width
 
     def describe(self) -> str:
-        high = "?" if self.high_rps is None else f"{self.high_rps:.3g}"
-        return f"{self.low_rps:.3g}..{high} req/s ({self.status})"
+        return f"{self.interval.describe()} req/s ({self.status})"
 
 
 def next_step(
@@ -105,18 +106,18 @@ def next_step(
     elsewhere (a neighbouring size, a performance model): the ladder then starts at the concurrency it implies.
     """
     if does_not_fit(points):
-        return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="does not fit")
+        return Capacity(size=size, interval=NOTHING, status="does not fit")
     closed = {int(p.concurrency or 0): p for p in points if p.loop == "closed" and p.valid}
     if 1 not in closed:
         if sum(p.loop == "closed" for p in points) >= LONE_ATTEMPTS:
-            return Capacity(size=size, low_rps=0.0, high_rps=None, status="censored")
+            return replace(capacity_so_far(size, points, settings), status="censored")
         return _closed_load(size, 1, settings)
-    lone = [judge(p, settings.slo) for p in points if p.loop == "closed" and p.valid and p.concurrency == 1]
-    if lone[-1] == "fail":
-        if len(lone) < LONE_ATTEMPTS:
-            return _closed_load(size, 1, replace(settings, seed=settings.seed + len(lone)))
-        return Capacity(size=size, low_rps=0.0, high_rps=0.0, status="unreachable")
     known = capacity_so_far(size, points, settings)
+    if known.status == "unreachable":
+        tried = len(lone_points(points))
+        if tried < LONE_ATTEMPTS:
+            return _closed_load(size, 1, replace(settings, seed=settings.seed + tried))
+        return known
     opened = sum(p.loop == "open" for p in points)
     longer = _second_look(size, points, known, settings)
     if longer is not None and opened <= settings.open_points:  # not even the last point goes without
@@ -137,53 +138,18 @@ def next_step(
 
 def does_not_fit(points: Sequence[Measurement]) -> bool:
     """Whether a point records that this size exceeds the engine's context or memory."""
-    return any(p.loop == "capacity" and p.achieved_rps == 0 for p in points)
+    return bool(points) and all(p.loop == "capacity" and p.achieved_rps == 0 for p in points)
 
 
 def capacity_so_far(size: Size, points: Sequence[Measurement], settings: SearchSettings) -> Capacity:
-    """The bracket that the points give, whatever else may be worth measuring.
-
-    Where verdicts contradict each other, the bracket spans all of them. An end nearer to the best guess than 4%, or a
-    little beyond it, is moved out to there: so close to the limit a verdict is as much luck as evidence. A guess
-    farther outside is wrong itself and moves nothing.
-    """
-    passed, failed, _ = _verdicts(points, settings.slo)
-    low = max((rate for rate in passed if rate < min(failed, default=math.inf)), default=0.0)
-    high = min((rate for rate in failed if rate > max(passed, default=0.0)), default=None)
-    guess = corrected_guess(points, settings.slo)
-    centre = guess
-    if guess is not None and low > 0 and high is not None and not low < guess < high:
-        centre = math.sqrt(low * high)
-    if guess is not None and settings.slo.thresholds_s:
-        if guess > low / BELIEVED:
-            low = min(low, guess / INDISTINCT)
-        if high is not None and guess < high * BELIEVED:
-            high = max(high, guess * INDISTINCT)
-    known = Capacity(size=size, low_rps=low, high_rps=high, status="open", guess_rps=centre)
-    if known.width <= settings.resolution:
-        return replace(known, status="bracketed")
-    return known
-
-
-def _verdicts(points: Sequence[Measurement], slo: Slo) -> tuple[list[float], list[float], list[float]]:
-    """Rates of the Poisson points that passed, failed, and stayed undecided.
-
-    The rate is the one that was asked for: the bounds are those of its Poisson process, whatever a short run of it
-    happened to bring. Of several loads at one rate the longest counts.
-    """
-    longest: dict[float, Measurement] = {}
-    for point in points:
-        if point.loop != "open" or not (point.valid or point.saturated):
-            continue
-        nominal = point.extra.get("nominal_rps")
-        actual = float(point.offered_rps or point.achieved_rps)
-        asked = float(nominal) if isinstance(nominal, (int, float)) else actual
-        if asked not in longest or (point.duration_s or 0.0) >= (longest[asked].duration_s or 0.0):
-            longest[asked] = point
-    rates: dict[str, list[float]] = {"pass": [], "fail": [], "undecided": []}
-    for asked, point in longest.items():
-        rates[judge(point, slo)].append(asked)
-    return rates["pass"], rates["fail"], rates["undecided"]
+    """What the points say by now, whatever else may be worth measuring."""
+    if does_not_fit(points):
+        return Capacity(size=size, interval=NOTHING, status="does not fit")
+    interval = interval_of(points, settings.slo)
+    if interval.basis == "lone request":
+        return Capacity(size=size, interval=interval, status="unreachable")
+    bracketed = interval.width <= settings.resolution
+    return Capacity(size=size, interval=interval, status="bracketed" if bracketed else "open")
 
 
 def _second_look(size: Size, points: Sequence[Measurement], known: Capacity, settings: SearchSettings) -> Load | None:
@@ -191,7 +157,7 @@ def _second_look(size: Size, points: Sequence[Measurement], known: Capacity, set
 
     Queues are quiet most of the time, so a short load easily passes where a longer one would not.
     """
-    if known.guess_rps is None or not settings.slo.thresholds_s:
+    if known.interval.guess_rps is None or not settings.slo.thresholds_s:
         return None
     opened = [p for p in points if p.loop == "open" and "nominal_rps" in p.extra]
     times_s: dict[object, list[float]] = {}
@@ -201,7 +167,7 @@ def _second_look(size: Size, points: Sequence[Measurement], known: Capacity, set
         rate = point.extra["nominal_rps"]
         if not isinstance(rate, (int, float)) or len(times_s[rate]) > 1 or not point.valid or point.saturated:
             continue
-        verdict, apart = judge(point, settings.slo), rate / known.guess_rps
+        verdict, apart = judge(point, settings.slo), rate / known.interval.guess_rps
         if (verdict == "pass" and apart > 1 / INDISTINCT) or (verdict == "fail" and apart < INDISTINCT):
             load = _open_load(size, rate, settings, points, len(opened))
             if times_s[rate][0] < 0.9 * SURE_SHARE * load.max_s:
@@ -231,9 +197,11 @@ def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchS
     is sought in growing steps.
     """
     half = math.sqrt(settings.resolution) ** 0.95
-    passed, failed, undecided = _verdicts(points, settings.slo)
-    low, high = known.low_rps or None, known.high_rps
-    centre = _within(known.guess_rps or 1.0, low, high, half)
+    verdicts = [(rate, verdict) for rate, verdict, _ in open_verdicts(points, settings.slo)]
+    passed, failed, undecided = ([r for r, v in verdicts if v == w] for w in ("pass", "fail", "undecided"))
+    confirmed = known.interval.basis == "open loops"
+    low, high = (known.low_rps or None, known.high_rps) if confirmed else (None, None)
+    centre = _within(known.interval.guess_rps or 1.0, low, high, half)
     if low is None:
         return _clear_of(undecided, centre / half ** _stride(len(failed)), 1 / half)
     if high is None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from melange.capacity.verdict import judge
 from melange.errors import EngineError
 from melange.measurements import Measurement
 from melange.profiler.budget import Budget
@@ -14,7 +15,7 @@ from melange.profiler.client import CompletionsClient
 from melange.profiler.journal import Journal
 from melange.profiler.load import Load, LoadRun, Size
 from melange.profiler.loadgen import Stop, Tick, run_load
-from melange.profiler.loadpoint import Subject, judge, statistic_text, summarise
+from melange.profiler.loadpoint import Subject, statistic_text, summarise
 from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
 from melange.profiler.serving import Serving
 
@@ -162,8 +163,8 @@ class _Session:
 
     def gain(self, size: Size) -> float:
         """How many e-folds of uncertainty a size still has."""
-        width = capacity_so_far(size, self.journal.points(size), self.settings).width
-        return math.log(min(width, UNKNOWN_WIDTH))
+        known = capacity_so_far(size, self.journal.points(size), self.settings)
+        return math.log(min(math.inf if known.status == "unreachable" else known.width, UNKNOWN_WIDTH))
 
     def expected_s(self, load: Load) -> float:
         """About how long a load takes; closed loops end with their last request."""

@@ -1,18 +1,17 @@
-"""Statistics of correlated latencies: warm-up, batch means, one-sided bounds, and the trend of a queue.
+"""Statistics of a run: when it is looked at, its warm-up, and the trend of its queue.
 
-Latencies of one run are not independent: a request that meets a long queue is followed by others that do. Bounds
-therefore come from means of batches long enough to be nearly independent (Law, *Simulation Modeling and Analysis*,
-section 9.5.3), after the warm-up that minimises the marginal standard error (MSER-5: White, Cobb and Spratt 2000).
+The warm-up is the one that minimises the marginal standard error (MSER-5: White, Cobb and Spratt 2000).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from melange.capacity.bounds import Bounds, lag_one
 
 FloatArray = NDArray[np.float64]
 
@@ -28,17 +27,6 @@ LOOKS: tuple[tuple[float, float], ...] = (
 )
 
 MSER_BATCH = 5
-BATCHES = 10
-MIN_BATCHED = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """An estimate with its one-sided bounds, each at the same confidence; ``low`` and ``high`` may be infinite."""
-
-    value: float
-    low: float
-    high: float
 
 
 def warm_up_length(values: ArrayLike) -> int:
@@ -56,74 +44,6 @@ def warm_up_length(values: ArrayLike) -> int:
     tail_squares = (means**2)[::-1].cumsum()[::-1]
     error = (tail_squares - tail_sum**2 / kept) / kept**2
     return int(np.argmin(error[: batches // 4 + 1])) * MSER_BATCH
-
-
-def batch_means(values: ArrayLike) -> FloatArray:
-    """Means of 10 consecutive batches, (10,): few enough that each outlasts the memory of most queues."""
-    series = np.asarray(values, float)
-    count = min(BATCHES, len(series))
-    size = len(series) // count
-    means: FloatArray = series[len(series) - size * count :].reshape(count, size).mean(axis=1)
-    return means
-
-
-def _lag_one(series: FloatArray) -> float:
-    """Lag-1 autocorrelation; 0 for a constant series."""
-    centred = series - series.mean()
-    power = float(centred @ centred)
-    return float(centred[:-1] @ centred[1:]) / power if power > 0 else 0.0
-
-
-def mean_bounds(values: ArrayLike, confidence: float = 0.95) -> Bounds:
-    """Stationary mean of a correlated series, (n,), with one-sided bounds at ``confidence`` each.
-
-    Infinite bounds below 16 values: too few to batch.
-    """
-    series = np.asarray(values, float)
-    if len(series) == 0:
-        return Bounds(value=math.nan, low=-math.inf, high=math.inf)
-    mean = float(series.mean())
-    if len(series) < MIN_BATCHED:
-        return Bounds(value=mean, low=-math.inf, high=math.inf)
-    half = _standard_error(series) * float(stats.t.ppf(confidence, len(batch_means(series)) - 1))
-    return Bounds(value=mean, low=mean - half, high=mean + half)
-
-
-def _standard_error(series: FloatArray) -> float:
-    """Of the mean of a correlated series; what correlation the batches still have widens it."""
-    means = batch_means(series)
-    rho = max(0.0, min(0.9, _lag_one(means)))
-    return float(means.std(ddof=1) / math.sqrt(len(means)) * math.sqrt((1 + rho) / (1 - rho)))
-
-
-def independent_mean_bounds(values: ArrayLike, confidence: float = 0.95) -> Bounds:
-    """Mean of independent values, such as latencies of requests served one at a time; at least 2 of them."""
-    series = np.asarray(values, float)
-    if len(series) < 2:
-        value = float(series[0]) if len(series) else math.nan
-        return Bounds(value=value, low=-math.inf, high=math.inf)
-    half = float(series.std(ddof=1) / math.sqrt(len(series)) * stats.t.ppf(confidence, len(series) - 1))
-    return Bounds(value=float(series.mean()), low=float(series.mean()) - half, high=float(series.mean()) + half)
-
-
-def share_bounds(met: ArrayLike, confidence: float = 0.95) -> Bounds:
-    """Stationary share of true values in a correlated 0/1 series, with one-sided bounds at ``confidence`` each.
-
-    Clopper-Pearson on the effective sample size n var_independent / var_batches, so that both rare misses and their
-    clustering count.
-    """
-    series = np.asarray(met, float)
-    if len(series) == 0:
-        return Bounds(value=math.nan, low=0.0, high=1.0)
-    share, count = float(series.mean()), float(len(series))
-    if len(series) >= MIN_BATCHED and 0 < share < 1:
-        error = _standard_error(series)
-        if error > 0:
-            count = min(count, max(1.0, share * (1 - share) / error**2))
-    hits = share * count
-    low = float(stats.beta.ppf(1 - confidence, hits, count - hits + 1)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(confidence, hits + 1, count - hits)) if hits < count else 1.0
-    return Bounds(value=share, low=low, high=high)
 
 
 def in_system(sent_s: ArrayLike, left_s: ArrayLike, at_s: ArrayLike) -> FloatArray:
@@ -145,6 +65,6 @@ def growth_rps(sent_s: ArrayLike, left_s: ArrayLike, start_s: float, end_s: floa
     middle = np.linspace(start_s, end_s, 2 * pieces + 1)[1::2]
     line = stats.linregress(middle, level)
     residuals = level - (line.intercept + line.slope * middle)
-    rho = max(0.0, min(0.9, _lag_one(residuals)))
+    rho = max(0.0, min(0.9, lag_one(residuals)))
     half = float(line.stderr * math.sqrt((1 + rho) / (1 - rho)) * stats.t.ppf(confidence, pieces - 2))
     return Bounds(value=float(line.slope), low=float(line.slope) - half, high=float(line.slope) + half)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -18,10 +19,11 @@ from melange.measurements import MeasurementFile
 from melange.profiler.check import CheckResult
 from melange.profiler.runner import Estimate, RunRequest
 from melange.profiler.search import Capacity
-from melange.profiles import ConfigProfile, Profile, profile_from
+from melange.profiles import WIDE, ConfigProfile, Profile, profile_from
 from melange.report.tables import rendered
 from melange.slo import Slo
 
+FloatArray = NDArray[np.float64]
 SCHEMA_VERSION = 1
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 
@@ -54,38 +56,54 @@ def render_profile(
         return _csv(profile, usd_per_hour)
     parts: list[RenderableType] = [f"Highest sustainable rate under {escape(slo.describe())}", ""]
     for config in profile.configs.values():
-        parts += [_heatmap(config, "req/s", config.max_rate_rps), ""]
+        parts += [_heatmap(config, "req/s", config.max_rate_rps, failing=config.next_failing_rps), ""]
         if usd_per_hour is not None:
             parts += [_heatmap(config, "thousand tokens per $", _tokens_per_usd(config, usd_per_hour) / 1000), ""]
     parts.append("0: the SLO cannot be met; -: not measured. Rates are of one replica.")
+    parts.append(
+        "a..b: holds at a, fails at b, and the highest rate that holds is not known more closely; ?: no such load"
+    )
     parts += [f"warning: {escape(warning)}" for warning in profile.warnings]
     return rendered(*parts, colour=colour).rstrip("\n") + "\n"
 
 
-def _tokens_per_usd(config: ConfigProfile, usd_per_hour: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _tokens_per_usd(config: ConfigProfile, usd_per_hour: float) -> FloatArray:
     tokens = config.input_tokens[:, None] + config.output_tokens[None, :]
     return np.asarray(config.max_rate_rps * tokens * 3600 / usd_per_hour)
 
 
-def _heatmap(
-    config: ConfigProfile, what: str, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> RenderableType:
+def _heatmap(config: ConfigProfile, what: str, values: FloatArray, *, failing: FloatArray | None = None) -> Group:
+    """A shaded table; with ``failing``, (n, m) like ``values``, measured cells show their interval where it is wide."""
     grid = Table(box=None, padding=(0, 1))
     grid.add_column("input \\ output", justify="right")
     for tokens in config.output_tokens:
         grid.add_column(f"{tokens:g}", justify="right")
     top = float(np.nanmax(values)) if np.isfinite(values).any() else 0.0
     low = float(np.nanmin(np.where(values > 0, values, np.nan))) if (values > 0).any() else top
-    for tokens, row in zip(config.input_tokens, values, strict=True):
-        grid.add_row(f"{tokens:g}", *(_shaded(float(value), low, top) for value in row))
+    for i, tokens in enumerate(config.input_tokens):
+        texts = [_cell_text(config, (i, j), values, failing) for j in range(len(config.output_tokens))]
+        grid.add_row(
+            f"{tokens:g}", *(_shaded(text, float(v), low, top) for text, v in zip(texts, values[i], strict=True))
+        )
     return Group(escape(f"{config.key.describe()}: {what}"), grid)
 
 
-def _shaded(value: float, low: float, top: float) -> Text:
-    if math.isnan(value):
-        return Text("-")
-    text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-    if value <= 0:
+def _cell_text(config: ConfigProfile, cell: tuple[int, int], values: FloatArray, failing: FloatArray | None) -> str:
+    rate, fails = float(values[cell]), math.nan if failing is None else float(failing[cell])
+    if math.isnan(rate):
+        return "-" if math.isnan(fails) else f"?..{_number(fails)}"
+    measured = failing is not None and config.source[cell] == "measured" and rate > 0
+    if not measured or fails / rate <= WIDE:
+        return _number(rate)
+    return f"{_number(rate)}..{'?' if math.isnan(fails) else _number(fails)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _shaded(text: str, value: float, low: float, top: float) -> Text:
+    if math.isnan(value) or value <= 0:
         return Text(text)
     share = 1.0 if top <= low else math.log(value / low) / math.log(top / low)
     shade = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))]
@@ -95,10 +113,10 @@ def _shaded(value: float, low: float, top: float) -> Text:
 def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
     rows = []
     for config in profile.configs.values():
-        row = {**config.key._asdict(), **config.to_dict()}
+        row = {**config.key._asdict(), **config.to_dict(), "next_failing_rps": _nested(config.next_failing_rps)}
         if usd_per_hour is not None:
             per_usd = _tokens_per_usd(config, usd_per_hour)
-            row["tokens_per_usd"] = [[None if math.isnan(v) else v for v in line] for line in per_usd.tolist()]
+            row["tokens_per_usd"] = _nested(per_usd)
         rows.append(row)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -109,16 +127,22 @@ def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
     }
 
 
+def _nested(values: FloatArray) -> list[list[float | None]]:
+    return [[None if math.isnan(v) else v for v in line] for line in values.tolist()]
+
+
 def _csv(profile: Profile, usd_per_hour: float | None) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = ["model", "gpu", "tp", "precision", "engine", "input_tokens", "output_tokens", "max_rate_rps"]
+    columns = ["model", "gpu", "tp", "precision", "engine", "input_tokens", "output_tokens"]
+    columns += ["next_failing_rps", "max_rate_rps"]
     writer.writerow([*columns, *(["tokens_per_usd"] if usd_per_hour is not None else [])])
     for config in profile.configs.values():
         per_usd = None if usd_per_hour is None else _tokens_per_usd(config, usd_per_hour)
         for (i, j), rate in np.ndenumerate(config.max_rate_rps):
-            row = [*config.key, config.input_tokens[i], config.output_tokens[j], "" if math.isnan(rate) else rate]
-            writer.writerow(row if per_usd is None else [*row, "" if math.isnan(rate) else per_usd[i, j]])
+            figures = [config.next_failing_rps[i, j], rate, *([] if per_usd is None else [per_usd[i, j]])]
+            row = [*config.key, config.input_tokens[i], config.output_tokens[j]]
+            writer.writerow([*row, *("" if math.isnan(figure) else figure for figure in figures)])
     return out.getvalue()
 
 
@@ -133,7 +157,8 @@ def render_capacities(
         grid.add_column("tokens per $", justify="right")
     for found in capacities:
         high = "?" if found.high_rps is None else f"{found.high_rps:.3g}"
-        status = "budget spent" if found.status == "open" else found.status
+        status: str = "budget spent" if found.status == "open" else found.status
+        status += ", closed loops only" if found.interval.basis == "closed loops" else ""
         row = [str(found.size.input_tokens), str(found.size.output_tokens), f"{found.low_rps:.3g}", high, status]
         if usd_per_hour is not None:
             tokens = found.size.input_tokens + found.size.output_tokens

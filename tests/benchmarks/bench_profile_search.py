@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 import numba
 import numpy as np
 
+from melange.capacity.verdict import judge
 from melange.measurements import ConfigKey, Measurement
 from melange.profiler.load import Load, Size
-from melange.profiler.loadpoint import Subject, judge, summarise
+from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.search import Capacity, SearchSettings, next_step
 from melange.slo import Slo
 from melange.testing import simulated_engine

@@ -57,7 +57,9 @@ def test_show_draws_and_exports(measured: Path, capsys: pytest.CaptureFixture[st
     assert "thousand tokens per $" in out
     assert "mean TPOT (decode) <= 50 ms" in out  # the SLO that it was measured for
     code, out, _ = melange("profile", "show", str(measured), "-o", "json", *SLO, capsys=capsys)
-    assert json.loads(out)["configs"][0]["gpu"] == "L4"
+    (table,) = json.loads(out)["configs"]
+    assert table["gpu"] == "L4"
+    assert len(table["next_failing_rps"]) == len(table["max_rate_rps"])
     code, out, _ = melange("profile", "show", str(measured), "-o", "csv", "--slo-ttft-ms", "0.001", capsys=capsys)
     assert out.splitlines()[1].endswith(",0.0")
 

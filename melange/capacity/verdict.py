@@ -1,0 +1,164 @@
+"""judge: whether a load point is sustainable and keeps an SLO; the one answer of search, profile and report.
+
+What is known decides how it is asked. A point with per-request samples is judged by bounds of its statistics and of
+its queue's trend, at the confidence that it was stopped with. A point without them (from another tool, published,
+estimated) is judged by its point estimates, by a mean's upper bound where there is one, by marginal percentiles for a
+joint attainment, and by achieved/offered where both are known.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melange.capacity.bounds import MIN_BATCHED, Bounds, independent_mean_bounds, mean_bounds, share_bounds
+from melange.measurements import LatencyStats, Measurement
+from melange.slo import Slo, tpot_s
+
+FloatArray = NDArray[np.float64]
+Verdict = Literal["pass", "fail", "undecided"]
+
+KEEPS_UP = 0.98  # achieved over offered rate of a sustainable load
+FALLS_BEHIND = 0.9  # achieved over offered rate of a load that plainly is none, where the queue's trend is unknown
+VAGUE_GROWTH = 0.1  # share of the offered rate: a trend that may be larger has not been ruled out
+TOLERATED_FAILURES = 0.01
+GENERATIONS = 6.0
+LEAST_SAMPLES = 100
+
+
+def judge(point: Measurement, slo: Slo) -> Verdict:
+    """Whether a load is sustainable under an SLO.
+
+    ``pass`` needs every latency statistic within its limit, no queue trend and achieved/offered >= 0.98; ``fail``
+    needs one of them violated; anything else is ``undecided``, such as a bound on either side of the limit, a run
+    shorter than six generations of requests, or a latency that nobody recorded.
+    """
+    if not point.valid:
+        return "fail" if point.saturated and point.failures == 0 else "undecided"
+    if point.loop == "open" and has_samples(point) and not _long_enough(point):
+        return "undecided"
+    verdicts = [_keeps_up(point), _failures_tolerable(point), *_latency_verdicts(point, slo)]
+    if "fail" in verdicts:
+        return "fail"
+    return "undecided" if "undecided" in verdicts else "pass"
+
+
+def has_samples(point: Measurement) -> bool:
+    """Whether a point keeps the latencies of its single requests."""
+    return bool(point.sample_e2e_s) and bool(point.sample_ttft_s)
+
+
+def confidence_of(point: Measurement) -> float:
+    """The confidence that the point's verdict was taken at; 95% for one that another tool measured."""
+    value = point.extra.get("confidence", 0.95)
+    return float(value) if isinstance(value, (int, float)) else 0.95
+
+
+def _long_enough(point: Measurement) -> bool:
+    """Whether the load saw several generations of requests: within one, no batch is independent of another."""
+    if point.saturated:
+        return True
+    if point.e2e_s is None or point.duration_s is None or point.samples < LEAST_SAMPLES:
+        return False
+    return point.duration_s >= GENERATIONS * point.e2e_s.mean
+
+
+def _keeps_up(point: Measurement) -> Verdict:
+    if point.loop == "closed":
+        return "pass"
+    if point.saturated:
+        return "fail"
+    if not point.offered_rps:
+        return "undecided" if "confidence" in point.extra else "pass"
+    share = point.achieved_rps / point.offered_rps
+    if "confidence" not in point.extra:  # another tool's, which knows no bounds of the queue's trend
+        return _against(share >= KEEPS_UP, share < FALLS_BEHIND)
+    if point.queue_growth_rps is None:
+        return "undecided"
+    low, high = (point.extra.get(f"queue_growth_{end}_rps") for end in ("low", "high"))
+    vague = not isinstance(high, (int, float)) or high > VAGUE_GROWTH * point.offered_rps
+    grows = vague or (isinstance(low, (int, float)) and low > 0)
+    return "undecided" if grows or share < KEEPS_UP else "pass"
+
+
+def _failures_tolerable(point: Measurement) -> Verdict:
+    few = point.failures <= max(1.0, TOLERATED_FAILURES * (point.failures + point.samples))
+    return "pass" if few else "fail"
+
+
+def _latency_verdicts(point: Measurement, slo: Slo) -> list[Verdict]:
+    if not slo.thresholds_s:
+        return []
+    if slo.attainment is not None:
+        share = _attainment(point, slo)
+        return [_against(share.low >= slo.attainment, share.high < slo.attainment)]
+    limits, means = slo.thresholds_s, _means(point, slo)
+    return [_against(mean.high <= limits[name], mean.low > limits[name]) for name, mean in means.items()]
+
+
+def _against(holds: bool, violated: bool) -> Verdict:
+    if holds:
+        return "pass"
+    return "fail" if violated else "undecided"
+
+
+def _attainment(point: Measurement, slo: Slo) -> Bounds:
+    """The share of requests that meet every threshold at once.
+
+    From samples at the point's confidence, failures counted as missed; else from marginal percentiles: no more miss
+    than all marginals together (Fréchet), and no fewer than any of them.
+    """
+    if has_samples(point):
+        ttft, e2e, tokens = _samples(point)
+        met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+        return share_bounds(np.append(met, np.zeros(point.failures, dtype=bool)), confidence_of(point))
+    limits = slo.thresholds_s
+    marginals = [(stats, limits[name]) for name, stats in _recorded(point, slo).items()]
+    missing = sum(1.0 if stats is None else 1.0 - stats.share_within(limit) for stats, limit in marginals)
+    most = min((stats.share_at_most(limit) for stats, limit in marginals if stats is not None), default=1.0)
+    return Bounds(value=max(0.0, 1.0 - missing), low=max(0.0, 1.0 - missing), high=most)
+
+
+def _means(point: Measurement, slo: Slo) -> dict[str, Bounds]:
+    """The mean of every latency that the SLO limits and that requests of this size have, by its name."""
+    if not has_samples(point):
+        return {name: _stated(stats) for name, stats in _recorded(point, slo).items()}
+    ttft, e2e, tokens = _samples(point)
+    tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+    series = {"tpot": tpot[~np.isnan(tpot)], "ttft": ttft, "e2e": e2e}
+    confidence, closed = confidence_of(point), point.loop == "closed"
+    known = {name: values for name, values in series.items() if name in slo.thresholds_s and len(values)}
+    return {name: latency_bounds(values, confidence, closed=closed) for name, values in known.items()}
+
+
+def _stated(stats: LatencyStats | None) -> Bounds:
+    """A recorded mean, with its upper bound on both sides where there is one, as exact as it looks where not."""
+    if stats is None:
+        return Bounds(value=math.nan, low=-math.inf, high=math.inf)
+    half = 0.0 if stats.mean_upper is None else stats.mean_upper - stats.mean
+    return Bounds(value=stats.mean, low=stats.mean - half, high=stats.mean + half)
+
+
+def latency_bounds(values: FloatArray, confidence: float, *, closed: bool) -> Bounds:
+    """Few requests of a closed loop start apart from each other and barely correlate; an open loop's do."""
+    if closed and len(values) < MIN_BATCHED:
+        return independent_mean_bounds(values, confidence)
+    return mean_bounds(values, confidence)
+
+
+def _samples(point: Measurement) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """TTFT, latency and output tokens of the single requests, (n,) each."""
+    ttft, e2e = np.asarray(point.sample_ttft_s, float), np.asarray(point.sample_e2e_s, float)
+    return ttft, e2e, np.broadcast_to(np.asarray(point.sample_output_tokens or point.output_tokens, float), e2e.shape)
+
+
+def _recorded(point: Measurement, slo: Slo) -> dict[str, LatencyStats | None]:
+    """The statistics that the SLO limits, by name; a single output token has no decode step to limit."""
+    decode = slo.tpot_definition == "decode"
+    tpot = point.tpot_decode_s if decode else point.tpot_e2e_per_token_s
+    stats = {"tpot": tpot, "ttft": point.ttft_s, "e2e": point.e2e_s}
+    one_token = decode and point.output_tokens <= 1
+    return {name: stats[name] for name in slo.thresholds_s if not (name == "tpot" and one_token)}

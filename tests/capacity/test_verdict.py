@@ -1,0 +1,87 @@
+"""One verdict for points with samples and for points that only state their statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from melange.capacity.verdict import judge
+from melange.measurements import ConfigKey, LatencyStats, Measurement
+from melange.profiler.load import Load, Size
+from melange.profiler.loadpoint import Subject, summarise
+from melange.slo import Slo
+from melange.testing.simulated_engine import SimulatedEngine
+
+SLO = Slo(tpot_s=0.1)
+
+
+def stated(tpot: float = 0.05, *, mean_upper: float | None = None, **more: object) -> Measurement:
+    """A load point as other tools export it: statistics, no samples, no queue trend."""
+    stats = LatencyStats(mean=tpot, p50=tpot, p99=2 * tpot, mean_upper=mean_upper)
+    values: dict[str, object] = {"offered_rps": 1.0, "achieved_rps": 1.0, "samples": 100, "ttft_s": stats}
+    return Measurement(
+        model="m", gpu="L4", input_tokens=100, output_tokens=100, tpot_decode_s=stats, e2e_s=stats,
+        **{**values, **more},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sampled() -> Measurement:
+    load = Load(size=Size(128, 64), rate_rps=8, max_s=600, min_requests=80)
+    run = SimulatedEngine().run(load, lambda run: False)
+    return summarise(run, Subject(key=ConfigKey("m", "L4", 1, "bf16", "vllm")))
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        (stated(0.05), "pass"),
+        (stated(0.2), "fail"),
+        (stated(0.09, mean_upper=0.11), "undecided"),
+        (stated(0.09, mean_upper=0.099), "pass"),
+        (stated(0.11, mean_upper=0.13), "undecided"),
+        (stated(0.11, mean_upper=0.115), "fail"),
+        (stated(0.05, achieved_rps=0.98), "pass"),
+        (stated(0.05, achieved_rps=0.95), "undecided"),
+        (stated(0.05, achieved_rps=0.89), "fail"),
+        (stated(0.05, offered_rps=None), "pass"),
+        (stated(0.05, saturated=True), "fail"),
+        (stated(0.05, failures=1), "pass"),
+        (stated(0.05, failures=3), "fail"),
+        (stated(0.05, valid=False), "undecided"),
+        (replace(stated(0.05), tpot_decode_s=None), "undecided"),
+    ],
+)
+def test_stated_statistics_are_taken_at_their_word(point: Measurement, expected: str) -> None:
+    assert judge(point, SLO) == expected
+
+
+def test_marginal_percentiles_bound_a_joint_attainment_from_both_sides() -> None:
+    point = stated(0.05)  # p99 is 0.1: each misses at most 1%, together at most 2%
+    for attainment, expected in ((0.9, "pass"), (0.98, "pass"), (0.985, "undecided")):
+        assert judge(point, Slo(tpot_s=0.1, ttft_s=0.1, attainment=attainment)) == expected
+    assert judge(point, Slo(tpot_s=0.04, ttft_s=0.1, attainment=0.9)) == "fail"  # the median is beyond 40 ms
+
+
+def test_samples_decide_a_joint_attainment_by_its_bounds(sampled: Measurement) -> None:
+    met = Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.9)
+    assert judge(sampled, met) == "pass"
+    n = len(sampled.sample_e2e_s or ())
+    slow = tuple(9.0 if k % 10 == 0 else t for k, t in enumerate(sampled.sample_ttft_s or ()))
+    assert judge(replace(sampled, sample_ttft_s=slow), met) == "undecided"  # 90% to the point, not to its bound
+    assert judge(replace(sampled, sample_ttft_s=(9.0,) * n), met) == "fail"
+
+
+def test_a_trend_that_is_not_ruled_out_is_undecided(sampled: Measurement) -> None:
+    assert judge(sampled, Slo(tpot_s=0.1)) == "pass"
+    grows = replace(sampled, extra={**sampled.extra, "queue_growth_low_rps": 0.01, "queue_growth_high_rps": 0.02})
+    assert judge(grows, Slo(tpot_s=0.1)) == "undecided"
+    vague = replace(sampled, extra={**sampled.extra, "queue_growth_high_rps": 2.0})
+    assert judge(vague, Slo(tpot_s=0.1)) == "undecided"
+    behind = replace(sampled, achieved_rps=0.97 * (sampled.offered_rps or 0.0))
+    assert judge(behind, Slo(tpot_s=0.1)) == "undecided"
+
+
+def test_a_single_output_token_meets_any_decode_limit() -> None:
+    assert judge(replace(stated(0.5), output_tokens=1, tpot_decode_s=None), SLO) == "pass"
