@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from melange.errors import InputError
 from melange.measurements import MeasurementFile, read_measurements
+from melange.perfmodel.measured import measured_curves
 from melange.profiles import Profile, profile_from, read_profile_set
 from melange.slo import Slo
 from melange.workload_file import ProfileChoice, WorkloadSpec
@@ -65,7 +66,13 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
         slo=profile.slo,
         configs=profile.configs,
         warnings=profile.warnings,
-        provenance={"set": choice.set, "files": list(choice.files), "headers": facts, "reason": choice.reason},
+        provenance={
+            "set": choice.set,
+            "files": list(choice.files),
+            "headers": facts,
+            "reason": choice.reason,
+            "curves": [curve.to_dict() for curve in measured_curves(files)],
+        },
     )
 
 

@@ -110,11 +110,13 @@ def group_points(
             precision=key.precision,
             settings=settings or default_settings(gpu, key.engine, version),
         )
-        groups.append(_group(deployment, tuple(members)))
+        groups.append(group_of(deployment, tuple(members)))
     return tuple(groups)
 
 
-def _group(deployment: Deployment, points: tuple[Measurement, ...]) -> Group:
+def group_of(deployment: Deployment, points: tuple[Measurement, ...]) -> Group:
+    """Load points of one deployment as a group."""
+
     def column(value: Callable[[Measurement], float | None]) -> FloatArray:
         return np.array([np.nan if (v := value(p)) is None else v for p in points], dtype=float)
 
@@ -329,7 +331,7 @@ def _common_settings(groups: Sequence[Group]) -> EngineSettings | None:
 def _subset(group: Group, chosen: NDArray[np.bool_]) -> Group | None:
     if not chosen.any():
         return None
-    return _group(group.deployment, tuple(p for p, keep in zip(group.points, chosen, strict=True) if keep))
+    return group_of(group.deployment, tuple(p for p, keep in zip(group.points, chosen, strict=True) if keep))
 
 
 def split(groups: Sequence[Group], held: NDArray[np.bool_]) -> tuple[list[Group], list[Group]]:

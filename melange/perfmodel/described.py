@@ -116,6 +116,17 @@ def model_from_config(file: str | os.PathLike[str]) -> Model:
         raise InputError(f"{error.args[0]} is missing", file=file, fix="give a Llama-like config.json") from error
 
 
+def model_shape(model: str | None) -> dict[str, Any] | None:
+    """The figures of a model given as a folder with a ``config.json`` that is covered; None for anything else."""
+    if model is None:
+        return None
+    try:
+        found = model_from_config(Path(model) / "config.json")
+    except InputError:
+        return None
+    return {item.name: getattr(found, item.name) for item in fields(found) if item.name not in ("aliases", "source")}
+
+
 def _refuse_uncovered(config: Mapping[str, Any]) -> None:
     """Raise for shapes that the counting would get wrong without noticing."""
     if config.get("kv_lora_rank"):

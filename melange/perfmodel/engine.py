@@ -16,7 +16,8 @@ class EngineSettings:
     ``memory_fraction`` is the share of the GPU's memory that the engine may use; ``reserved_gib`` of that goes to
     neither weights, activations nor KV cache (CUDA context, graphs, communication buffers). ``max_model_len_tokens``
     is the longest request (input + output); None takes the model's own context. ``kv_bytes_per_element`` is 2 for a
-    16-bit cache. ``vector_attention`` says that decode attention runs per query head on the vector units, as vLLM's
+    16-bit cache. ``kv_cache_tokens`` is what the engine itself says that its KV cache holds; None has it computed from
+    the memory. ``vector_attention`` says that decode attention runs per query head on the vector units, as vLLM's
     first PagedAttention kernels did, rather than on tensor cores with the query heads of a KV head together.
     ``gemm_shares`` names GPUs on which the engine's libraries reach another share of peak than today's do.
     """
@@ -28,6 +29,7 @@ class EngineSettings:
     memory_fraction: float = 0.9
     reserved_gib: float = 0.5
     kv_bytes_per_element: float = 2.0
+    kv_cache_tokens: int | None = None
     chunked_prefill: bool = True
     vector_attention: bool = False
     max_model_len_tokens: int | None = None
@@ -47,6 +49,10 @@ class EngineSettings:
                 f"engine {self.name}: reserved_gib {self.reserved_gib}, kv_bytes_per_element "
                 f"{self.kv_bytes_per_element}",
                 fix="give reserved_gib >= 0 and kv_bytes_per_element > 0",
+            )
+        if self.kv_cache_tokens is not None and self.kv_cache_tokens < self.block_tokens:
+            raise InputError(
+                f"engine {self.name}: kv_cache_tokens is {self.kv_cache_tokens}", fix="give at least one block"
             )
         if self.max_model_len_tokens is not None and self.max_model_len_tokens < 2:
             raise InputError(

@@ -131,6 +131,9 @@ def memory_use(deployment: Deployment) -> MemoryUse:
 
 def kv_capacity_tokens(deployment: Deployment) -> int:
     """Tokens that the KV cache holds, in whole blocks; 0 when the model does not fit."""
+    known = deployment.engine.kv_cache_tokens
+    if known is not None:
+        return known // deployment.engine.block_tokens * deployment.engine.block_tokens
     blocks = memory_use(deployment).kv_bytes / (kv_bytes_per_token(deployment) * deployment.engine.block_tokens)
     return max(int(blocks), 0) * deployment.engine.block_tokens
 

@@ -20,6 +20,7 @@ from typing import IO, Protocol
 
 from melange.errors import EngineError, InputError
 from melange.profiler.client import Endpoint
+from melange.prometheus import LABEL
 
 POLL_S = 0.25
 STOP_GRACE_S = 30.0
@@ -230,6 +231,19 @@ def engine_version(url: str, headers: Mapping[str, str]) -> tuple[str | None, st
     told = answer if isinstance(answer, dict) else {}
     name, version = told.get("engine"), told.get("version")
     return name if isinstance(name, str) and name else None, version if isinstance(version, str) else None
+
+
+def kv_cache(url: str, headers: Mapping[str, str]) -> dict[str, int] | None:
+    """``tokens`` that the engine's KV cache holds and ``block_tokens``, by vLLM's ``/metrics``; None where untold."""
+    try:
+        lines = get_text(url + "/metrics", headers).splitlines()
+    except EngineError:
+        return None
+    info = next((dict(LABEL.findall(line)) for line in lines if line.startswith("vllm:cache_config_info")), {})
+    blocks, block_tokens = info.get("num_gpu_blocks", ""), info.get("block_size", "")
+    if not (blocks.isdigit() and block_tokens.isdigit() and int(blocks) and int(block_tokens)):
+        return None
+    return {"tokens": int(blocks) * int(block_tokens), "block_tokens": int(block_tokens)}
 
 
 def last_error(log: Path) -> str:

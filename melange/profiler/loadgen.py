@@ -35,12 +35,12 @@ async def run_load(client: CompletionsClient, load: Load, *, stop: Stop, tick: T
     ``tick`` is called about once a second with the run so far.
     """
     generator = _Generator(client, load)
-    with _undisturbed():
+    with undisturbed():
         return await generator.run(stop, tick)
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Keep other work out of the measured time, as far as this process may.
 
     Python's full garbage collections stop the loop for milliseconds. An engine on the same processors starves it for

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from melange.errors import InputError
 from melange.measurements import ConfigKey, Measurement, read_measurements
+from melange.perfmodel.described import model_shape
 from melange.profiler.budget import Budget
 from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
 from melange.profiler.journal import Journal
@@ -206,6 +207,9 @@ def _facts(request: RunRequest, engine: Engine, serving: Serving, key: ConfigKey
     device = asdict(local_device()) if request.url is None else {}
     facts = header_facts(serving, key, engine.describe(), device, today())
     search = asdict(request.settings)
+    shape = model_shape(request.model)
+    if shape is not None:
+        facts["model_shape"] = shape
     return {**facts, "slo": search.pop("slo") and request.slo.to_dict(), "search": search}
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from melange.catalog import load_catalog
 from melange.errors import EngineError, InputError
 from melange.measurements import ConfigKey
+from melange.perfmodel.engine_args import option_value
 from melange.profiler.client import CompletionsClient, Dialect, Endpoint, PromptSource
-from melange.profiler.engine import engine_version, served_models
+from melange.profiler.engine import engine_version, kv_cache, served_models
 from melange.profiler.load import RequestRecord, Size
 
 PROBE = Size(32, 4)
@@ -25,13 +26,17 @@ DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A server that answers: where, in which dialect, which engine, and how long a request may be (tokens)."""
+    """A server that answers: where, in which dialect, which engine, and how long a request may be (tokens).
+
+    ``kv_cache``: what its KV cache holds, see :func:`melange.profiler.engine.kv_cache`.
+    """
 
     endpoint: Endpoint
     dialect: Dialect
     engine: str
     version: str | None
     max_model_len: int | None
+    kv_cache: Mapping[str, int] | None = None
 
 
 def probe(endpoint: Endpoint) -> Serving:
@@ -49,6 +54,7 @@ def probe(endpoint: Endpoint) -> Serving:
         engine=engine or DEFAULT_ENGINE,
         version=version,
         max_model_len=models.get(endpoint.model),
+        kv_cache=kv_cache(endpoint.url, endpoint.headers),
     )
 
 
@@ -78,17 +84,6 @@ async def _words_per_token(endpoint: Endpoint, dialect: Dialect) -> Dialect:
             f"{endpoint.completions_url} cannot be profiled: {record.error or 'usage has no prompt tokens'}"
         )
     return replace(dialect, words_per_token=PROBE.input_tokens / record.input_tokens)
-
-
-def option_value(args: Sequence[str], *names: str) -> str | None:
-    """Value of an engine argument, given as ``--name value`` or ``--name=value``; None where absent."""
-    for position, arg in enumerate(args):
-        name, equals, value = arg.partition("=")
-        if name in names:
-            if equals:
-                return value
-            return args[position + 1] if position + 1 < len(args) else None
-    return None
 
 
 def config_key(
@@ -160,6 +155,7 @@ def header_facts(
         "device": {name: value for name, value in device.items() if value is not None},
         "engine_version": serving.version,
         "max_model_len": serving.max_model_len,
+        **({"kv_cache": dict(serving.kv_cache)} if serving.kv_cache else {}),
         "server": dict(described),
         "prompts": "token ids" if serving.dialect.token_ids else "text",
         "ignore_eos": serving.dialect.ignore_eos,

@@ -1,27 +1,30 @@
 """The clock of each of a plan's configs: the performance model, calibrated to the rates that the plan was solved with.
 
-Efficiencies come from the plan's estimate, or are fitted per config to its table (only what throughput identifies; the
-rest keeps its prior). A last factor on all times makes the simulated replica carry the plan's mix of sizes at the rate
-that the plan believes: a table without an SLO is matched at saturation as the compiled scheduler plays it, a table
-under an SLO by the steady state's highest rate under it. What single sizes are still off is reported as ``errors``.
+Where the plan's profile was measured with latencies, the efficiencies are fitted to its load points and the clock is
+taken as it is. Else they come from the plan's estimate, or are fitted per config to its table (only what throughput
+identifies; the rest keeps its prior), and a last factor on all times makes the simulated replica carry the plan's mix
+of sizes at the rate that the plan believes: a table without an SLO is matched at saturation as the compiled scheduler
+plays it, a table under an SLO by the steady state's highest rate under it. What single sizes are still off is reported
+as ``errors``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melange.catalog import Gpu, Model
 from melange.errors import InputError
-from melange.perfmodel.calibrate import Group, fit
+from melange.perfmodel.calibrate import Group, fit, group_of
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.measured import LEAST_POINTS, MeasuredCurve
 from melange.perfmodel.steady import SteadyState
 from melange.plan import Plan, PlanConfig
 from melange.simulator.saturation import saturation_rps
@@ -37,7 +40,8 @@ LEAST_WEIGHT = 1e-3
 class ConfigClock:
     """One config's calibrated clock, and how well it reproduces the plan's rates.
 
-    ``time_scale`` is the last factor on all times. ``matched`` says what was matched: ``saturation`` or ``slo``.
+    ``time_scale`` is the last factor on all times. ``matched`` says what was matched: ``latencies`` of load points, the
+    rates at ``saturation`` or those under the ``slo``.
     ``errors``: simulated rate / the plan's rate - 1 at each size that was compared, weighted by ``weights``.
     ``saturated_tpot_s``: decode TPOT at saturation, mean over the mix; under the SLO's TPOT the table's rates are
     compatible with it.
@@ -91,37 +95,45 @@ def plan_clocks(
 
 
 def _config_clock(plan: Plan, name: str, config: PlanConfig, settings: EngineSettings | None) -> ConfigClock:
-    deployment = _deployment(plan, name, config, settings)
-    inputs, outputs, rates, weights = _cells(plan, name, config)
-    efficiencies = _known_efficiencies(plan)
+    curve = _curve(plan, config)
+    deployment = _deployment(plan, name, config, settings, curve)
+    cells = _cells(plan, name, config)
     at_saturation = bool(config.profile and config.profile.get("assumed_slo")) or not plan.slo.thresholds_s
-    if efficiencies is None:
-        efficiencies = _fitted(deployment, inputs, outputs, rates) if at_saturation else Efficiencies()
+    if curve is not None:
+        efficiencies = fit([group_of(deployment, curve.deciding)]).efficiencies
+    else:
+        efficiencies = _known_efficiencies(plan) or (_fitted(deployment, cells) if at_saturation else Efficiencies())
     clock = step_clock(deployment, efficiencies)
-    state = SteadyState(clock, inputs, outputs, max_request_tokens=deployment.max_request_tokens)
-    keep = state.fits & (weights >= LEAST_WEIGHT * weights.sum())
+    longest = deployment.max_request_tokens
+    fits = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).fits
+    keep = fits & (cells.weights >= LEAST_WEIGHT * cells.weights.sum())
     if not keep.any():
         raise InputError(f"no size of the plan fits {name}", fix="check the plan's hardware and model figures")
-    inputs, outputs, rates, weights = inputs[keep], outputs[keep], rates[keep], weights[keep]
-    if at_saturation:
-        simulated = saturation_rps(clock, inputs, outputs)
-        scale = float((weights / simulated).sum() ** -1 * (weights / rates).sum())
-        simulated = simulated / scale
-    else:
-        scale = _scale_under_slo(clock, plan.slo, inputs, outputs, (weights / rates).sum(), weights)
-        simulated = _slo_rates(scaled(clock, scale), plan.slo, inputs, outputs)
+    cells = cells.kept(keep)
+    scale = 1.0 if curve is not None else _scale(clock, plan.slo, cells, at_saturation)
     clock = scaled(clock, scale)
-    full = SteadyState(clock, inputs, outputs, max_request_tokens=deployment.max_request_tokens).open(1.0)
+    simulated = saturation_rps(clock, *cells[:2]) if at_saturation else _slo_rates(clock, plan.slo, cells)
+    full = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).open(1.0)
     return ConfigClock(
         config=name,
         clock=clock,
-        max_request_tokens=deployment.max_request_tokens,
+        max_request_tokens=longest,
         time_scale=scale,
-        matched="saturation" if at_saturation else "slo",
-        errors=simulated / rates - 1.0,
-        weights=weights / weights.sum(),
-        saturated_tpot_s=float(np.average(full.tpot_decode_s, weights=weights)),
+        matched="latencies" if curve is not None else "saturation" if at_saturation else "slo",
+        errors=simulated / cells.rates - 1.0,
+        weights=cells.weights / cells.weights.sum(),
+        saturated_tpot_s=float(np.average(full.tpot_decode_s, weights=cells.weights)),
     )
+
+
+def _curve(plan: Plan, config: PlanConfig) -> MeasuredCurve | None:
+    """The config's load points with latencies, None where the plan's profile has not enough of them."""
+    key = (config.model, config.gpu, config.tp, config.precision, config.engine)
+    for row in (plan.provenance.get("profile") or {}).get("curves") or ():
+        curve = MeasuredCurve.from_dict(row)
+        if curve.key == key and len(curve.points) >= LEAST_POINTS:
+            return curve
+    return None
 
 
 def scaled(clock: StepClock, factor: float) -> StepClock:
@@ -130,16 +142,25 @@ def scaled(clock: StepClock, factor: float) -> StepClock:
     return replace(clock, **{name: getattr(clock, name) * factor for name in times})
 
 
-def _deployment(plan: Plan, name: str, config: PlanConfig, settings: EngineSettings | None) -> Deployment:
-    if config.hardware is None or config.model_shape is None:
+def _deployment(
+    plan: Plan, name: str, config: PlanConfig, settings: EngineSettings | None, curve: MeasuredCurve | None
+) -> Deployment:
+    shape = config.model_shape or (None if curve is None else curve.model_shape)
+    if config.hardware is None or shape is None:
         missing = "hardware" if config.hardware is None else "model"
         raise InputError(
             f"the plan holds no {missing} figures of {name}, which the simulator's clock is made from",
-            fix="name the model in the workload file and solve again",
+            fix="name a model that 'melange gpus --models' lists, or measure one from its folder, and solve again",
         )
-    gpu, model = Gpu(**config.hardware), Model(**config.model_shape)
-    chosen = settings or default_settings(gpu, config.engine, engine_version(plan))
-    return Deployment(model=model, gpu=gpu, tp=config.tp, precision=config.precision, settings=chosen)
+    gpu, model = Gpu(**config.hardware), Model(**shape)
+    chosen = settings or (None if curve is None else curve.settings) or _known_settings(plan)
+    return Deployment(
+        model=model,
+        gpu=gpu,
+        tp=config.tp,
+        precision=config.precision,
+        settings=chosen or default_settings(gpu, config.engine, engine_version(plan)),
+    )
 
 
 def engine_version(plan: Plan) -> str | None:
@@ -150,16 +171,37 @@ def engine_version(plan: Plan) -> str | None:
     return version if isinstance(version, str) else None
 
 
+def _known_settings(plan: Plan) -> EngineSettings | None:
+    row = (plan.provenance.get("profile") or {}).get("engine_settings")
+    return None if row is None else EngineSettings.from_dict(row)
+
+
 def _known_efficiencies(plan: Plan) -> Efficiencies | None:
     row = (plan.provenance.get("profile") or {}).get("efficiencies")
     return None if row is None else Efficiencies(**row)
 
 
-def _cells(plan: Plan, name: str, config: PlanConfig) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """(input tokens, output tokens, max rate, weight) at the plan's own sizes that the config can serve, each (n,).
+class _Cells(NamedTuple):
+    """A plan's sizes that a config can serve, each (n,): input and output tokens, max rate, and weight.
 
-    The weight is the bucket's request rate: the match is for the whole workload's mix, whatever share the config has.
+    The weight is the bucket's request rate: a match is for the whole workload's mix, whatever share the config has.
     """
+
+    inputs: FloatArray
+    outputs: FloatArray
+    rates: FloatArray
+    weights: FloatArray
+
+    def kept(self, keep: NDArray[np.bool_]) -> _Cells:
+        return _Cells(*(column[keep] for column in self))
+
+    @property
+    def taken_s(self) -> float:
+        """Replica-seconds that a second's requests take at the plan's rates."""
+        return float((self.weights / self.rates).sum())
+
+
+def _cells(plan: Plan, name: str, config: PlanConfig) -> _Cells:
     rows = [
         (b.load_input_tokens, b.load_output_tokens, rate, b.rate_rps)
         for b in plan.buckets
@@ -170,40 +212,40 @@ def _cells(plan: Plan, name: str, config: PlanConfig) -> tuple[FloatArray, Float
             f"the plan holds no rates of {name} at known sizes: its profile is gone", fix="solve the workload again"
         )
     inputs, outputs, rates, weights = np.array(rows, dtype=float).T
-    return np.maximum(np.round(inputs), 1.0), np.maximum(np.round(outputs), 1.0), rates, weights
+    return _Cells(np.maximum(np.round(inputs), 1.0), np.maximum(np.round(outputs), 1.0), rates, weights)
 
 
-def _fitted(deployment: Deployment, inputs: FloatArray, outputs: FloatArray, rates: FloatArray) -> Efficiencies:
-    nothing = np.full(inputs.shape, np.nan)
+def _fitted(deployment: Deployment, cells: _Cells) -> Efficiencies:
+    nothing = np.full(cells.inputs.shape, np.nan)
     group = Group(
         deployment=deployment,
         points=(),
-        input_tokens=inputs,
-        output_tokens=outputs,
-        cached_tokens=np.zeros(inputs.shape),
-        rate_rps=rates,
+        input_tokens=cells.inputs,
+        output_tokens=cells.outputs,
+        cached_tokens=np.zeros(cells.inputs.shape),
+        rate_rps=cells.rates,
         concurrency=nothing,
         tpot_s=nothing,
         ttft_s=nothing,
-        is_saturation=np.ones(inputs.shape, dtype=bool),
-        is_closed=np.zeros(inputs.shape, dtype=bool),
+        is_saturation=np.ones(cells.inputs.shape, dtype=bool),
+        is_closed=np.zeros(cells.inputs.shape, dtype=bool),
     )
     return fit([group]).efficiencies
 
 
-def _slo_rates(clock: StepClock, slo: Slo, inputs: FloatArray, outputs: FloatArray) -> FloatArray:
-    return np.maximum(SteadyState(clock, inputs, outputs).max_rate_rps(slo), 1e-12)
+def _slo_rates(clock: StepClock, slo: Slo, cells: _Cells) -> FloatArray:
+    return np.maximum(SteadyState(clock, cells.inputs, cells.outputs).max_rate_rps(slo), 1e-12)
 
 
-def _scale_under_slo(
-    clock: StepClock, slo: Slo, inputs: FloatArray, outputs: FloatArray, wanted_s: float, weights: FloatArray
-) -> float:
-    """The factor on all times at which the mix takes ``wanted_s`` replica-seconds, by bisection."""
+def _scale(clock: StepClock, slo: Slo, cells: _Cells, at_saturation: bool) -> float:
+    """The factor on all times at which the mix takes the replica-seconds that the plan's rates say."""
+    if at_saturation:
+        return float(cells.taken_s / (cells.weights / saturation_rps(clock, *cells[:2])).sum())
     low, high = 1 / 16, 16.0
     for _ in range(30):
         middle = float(np.sqrt(low * high))
-        taken = (weights / _slo_rates(scaled(clock, middle), slo, inputs, outputs)).sum()
-        low, high = (middle, high) if taken < wanted_s else (low, middle)
+        taken_s = (cells.weights / _slo_rates(scaled(clock, middle), slo, cells)).sum()
+        low, high = (middle, high) if taken_s < cells.taken_s else (low, middle)
     return float(np.sqrt(low * high))
 
 

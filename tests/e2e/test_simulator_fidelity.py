@@ -1,16 +1,16 @@
 """Simulated latencies beside those of a real vLLM on the CPU, under the same requests at the same times.
 
-The clock is calibrated to closed loops of single sizes; then mixed sizes arrive as a Poisson process at half and four
-fifths of the capacity for that mix. Run with ``-s`` to see the table, which is what this is for: the goals (10% on p50,
-20% on p99) stand beside what was got. On a small machine, where engine and client share the cores and other work comes
-and goes, the engine's own speed changes several-fold between calibration and run, so no error bound is asserted; the
-test fails when a request fails or the clock cannot be calibrated.
+The clock is fitted to load points of single sizes, once to the profile that the end-to-end tests share and once to
+Poisson arrivals measured just before; then mixed sizes arrive as a Poisson process at half and four fifths of the rate
+that the engine sustains for that mix. Run with ``-s`` to see the table, which is what this is for: the goals (10% on
+p50, 20% on p99) stand beside what was got. Each load is played twice, because on a small machine, where engine and
+client share the cores, two runs of the same requests differ, and no clock can be nearer than that. The bounds that are
+asserted are those of a machine that nobody keeps quiet.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,15 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from melange.catalog import load_catalog
-from melange.measurements import ConfigKey, Measurement
-from melange.perfmodel.calibrate import fit, group_points
+from melange.measurements import ConfigKey, Measurement, read_measurements
+from melange.perfmodel.calibrate import fit, group_of
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.described import extended_catalog
-from melange.perfmodel.engine import EngineSettings
 from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.measured import measured_curves
 from melange.profiler.client import CompletionsClient, Endpoint, PromptSource
 from melange.profiler.load import Load, RequestRecord, Size
+from melange.profiler.loadgen import undisturbed
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.serving import Serving, probe
 from melange.profiler.session import live_measure
@@ -36,97 +37,129 @@ from melange.simulator.run import play_replica
 pytestmark = pytest.mark.e2e
 
 CPU = Path(__file__).resolve().parents[1] / "perfmodel" / "vllm_cpu" / "gpus.yaml"
-SETTINGS = EngineSettings(max_num_seqs=16, max_batched_tokens=2048, max_model_len_tokens=2048)
+KEY = ConfigKey("tiny", "CPU", 1, "bf16", "vllm")
 SIZES = (Size(16, 64), Size(64, 32), Size(256, 16), Size(256, 64))
-REQUESTS = 1000
-CLOSED = (1, 2, 4, 8, 16)
+REQUESTS, IN_FLIGHT = 1000, 32
+POINT_S = 8.0
+QUANTILES = (50, 99)
 
 
-def measured_points(serving: Serving) -> list[Measurement]:
-    """Closed loops of single sizes at several concurrencies."""
-    measure, subject = live_measure(serving), Subject(key=ConfigKey("tiny", "CPU", 1, "bf16", "vllm"))
-    points = []
+def poisson_points(serving: Serving) -> list[Measurement]:
+    """Single sizes at shares of the rate that 16 requests in flight reach."""
+    measure, points = live_measure(serving), []
     for size in SIZES:
-        for concurrency in CLOSED:
-            load = Load(size=size, concurrency=concurrency, max_s=15.0, min_requests=10 + 6 * concurrency)
-            run = measure(load, lambda run: False, lambda run: None)
-            points.append(replace(summarise(run, subject), valid=True))
-    return points
+        run = measure(Load(size=size, concurrency=16, max_s=POINT_S, min_requests=100), never, ignore)
+        reached_rps = len(run.records) / run.elapsed_s
+        for share in (0.25, 0.5, 0.75):
+            load = Load(size=size, rate_rps=share * reached_rps, max_s=POINT_S, min_requests=10**6)
+            points.append(summarise(measure(load, never, ignore), Subject(key=KEY)))
+    return [point for point in points if point.samples]
 
 
-def calibrated(points: list[Measurement], model: Path) -> StepClock:
+def never(run: object) -> bool:
+    return False
+
+
+def ignore(run: object) -> None:
+    return None
+
+
+def clock_of(points: list[Measurement], profile: Path, model: Path) -> StepClock:
+    """The clock that load points give, on the engine whose limits the profile's header tells."""
     catalog = extended_catalog(load_catalog(), [CPU], [model / "config.json"])
     shape = next(m for m in catalog.models.values() if m.name not in load_catalog().models)
-    named = [replace(p, model=shape.name) for p in points]
-    efficiencies = fit(group_points(named, catalog=catalog, settings=SETTINGS)).efficiencies
-    return step_clock(
-        Deployment(model=shape, gpu=catalog.gpu("CPU"), precision="bf16", settings=SETTINGS), efficiencies
-    )
+    (curve,) = measured_curves([read_measurements(profile)])
+    assert curve.settings is not None
+    assert curve.settings.max_num_seqs == 16
+    deployment = Deployment(model=shape, gpu=catalog.gpu("CPU"), precision="bf16", settings=curve.settings)
+    chosen = tuple(points) or curve.deciding
+    return step_clock(deployment, fit([group_of(deployment, chosen)]).efficiencies)
 
 
-def mixed(rate_rps: float | None, count: int, seed: int) -> Arrivals:
-    """Sizes at random; all at once where no rate is given."""
+def mixed(rate_rps: float, count: int, seed: int) -> Arrivals:
     draw = np.random.default_rng(seed)
     row = draw.integers(0, len(SIZES), count)
-    gaps = np.zeros(count) if rate_rps is None else draw.exponential(1 / rate_rps, count)
     return Arrivals(
-        arrival_s=np.cumsum(gaps),
+        arrival_s=np.cumsum(draw.exponential(1 / rate_rps, count)),
         input_tokens=np.array([SIZES[k].input_tokens for k in row]),
         output_tokens=np.array([SIZES[k].output_tokens for k in row]),
         cached_tokens=np.zeros(count, dtype=np.int64),
     )
 
 
-def play_for_real(serving: Serving, arrivals: Arrivals) -> list[RequestRecord]:
-    """Send every request at its time."""
+def play_for_real(serving: Serving, arrivals: Arrivals, in_flight: int | None = None) -> list[RequestRecord]:
+    """Send every request at its time, or as soon as fewer than ``in_flight`` are under way."""
 
     async def run() -> list[RequestRecord]:
         async with CompletionsClient(serving.endpoint, dialect=serving.dialect) as client:
             began = client.clock()
+            gate = asyncio.Semaphore(in_flight or len(arrivals))
 
             async def one(index: int) -> RequestRecord:
                 size = Size(int(arrivals.input_tokens[index]), int(arrivals.output_tokens[index]))
                 prompt = PromptSource(size, serving.dialect, index).next()
-                await asyncio.sleep(float(arrivals.arrival_s[index]) - (client.clock() - began))
-                return await client.complete(prompt, size, began_s=began)
+                if in_flight is None:
+                    await asyncio.sleep(float(arrivals.arrival_s[index]) - (client.clock() - began))
+                async with gate:
+                    return await client.complete(prompt, size, began_s=began)
 
-            return await asyncio.gather(*(one(index) for index in range(len(arrivals))))
+            with undisturbed():
+                return await asyncio.gather(*(one(index) for index in range(len(arrivals))))
 
-    return asyncio.run(run())
+    records = asyncio.run(run())
+    assert all(record.ok for record in records)
+    return records
+
+
+def sustained_rps(serving: Serving) -> float:
+    """Throughput of the mix while new requests keep arriving, which take the front end's time too."""
+    ends = np.sort([record.end_s for record in play_for_real(serving, mixed(1.0, 500, 1), IN_FLIGHT)])
+    return 350 / (ends[449] - ends[99])
 
 
 def quantiles(first_s, end_s, arrival_s, tokens) -> dict[str, float]:
     ttft, tpot = 1000 * (first_s - arrival_s), 1000 * (end_s - first_s) / (tokens - 1)
-    skipped = len(ttft) // 10
+    kept = slice(len(ttft) // 10, None)
     return {
-        f"{name} p{q}": float(np.percentile(values[skipped:], q))
+        f"{name} p{q}": float(np.percentile(values[kept], q))
         for name, values in (("TTFT", ttft), ("TPOT", tpot))
-        for q in (50, 99)
+        for q in QUANTILES
     }
 
 
-def test_simulated_latencies_are_near_a_real_engines(server, tiny):
+def measured_quantiles(serving: Serving, arrivals: Arrivals) -> dict[str, float]:
+    records = play_for_real(serving, arrivals)
+    columns = (np.array([getattr(r, name) for r in records]) for name in ("first_s", "end_s", "sent_s"))
+    return quantiles(*columns, arrivals.output_tokens)
+
+
+def simulated_quantiles(clock: StepClock, arrivals: Arrivals) -> dict[str, float]:
+    done = play_replica(clock, arrivals).requests
+    return quantiles(done.first_s, done.end_s, done.arrival_s, arrivals.output_tokens)
+
+
+def test_simulated_latencies_are_near_a_real_engines(measured_profile, server, tiny):
     serving = probe(Endpoint(url=server, model="tiny", headers={}))
-    clock = calibrated(measured_points(serving), tiny)
-    rush = play_for_real(serving, mixed(None, 400, 1))
-    ends = np.sort([record.end_s for record in rush])
-    capacity = 300 / (ends[349] - ends[49])
-    simulated = np.sort(play_replica(clock, mixed(None, 400, 1)).requests.end_s)
-    print(f"\ncapacity of the mix: {capacity:.2f} req/s, simulated {300 / (simulated[349] - simulated[49]):.2f}")
-    print(f"{'load':>5} {'':9} {'measured ms':>12} {'simulated ms':>13} {'error':>7}  goal")
+    fresh = clock_of(poisson_points(serving), measured_profile.path, tiny)
+    shared = clock_of([], measured_profile.path, tiny)
+    capacity_rps = sustained_rps(serving)
+    print(f"\nthe engine sustains {capacity_rps:.1f} req/s of the mix; {REQUESTS} requests a load, times in ms")
+    print(
+        f"{'load':>5} {'':9} {'measured':>9} {'again':>8} {'simulated':>10} {'error':>7} {'by the profile':>15}  goal"
+    )
     errors = {}
     for share in (0.5, 0.8):
-        arrivals = mixed(share * capacity, REQUESTS, 2)
-        records = play_for_real(serving, arrivals)
-        assert all(record.ok for record in records)
-        sent = np.array([record.sent_s for record in records])
-        real = quantiles(
-            *(np.array([getattr(r, n) for r in records]) for n in ("first_s", "end_s")), sent, arrivals.output_tokens
-        )
-        played = play_replica(clock, arrivals).requests
-        model = quantiles(played.first_s, played.end_s, played.arrival_s, arrivals.output_tokens)
+        arrivals = mixed(share * capacity_rps, REQUESTS, 2)
+        real, again = measured_quantiles(serving, arrivals), measured_quantiles(serving, arrivals)
+        model, older = simulated_quantiles(fresh, arrivals), simulated_quantiles(shared, arrivals)
         for name, value in real.items():
-            errors[share, name] = model[name] / value - 1
-            goal = "10%" if name.endswith("p50") else "20%"
-            print(f"{share:5.0%} {name:9} {value:12.2f} {model[name]:13.2f} {errors[share, name]:+7.1%}  {goal}")
-    assert all(np.isfinite(error) and error > -1 for error in errors.values())
+            mean = (value + again[name]) / 2
+            errors[share, name] = model[name] / mean - 1
+            print(
+                f"{share:5.0%} {name:9} {value:9.2f} {again[name]:8.2f} {model[name]:10.2f} "
+                f"{errors[share, name]:+7.1%} {older[name] / mean - 1:+15.1%}  {'10%' if 'p50' in name else '20%'}"
+            )
+    for share in (0.5, 0.8):
+        assert abs(errors[share, "TPOT p50"]) < 0.5
+        assert abs(errors[share, "TPOT p99"]) < 0.5
+    assert abs(errors[0.5, "TTFT p50"]) < 0.5

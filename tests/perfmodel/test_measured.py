@@ -1,0 +1,115 @@
+"""What a plan keeps of measurements: curves, and the engine's limits by its own arguments and KV cache."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from melange.catalog import load_catalog
+from melange.errors import InputError
+from melange.measurements import ConfigKey, Header, LatencyStats, Measurement, MeasurementFile
+from melange.perfmodel.engine import default_settings
+from melange.perfmodel.engine_args import settings_from_args
+from melange.perfmodel.hardware import Deployment, kv_capacity_tokens
+from melange.perfmodel.measured import LEAST_POINTS, MeasuredCurve, measured_curves
+
+KEY = ConfigKey("llama-3.1-8b", "L4", 1, "bf16", "vllm")
+L4 = load_catalog().gpu("L4")
+
+
+def point(loop: str = "open", **changes: object) -> Measurement:
+    values: dict[str, object] = {
+        **KEY._asdict(),
+        "input_tokens": 64,
+        "output_tokens": 32,
+        "loop": loop,
+        "achieved_rps": 2.0,
+        "concurrency": 3.0,
+        "tpot_decode_s": LatencyStats(mean=0.03, p99=0.05),
+        "ttft_s": LatencyStats(mean=0.1),
+        "samples": 50,
+    }
+    return Measurement(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def file_of(*points: Measurement, **facts: object) -> MeasurementFile:
+    return MeasurementFile(path="f", headers=(Header(facts={**KEY._asdict(), **facts}),), points=points)
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "value"),
+    [
+        (["--max-num-seqs", "16"], "max_num_seqs", 16),
+        (["--max-num-batched-tokens=4096"], "max_batched_tokens", 4096),
+        (["--max-model-len", "8k"], "max_model_len_tokens", 8000),
+        (["--max-model-len", "8K"], "max_model_len_tokens", 8192),
+        (["--max-model-len", "auto"], "max_model_len_tokens", None),
+        (["--block-size", "32"], "block_tokens", 32),
+        (["--gpu-memory-utilization", "0.8"], "memory_fraction", 0.8),
+        (["--kv-cache-dtype", "fp8_e4m3"], "kv_bytes_per_element", 1.0),
+        (["--no-enable-chunked-prefill"], "chunked_prefill", False),
+        (["--max-num-seqs", "4000"], "max_batched_tokens", 4000),
+    ],
+)
+def test_an_engines_arguments_set_its_limits(args, field, value):
+    settings = settings_from_args(args, gpu=L4)
+    assert getattr(settings, field) == value
+    assert settings_from_args([], gpu=L4) == default_settings(L4)
+
+
+def test_an_argument_that_is_no_number_is_named():
+    with pytest.raises(InputError, match="--max-num-seqs is 'many'"):
+        settings_from_args(["--max-num-seqs", "many"], gpu=L4)
+
+
+def test_a_curve_keeps_valid_measured_points_with_latencies_and_survives_a_plan():
+    kept = [point(), point("closed"), point(saturated=True)]
+    left_out = [
+        point(valid=False),
+        point(source="estimated"),
+        point("capacity", tpot_decode_s=None, ttft_s=None),
+        point(achieved_rps=0.0),
+    ]
+    (curve,) = measured_curves([file_of(*kept, *left_out)])
+    assert len(curve.points) == len(kept)
+    assert curve.settings is None
+    again = MeasuredCurve.from_dict(json.loads(json.dumps(curve.to_dict())))
+    assert again.to_dict() == curve.to_dict()
+    assert again.points[0].tpot_decode_s == LatencyStats(mean=0.03)
+    assert measured_curves([file_of(*left_out)]) == ()
+
+
+def test_limits_come_from_the_newest_header_of_the_same_configuration():
+    old = Header(facts={**KEY._asdict(), "server": {"command": ["vllm", "serve", "--max-num-seqs", "8"]}})
+    new = Header(
+        facts={
+            **KEY._asdict(),
+            "server": {"command": ["vllm", "serve", "--max-num-seqs", "16"]},
+            "max_model_len": 2048,
+            "kv_cache": {"tokens": 262144, "block_tokens": 128},
+        }
+    )
+    other = Header(facts={**KEY._asdict(), "gpu": "H100", "server": {"command": ["--max-num-seqs", "4"]}})
+    (curve,) = measured_curves([MeasurementFile(path="f", headers=(old, new, other), points=(point(),))])
+    limits = curve.settings
+    assert limits is not None
+    assert (limits.max_num_seqs, limits.max_model_len_tokens, limits.block_tokens) == (16, 2048, 128)
+    deployment = Deployment(model=load_catalog().model(KEY.model), gpu=L4, precision="bf16", settings=limits)
+    assert kv_capacity_tokens(deployment) == 262144
+
+
+def test_poisson_points_decide_where_there_are_enough():
+    few = MeasuredCurve(key=KEY, points=(point(), point("closed")))
+    assert few.deciding == few.points
+    enough = MeasuredCurve(key=KEY, points=(*[point()] * LEAST_POINTS, point("closed")))
+    assert enough.deciding == enough.points[:-1]
+
+
+def test_a_damaged_curve_is_refused():
+    row = MeasuredCurve(key=KEY, points=(point(),)).to_dict()
+    for damage in ({"points": [[1, 2]]}, {"columns": None}, {"points": 3}):
+        with pytest.raises(InputError, match="measured curve"):
+            MeasuredCurve.from_dict({**row, **damage})
+    with pytest.raises(InputError, match="measured curve"):
+        MeasuredCurve.from_dict({"model": "m"})

@@ -1,0 +1,164 @@
+"""A fleet planned from measured load points is simulated on the engine that was measured, not on the datasheet's."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulator.builders import poisson
+
+from melange.catalog import load_catalog
+from melange.errors import InputError
+from melange.measurements import ConfigKey, Header, LatencyStats, Measurement, record_line
+from melange.perfmodel.clock import StepClock
+from melange.perfmodel.efficiencies import PRIORS, Efficiencies
+from melange.perfmodel.engine import EngineSettings
+from melange.perfmodel.hardware import Deployment, step_clock
+from melange.plan import Plan, read_plan, write_plan
+from melange.planner import plan_fleet
+from melange.simulator.arrivals import Arrivals
+from melange.simulator.clocks import plan_clocks
+from melange.simulator.run import play_replica
+from melange.simulator.saturation import saturation_rps
+from melange.workload_file import load_workload
+
+KEY = ConfigKey("llama-3.1-8b", "H100", 1, "bf16", "vllm")
+SIZES = tuple((i, o) for i in (64, 512, 2048) for o in (32, 128, 512))
+COMMAND = ["vllm", "serve", "m", "--max-num-seqs", "64", "--max-num-batched-tokens", "4096"]
+LIMITS = EngineSettings(max_num_seqs=64, max_batched_tokens=4096)
+WORKLOAD = """
+version: 1
+name: measured
+model: {model}
+slo: {tpot_ms: 60, tpot_definition: decode, statistic: mean}
+rate_rps: 5
+sizes:
+  input_edges_tokens: [64, 512, 2048]
+  output_edges_tokens: [32, 128, 512]
+  representative: upper_edge
+  buckets:
+"""
+
+
+def engine_of(efficiencies: Efficiencies) -> StepClock:
+    catalog = load_catalog()
+    deployment = Deployment(model=catalog.model(KEY.model), gpu=catalog.gpu(KEY.gpu), precision="bf16", settings=LIMITS)
+    return step_clock(deployment, efficiencies)
+
+
+def engine(seed: int) -> StepClock:
+    """An engine whose efficiencies are drawn, one standard deviation wide, from what the model believes possible."""
+    draw = np.random.default_rng(seed)
+    logs = [np.log(prior.mean) + prior.spread * draw.normal() for prior in PRIORS.values()]
+    return engine_of(Efficiencies.from_logs(logs))
+
+
+def requests(sizes: tuple[tuple[int, int], ...], rate_rps: float, count: int, seed: int) -> Arrivals:
+    rows = np.array(sizes)[np.random.default_rng(seed).integers(0, len(sizes), count)]
+    return Arrivals(
+        arrival_s=poisson(rate_rps, count, seed),
+        input_tokens=rows[:, 0],
+        output_tokens=rows[:, 1],
+        cached_tokens=np.zeros(count, dtype=np.int64),
+    )
+
+
+def saturations(clock: StepClock) -> np.ndarray:
+    inputs, outputs = np.array(SIZES, dtype=float).T
+    return saturation_rps(clock, inputs, outputs)
+
+
+def latencies(clock: StepClock, arrivals: Arrivals) -> tuple[np.ndarray, np.ndarray]:
+    """TTFT and decode TPOT of the requests after the first tenth."""
+    done = play_replica(clock, arrivals).requests[len(arrivals) // 10 :]
+    return done.first_s - done.arrival_s, (done.end_s - done.first_s) / (done.output_tokens - 1)
+
+
+def measured(clock: StepClock) -> list[Measurement]:
+    """Load points as a profiler would take them: Poisson arrivals of one size, below and beyond saturation."""
+    points = []
+    for row, (size, saturation) in enumerate(zip(SIZES, saturations(clock), strict=True)):
+        for share in (0.3, 0.6, 0.85):
+            ttft, tpot = latencies(clock, requests((size,), share * saturation, 1000, 10 * row))
+            points.append(load_point(size, share * saturation, float(ttft.mean()), float(tpot.mean())))
+        points.append(load_point(size, float(saturation), saturated=True))
+    return points
+
+
+def load_point(
+    size: tuple[int, int], rate_rps: float, ttft_s: float = 9.0, tpot_s: float = 0.05, *, saturated: bool = False
+) -> Measurement:
+    return Measurement(
+        **KEY._asdict(),
+        input_tokens=size[0],
+        output_tokens=size[1],
+        offered_rps=rate_rps * (1.3 if saturated else 1.0),
+        achieved_rps=rate_rps,
+        concurrency=rate_rps * (ttft_s + size[1] * tpot_s),
+        ttft_s=LatencyStats(mean=ttft_s, mean_upper=ttft_s),
+        tpot_decode_s=LatencyStats(mean=tpot_s, mean_upper=tpot_s),
+        tpot_e2e_per_token_s=LatencyStats(mean=tpot_s, mean_upper=tpot_s),
+        samples=1000,
+        saturated=saturated,
+    )
+
+
+def planned(folder: Path, points: list[Measurement], **facts: object) -> Plan:
+    """The plan of a workload on these load points, written and read again."""
+    header = Header(facts={**KEY._asdict(), "source": "measured", **facts})
+    (folder / "points.jsonl").write_text("".join(record_line(r) for r in (header, *points)))
+    sizes = sorted({(int(point.input_tokens), int(point.output_tokens)) for point in points})
+    share = 1 / len(sizes)
+    buckets = [f"  - {{input_tokens_max: {i}, output_tokens_max: {o}, share: {share}}}" for i, o in sizes]
+    text = (
+        WORKLOAD.replace("{model}", points[0].model)
+        + "\n".join(buckets)
+        + "\nprofiles: {files: [points.jsonl]}\nfleet: {H100: {}}\n"
+    )
+    (folder / "workload.yaml").write_text(text)
+    write_plan(folder / "plan.json", plan_fleet(load_workload(folder / "workload.yaml")))
+    return read_plan(folder / "plan.json")
+
+
+@pytest.mark.parametrize("seed", [3, 5])
+def test_latencies_of_a_measured_engine_are_reproduced(tmp_path, seed):
+    truth = engine(seed)
+    plan = planned(tmp_path, measured(truth), server={"command": COMMAND})
+    entry = next(iter(plan_clocks(plan).values()))
+    assert entry.matched == "latencies"
+    assert (entry.clock.max_num_seqs, entry.clock.max_batched_tokens) == (64, 4096)
+    capacity = len(SIZES) / (1 / saturations(truth)).sum()
+    for share, worst in ((0.5, 0.15), (0.7, 0.25)):
+        arrivals = requests(SIZES, share * capacity, 5000, 99)
+        for true, simulated in zip(latencies(truth, arrivals), latencies(entry.clock, arrivals), strict=True):
+            errors = np.percentile(simulated, (50, 99)) / np.percentile(true, (50, 99)) - 1
+            assert np.abs(errors).max() < worst
+    arrivals = requests(SIZES, 0.5 * capacity, 5000, 99)
+    of_datasheet = latencies(engine_of(Efficiencies()), arrivals)[1]
+    assert abs(np.median(of_datasheet) / np.median(latencies(truth, arrivals)[1]) - 1) > 0.3
+
+
+def test_few_load_points_leave_the_clock_to_the_rates(tmp_path):
+    points = [load_point(size, 1.0, 0.2, 0.04) for size in SIZES if size[0] < 2048]
+    entry = next(iter(plan_clocks(planned(tmp_path, points)).values()))
+    assert entry.matched == "slo"
+
+
+def test_a_model_that_only_its_folder_knows_is_simulated_from_the_header(tmp_path):
+    known = load_catalog().model(KEY.model)
+    shape = {item.name: getattr(known, item.name) for item in fields(known) if item.name not in ("aliases", "source")}
+    points = [replace(load_point(size, 1.0 + n, 0.2, 0.04), model="mine") for n in range(2) for size in SIZES]
+    plan = planned(tmp_path, points, model="mine", model_shape={**shape, "name": "mine"})
+    assert plan.configs["H100"].model_shape is None
+    assert plan_clocks(plan)["H100"].matched == "latencies"
+    with pytest.raises(InputError, match="holds no model figures of H100"):
+        plan_clocks(planned(tmp_path, points, model="mine"))
+
+
+def test_an_estimates_engine_settings_are_the_simulators(tmp_path):
+    plan = planned(tmp_path, [load_point(size, 1.0, 0.2, 0.04) for size in SIZES if size[0] < 2048])
+    estimate = {"efficiencies": Efficiencies().to_dict(), "engine_settings": LIMITS.to_dict()}
+    clocks = plan_clocks(replace(plan, provenance={"profile": estimate}))
+    assert next(iter(clocks.values())).clock.max_num_seqs == LIMITS.max_num_seqs
