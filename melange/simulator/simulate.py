@@ -85,6 +85,7 @@ class SimulationOptions:
 DEFAULT_REQUESTS = 10_000
 # A fleet at its limit fails slowly: a queue that grows by a few percent takes minutes to cost anybody the SLO.
 LEAST_SPAN_S = 600.0
+LOOSE_FIT = 0.25  # median error of the rates of a clock fitted to latencies, beyond which a report says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -276,14 +277,31 @@ def _warnings(scenario: Scenario, replications: int) -> tuple[str, ...]:
         found.append("the plan's SLO has no latency limit: attainment only counts requests that were served")
     if replications < 2:
         found.append("one replication says nothing about its own error: no confidence interval")
-    if any(entry.matched == "saturation" for entry in scenario.clocks):
-        worst = max(entry.worst_error for entry in scenario.clocks)
+    return (*found, *_clock_warnings(scenario.clocks))
+
+
+def _clock_warnings(clocks: Sequence[ConfigClock]) -> list[str]:
+    """What the simulated latencies rest on, where that is less than measured latencies that fit."""
+    found = []
+    for matched, basis in (("saturation", "throughput"), ("slo", "rates under the SLO")):
+        chosen = [entry for entry in clocks if entry.matched == matched]
+        if chosen:
+            found.append(
+                f"clocks are calibrated to {basis} alone: latencies rest on the performance model ({_off(chosen)})"
+            )
+    loose = [entry for entry in clocks if entry.matched == "latencies" and entry.median_error > LOOSE_FIT]
+    if loose:
         found.append(
-            "clocks are calibrated to throughput alone: latencies rest on the performance model "
-            f"(rates match to {100 * np.median([e.median_error for e in scenario.clocks]):.0f}% in the median, "
-            f"{100 * worst:.0f}% at worst)"
+            f"the clock fitted to measured latencies of {', '.join(entry.config for entry in loose)} carries other "
+            f"rates than the profile says ({_off(loose)}): measure more load points, on a quiet machine"
         )
-    return tuple(found)
+    return found
+
+
+def _off(clocks: Sequence[ConfigClock]) -> str:
+    median = 100 * np.median([entry.median_error for entry in clocks])
+    worst = 100 * max(entry.worst_error for entry in clocks)
+    return f"rates match to {median:.0f}% in the median, {worst:.0f}% at worst"
 
 
 def compare_policies(

@@ -71,7 +71,7 @@ def test_a_grid_is_profiled_within_ten_minutes(measured_profile) -> None:  # typ
             assert short.e2e_s.mean < long.e2e_s.mean
 
 
-def test_the_profile_is_shown_and_solved(measured_profile, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_profile_is_shown_solved_and_simulated(measured_profile, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     shown = melange("profile", "show", str(measured_profile.path), "--usd-per-hour", "0.5", "-o", "json")
     assert shown.returncode == 0, shown.stderr
     (table,) = json.loads(shown.stdout)["configs"]
@@ -89,10 +89,15 @@ def test_the_profile_is_shown_and_solved(measured_profile, tmp_path: Path) -> No
     buckets = "\n".join(row.format(inputs[i], outputs[j], 1 / len(known)) for i, j in known)
     file = tmp_path / "workload.yaml"
     file.write_text(WORKLOAD.replace("BUCKETS", buckets).replace("PROFILE", str(measured_profile.path)))
-    solved = melange("solve", str(file), "-o", "json")
+    solved = melange("solve", str(file), "-o", "json", "--plan", str(tmp_path / "plan.json"))
     assert solved.returncode == 0, solved.stderr
     plan = json.loads(solved.stdout)
     assert plan["status"] == "optimal"
+    simulated = melange("simulate", str(tmp_path / "plan.json"), "--requests", "2000", "-o", "json")
+    assert simulated.returncode == 0, simulated.stderr
+    (clock,) = json.loads(simulated.stdout)["clocks"].values()
+    assert clock["matched"] == "latencies"
+    assert clock["engine"]["max_num_seqs"] == 16
 
 
 def measure(url: str, load: Load) -> Measurement:

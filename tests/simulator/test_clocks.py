@@ -22,6 +22,7 @@ from melange.simulator.arrivals import Arrivals
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.run import play_replica
 from melange.simulator.saturation import saturation_rps
+from melange.simulator.simulate import SimulationOptions, simulate
 from melange.workload_file import load_workload
 
 KEY = ConfigKey("llama-3.1-8b", "H100", 1, "bf16", "vllm")
@@ -140,10 +141,18 @@ def test_latencies_of_a_measured_engine_are_reproduced(tmp_path, seed):
     assert abs(np.median(of_datasheet) / np.median(latencies(truth, arrivals)[1]) - 1) > 0.3
 
 
-def test_few_load_points_leave_the_clock_to_the_rates(tmp_path):
-    points = [load_point(size, 1.0, 0.2, 0.04) for size in SIZES if size[0] < 2048]
-    entry = next(iter(plan_clocks(planned(tmp_path, points)).values()))
-    assert entry.matched == "slo"
+def test_few_load_points_leave_the_clock_to_the_rates_and_the_report_says_so(tmp_path):
+    plan = planned(tmp_path, [load_point(size, 1.0, 0.2, 0.04) for size in SIZES if size[0] < 2048])
+    clocks = plan_clocks(plan)
+    assert {entry.matched for entry in clocks.values()} == {"slo"}
+    report = simulate(plan, options=SimulationOptions(requests=200, replications=2), clocks=clocks)
+    assert any("calibrated to rates under the SLO alone" in warning for warning in report.warnings)
+
+
+def test_load_points_that_contradict_the_rates_are_reported(tmp_path):
+    plan = planned(tmp_path, [load_point(size, 1.0, 0.05, 0.02) for size in SIZES])
+    report = simulate(plan, options=SimulationOptions(requests=200, replications=2))
+    assert any("carries other rates than the profile says" in warning for warning in report.warnings)
 
 
 def test_a_model_that_only_its_folder_knows_is_simulated_from_the_header(tmp_path):
