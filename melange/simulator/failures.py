@@ -77,7 +77,7 @@ def outages(
             if (rule.config is None or name == rule.config) and (spot[r] or not rule.spot_only)
         ]
         if not members:
-            wanted = "a spot instance" if rule.spot_only else f"a replica of {rule.config!r}"
+            wanted = "spot instance" if rule.spot_only else f"replica of {rule.config!r}"
             raise InputError(f"the fleet has no {wanted} to fail", fix=f"it has {', '.join(dict.fromkeys(config_of))}")
         if rule.at_s is not None:
             taken = {o.replica for o in found if o.at_s == rule.at_s}
