@@ -70,20 +70,21 @@ def _node(text: str, name: str, skipped_lines: int) -> Any:
     if text.lstrip()[:1] in ("{", "["):
         text = text.replace("\t", " ")  # JSON may indent with tabs, which YAML forbids; JSON strings hold none
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    kind = "JSON" if name.endswith((".json", ".jsonl")) else "YAML"
     try:
         _check_depth(text, loader, name, skipped_lines)
         return yaml.compose(text, loader)
     except yaml.reader.ReaderError as error:
         before = text[: max(0, text.find(chr(int(error.character))))]
         raise InputError(
-            f"not valid YAML: control character #x{int(error.character):02x}", file=name,
+            f"not valid {kind}: control character #x{int(error.character):02x}", file=name,
             line=before.count("\n") + 1 + skipped_lines, column=len(before) - before.rfind("\n"), fix="remove it",
         ) from error  # fmt: skip
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1 + skipped_lines, mark.column + 1) if mark else (None, None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"not valid YAML: {problem}", file=name, line=line, column=column) from error
+        raise InputError(f"not valid {kind}: {problem}", file=name, line=line, column=column) from error
 
 
 def _check_depth(text: str, loader: Any, name: str, skipped_lines: int) -> None:

@@ -36,6 +36,13 @@ def test_what_cannot_be_read_names_its_place(tmp_path, text, message):
         read_document(written(tmp_path, text))
 
 
+def test_a_damaged_json_file_is_called_json(tmp_path):
+    file = tmp_path / "d.json"
+    file.write_text('{"a": ')
+    with pytest.raises(InputError, match=r"d\.json:\d:\d+: not valid JSON"):
+        read_document(file)
+
+
 @pytest.mark.parametrize(
     "text",
     [
