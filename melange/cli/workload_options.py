@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ _SHAPE = (
     click.option("--model", help="The model that serves it (see 'melange gpus --models')."),
 )
 _CHOICES = (
-    click.option("--profiles", metavar="SET", help="Profile set [default: estimated/MODEL]."),
+    click.option(
+        "--profiles", metavar="SET|FILE", help="Profile set, or a file of measurements [default: estimated/MODEL]."
+    ),
     click.option("--assume-slo", is_flag=True, help="Take capacities measured without an SLO for the workload's."),
     click.option("--assume-slo-reason", help="Why that is sound, kept in the file."),
     click.option("--prices", "price_set", help="Price set (see 'melange gpus')."),
@@ -98,15 +101,21 @@ def slo_of(given: dict[str, Any]) -> Slo:
 
 
 def _profiles(given: dict[str, Any]) -> Any:
+    """The profiles that the options choose; a file is named relative to the workload file, as that is read."""
+    from melange.catalog import load_catalog
     from melange.workload_file import ProfileChoice
 
     if given["assume_slo_reason"] and not given["assume_slo"]:
         raise click.UsageError("--assume-slo-reason goes with --assume-slo")
-    estimated = f"estimated/{given['model']}" if given["model"] else None
+    chosen, files = given["profiles"], []
+    if chosen is not None and os.path.isfile(chosen):
+        beside = os.path.dirname(os.path.abspath(given["output"] or "workload.yaml"))
+        chosen, files = None, [os.path.relpath(chosen, beside)]
+    elif chosen is None and given["model"] is not None:
+        load_catalog().model(given["model"])  # an unknown one is refused here, not when the file is solved
+        chosen = f"estimated/{given['model']}"
     return ProfileChoice(
-        set=given["profiles"] or estimated,
-        assume_slo=given["assume_slo"],
-        reason=given["assume_slo_reason"],
+        set=chosen, files=tuple(files), assume_slo=given["assume_slo"], reason=given["assume_slo_reason"]
     )
 
 
@@ -133,5 +142,5 @@ def hand_out(spec: WorkloadSpec, report: TraceReport, comment: str, output: str 
     else:
         click.echo(dump_workload(spec, comment), nl=False)
     click.echo(render_trace_report(report), err=True)
-    if spec.profiles.set is None:
+    if spec.profiles.set is None and not spec.profiles.files:
         click.echo("warning: the file names neither model nor profiles: add one to solve it", err=True)

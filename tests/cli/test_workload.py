@@ -112,6 +112,7 @@ def test_metrics_are_read_too(trace: Path) -> None:
         (CSV, ["--time-unit", "days"], "unknown time unit 'days'"),
         (CSV, ["--slo-tpot-ms", "50"], "go together"),
         (CSV, ["--attainment", "0.9"], "needs a limit"),
+        (CSV, ["--model", "llama-3.1-8c"], "unknown model 'llama-3.1-8c'"),
         (CSV, ["--assume-slo-reason", "x"], "goes with --assume-slo"),
     ],
 )
@@ -126,6 +127,19 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_measurements_are_named_as_seen_from_the_workload_file(trace: Path) -> None:
+    measured = trace.parent / "profiles" / "mine.jsonl"
+    measured.parent.mkdir()
+    measured.write_text("", encoding="utf-8")
+    out = trace.parent / "workloads" / "w.yaml"
+    out.parent.mkdir()
+    done = from_trace(str(trace), "--model", "my-own", "--profiles", str(measured), "-o", str(out))
+    assert done.exit_code == 0, done.output
+    assert "../profiles/mine.jsonl" in out.read_text(encoding="utf-8")
+    assert [Path(file).resolve() for file in load_workload(out).profiles.files] == [measured]
+    assert "add one" not in done.stderr
 
 
 def test_neither_model_nor_profiles(trace: Path) -> None:
