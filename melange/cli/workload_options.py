@@ -107,16 +107,15 @@ def _profiles(given: dict[str, Any]) -> Any:
 
     if given["assume_slo_reason"] and not given["assume_slo"]:
         raise click.UsageError("--assume-slo-reason goes with --assume-slo")
-    chosen, files = given["profiles"], []
+    chosen: str | None = given["profiles"]
+    files: tuple[str, ...] = ()
     if chosen is not None and os.path.isfile(chosen):
         beside = os.path.dirname(os.path.abspath(given["output"] or "workload.yaml"))
-        chosen, files = None, [os.path.relpath(chosen, beside)]
+        files, chosen = (os.path.relpath(chosen, beside),), None
     elif chosen is None and given["model"] is not None:
         load_catalog().model(given["model"])  # an unknown one is refused here, not when the file is solved
         chosen = f"estimated/{given['model']}"
-    return ProfileChoice(
-        set=chosen, files=tuple(files), assume_slo=given["assume_slo"], reason=given["assume_slo_reason"]
-    )
+    return ProfileChoice(set=chosen, files=files, assume_slo=given["assume_slo"], reason=given["assume_slo_reason"])
 
 
 def _prices(given: dict[str, Any]) -> dict[str, Any]:
