@@ -30,6 +30,7 @@ __all__ = [
     "nearest_slo_factor",
     "plan_fleet",
     "prepare",
+    "prepare_each",
     "scaled_slo",
     "solve_checked",
     "solved_fleet",
@@ -84,11 +85,11 @@ class PlanOptions:
 def prepare(spec: WorkloadSpec, options: PlanOptions | None = None, profile: Profile | None = None) -> Build:
     """The problem of a workload under these options, that of plan_fleet; ``profile`` saves reading it again."""
     options = options or PlanOptions()
-    builds = _builds(spec, options, profile)
+    builds = prepare_each(spec, options, profile)
     return builds[0] if len(builds) == 1 else _cheapest(builds, options)[0]
 
 
-def _builds(spec: WorkloadSpec, options: PlanOptions, profile: Profile | None) -> list[Build]:
+def prepare_each(spec: WorkloadSpec, options: PlanOptions, profile: Profile | None = None) -> list[Build]:
     """The problem for each choice of late buckets; a single one without an attainment SLO."""
     asked = options.applied(spec)
     profile = profile or load_profile(asked, asked_slo=spec.workload.slo)
@@ -114,7 +115,7 @@ def plan_fleet(spec: WorkloadSpec, options: PlanOptions | None = None, *, profil
     input and sizes that nobody measured.
     """
     options = options or PlanOptions()
-    builds = _builds(spec, options, profile)
+    builds = prepare_each(spec, options, profile)
     if builds[0].problem is None:
         plan = plan_of(builds[0], Solution(status="infeasible"), {})
         return _labelled(replace(plan, reasons=_unservable_reasons(spec, builds[0], options)), options)
@@ -266,7 +267,7 @@ def nearest_slo_factor(spec: WorkloadSpec, build: Build, options: PlanOptions) -
 
     def serves(factor: float) -> bool:
         try:
-            relaxed = _builds(spec, replace(options, slo=scaled_slo(slo, factor)), None)
+            relaxed = prepare_each(spec, replace(options, slo=scaled_slo(slo, factor)), None)
         except InputError:
             return False
         return relaxed[0].problem is not None

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import late_workloads as late
 import numpy as np
 import pytest
 
-from melange.attain import attain
+from melange.attain import _cheapest, _search, _single_types, attain
 from melange.errors import InfeasibleError, InputError
 from melange.fleets import fleet_cost, fleets_between
 from melange.plan import read_plan, write_plan
-from melange.planner import PlanOptions, plan_fleet, prepare
+from melange.planner import PlanOptions, plan_fleet, prepare_each
 from melange.routing import policy_by_name
+from melange.simulator.arrivals import Process
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import SimulationOptions
-from melange.simulator.trial import Trials, recheck
+from melange.simulator.trial import Trials, Verdict, recheck
 from melange.slo import Slo
+from melange.traces import Trace
 
 QUICK = SimulationOptions(requests=1500)
 
@@ -45,18 +48,15 @@ def test_no_cheaper_fleet_passes(spec, answer):
     # Brute force: every fleet below the answer, each simulated.
     plan, report = answer
     options = PlanOptions(rate_rps=3)
-    build = prepare(spec, options)
-    problem = build.problem
     trials = Trials(target=0.98, options=QUICK, clocks=plan_clocks(plan_fleet(spec, options)))
-    from melange.attain import _Search
-
-    search = _Search(build=build, problem=problem, trials=trials, progress=lambda line: None)
-    cheaper = list(fleets_between(problem, report.bound_usd_per_hour, plan.cost_usd_per_hour))
+    search = _search(prepare_each(spec, options), trials, lambda line: None)
+    cheaper = list(fleets_between(search.problem, report.bound_usd_per_hour, plan.cost_usd_per_hour))
+    assert cheaper
     for counts in cheaper:
-        candidate = search.plan(problem, counts)
+        candidate = search.plan(counts)
         if candidate is not None:
             assert not (trials.screen(candidate).passed and trials.confirm(candidate, 1).passed), counts
-    assert all(fleet_cost(problem, c) < plan.cost_usd_per_hour for c in cheaper)
+    assert all(fleet_cost(search.problem, c) < plan.cost_usd_per_hour for c in cheaper)
 
 
 def test_every_type_alone_keeps_the_same_promise_and_small_gpus_need_more_headroom(answer):
@@ -103,20 +103,81 @@ def test_the_policy_of_the_simulation_is_the_one_that_is_promised(spec):
     assert report.single_type == {}
 
 
-def test_a_sequential_test_refuses_what_it_cannot_tell(spec, monkeypatch):
-    trials = Trials(target=0.9, options=QUICK, clocks={})
-    draw = np.random.default_rng(0)
-    monkeypatch.setattr(Trials, "scenario", lambda self, plan: None)
-    monkeypatch.setattr("melange.simulator.trial._attainments", lambda s, first, n: draw.normal(0.9, 0.02, n).tolist())
-    passed = sum(trials.confirm(None, 1).passed for _ in range(400))
-    assert passed <= 400 * 0.05  # at the target itself a promise is refused but for the error
-    monkeypatch.setattr("melange.simulator.trial._attainments", lambda s, first, n: draw.normal(0.95, 0.02, n).tolist())
-    assert all(trials.confirm(None, 1).passed for _ in range(50))
+def test_each_fleet_is_judged_with_the_late_buckets_of_the_types_that_it_rents(monkeypatch):
+    # L4 cannot serve the large size in time, H100 can: only fleets of L4 alone may leave it out.
+    spec, profile = late.workload([9.96, 0.04]), late.profile_of({"L4": [5, 0], "H100": [20, 5]})
+    options = late.options()
+    trials = _Kept(target=0.9, options=SimulationOptions(), clocks={})
+    search = _search(prepare_each(spec, options, profile), trials, lambda line: None)
+    served = [[bool(b.shares) for b in search.plan(counts).buckets] for counts in ((2, 0), (2, 1), (0, 1))]
+    assert served == [[True, False], [True, True], [True, True]]
+    assert search.plan((1, 0)) is None
+    monkeypatch.setattr("melange.attain._lone_share", lambda trials, plan, configs: 1.0)
+    single = _single_types(search, plan_fleet(spec, options, profile=profile))
+    assert {gpu: dict(fleet.instances) for gpu, fleet in single.items()} == {"L4": {"L4": 2}, "H100": {"H100": 1}}
+
+
+def test_nothing_is_late_where_the_slo_allows_none(monkeypatch):
+    slo = Slo(tpot_s=0.1)
+    spec, profile = late.workload([9.96, 0.04], slo), late.profile_of({"L4": [5, 0], "H100": [20, 5]}, slo)
+    trials = _Kept(target=0.9, options=SimulationOptions(), clocks={})
+    search = _search(prepare_each(spec, late.options(), profile), trials, lambda line: None)
+    assert search.plan((2, 0)) is None
+    monkeypatch.setattr("melange.attain._lone_share", lambda trials, plan, configs: 1.0)
+    single = _single_types(search, plan_fleet(spec, late.options(), profile=profile))
+    assert single["L4"].reason == "it cannot serve every size in time"
+
+
+def test_a_larger_fleet_that_cannot_be_planned_cuts_off_nothing(monkeypatch):
+    # 2 x L4 may serve the large size late; grown by an A10G, which serves it slowly, it may not, and is overloaded.
+    spec, profile = late.workload([9.96, 0.04]), late.profile_of({"L4": [5, 0], "A10G": [5, 0.001]})
+    options = replace(late.options(), gap=0.0)
+    trials = _Kept(target=0.9, options=SimulationOptions(), clocks={})
+    search = _search(prepare_each(spec, options, profile), trials, lambda line: None)
+    assert search.plan((2, 1)) is None
+    assert _cheapest(search, (4, 0), 1.4, 50) == ((2, 0), True)
+
+
+class _Kept(Trials):
+    """Trials in which every fleet keeps the promise."""
+
+    def screen(self, plan):
+        return Verdict(passed=True, attainment=1.0, replications=4)
+
+    def expects(self, plan):
+        return True
+
+    def confirm(self, plan, attempt):
+        return Verdict(passed=True, attainment=1.0, replications=16, low=1.0)
+
+
+def test_a_replayed_trace_confirms_nothing_and_a_trace_with_times_gives_sizes(spec):
+    with pytest.raises(InputError, match="replayed trace is the same in every replication"):
+        attain(spec, 0.9, PlanOptions(rate_rps=1), replace(QUICK, process=Process(kind="trace")))
+    trace = Trace(input_tokens=np.array([100, 200]), output_tokens=np.array([50, 80]), arrival_s=np.array([0.0, 1.0]))
+    _, report = attain(spec, 0.9, PlanOptions(rate_rps=1), QUICK, trace=trace, single_types=False)
+    assert report.arrivals == "poisson, 1 req/s"
+    assert report.sizes == "the trace's sizes"
+
+
+def test_replications_beyond_memory_are_refused_before_they_are_played(spec):
+    with pytest.raises(InputError, match="a replication has 6,000,000 requests"):
+        attain(spec, 0.9, PlanOptions(rate_rps=1e4))
 
 
 def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
     from melange.report.attain import render_attain
 
     text = render_attain(answer[1])
-    for words in ("the promise costs", "mean load only", "L4 alone", "H100 alone", "headroom", "sequential test"):
+    for words in (
+        "confirmed at",
+        "with 95% confidence",
+        "target 98%",
+        "the promise costs",
+        "mean load only",
+        "L4 alone",
+        "H100 alone",
+        "headroom",
+        "sequential test",
+    ):
         assert words in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--arrivals", help="With --attain: poisson, gamma:CV or mmpp  [default: poisson]")
 @click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
 @click.option("--requests", type=click.IntRange(100), help="With --attain: a replication's [default: 5000 or 600 s]")
+@click.option("--jobs", type=click.IntRange(1), help="With --attain: replications at a time  [default: one a core]")
 @output_option(*OUTPUTS)
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="Also write the plan to this file.")
 @click.pass_context
@@ -113,7 +115,7 @@ def _answer(given: dict[str, Any]) -> Plan:
 
 def _check_combination(given: dict[str, Any]) -> None:
     if given["attain"] is None:
-        for name in ("trace_file", "arrivals", "policy", "requests"):
+        for name in ("trace_file", "arrivals", "policy", "requests", "jobs"):
             if given[name] is not None:
                 raise click.UsageError(f"--{name.removesuffix('_file')} goes with --attain")
     elif given["draws"] or given["explain"] or given["slice_factor"] or given["nano_batching"]:
@@ -136,6 +138,7 @@ def _attained(spec: WorkloadSpec, options: PlanOptions, given: dict[str, Any]) -
         seed=given["seed"],
         process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
         policy=policy_by_name(given["policy"] or DEFAULT_POLICY),
+        jobs=given["jobs"] or os.cpu_count() or 1,
     )
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
     plan, _ = attain(

@@ -11,7 +11,7 @@ from melange.plan import describe_instances
 from melange.report.tables import percent, rendered, table, usd
 
 if TYPE_CHECKING:
-    from melange.attain import AttainReport, SizedFleet
+    from melange.simulator.promise import AttainReport, SizedFleet
 
 
 def render_attain(report: AttainReport, *, colour: bool | None = None) -> str:
@@ -32,14 +32,20 @@ def _headline(report: AttainReport) -> list[str]:
     more = f"{usd(report.promise_usd_per_hour)} ({100 * report.promise_share:+.1f}%)"
     lines = [
         f"[bold]{escape(describe_instances(fleet.instances or {}))} at {usd(fleet.cost_usd_per_hour)}/h[/bold]: "
-        f"{percent(fleet.attainment, 2)} of the requests keep the SLO jointly when simulated, "
-        f"at least {percent(fleet.attainment_low, 2)} with confidence (target {percent(report.target)})",
+        f"confirmed at {percent(fleet.attainment, 2)} of simulated requests keeping the SLO jointly; "
+        f"fresh replications reach at least {percent(fleet.attainment_low, 2)} with 95% confidence "
+        f"(target {_target(report.target)})",
         f"the promise costs {more} over the plan for the mean load, whose fleet attains "
         f"{percent(report.paper.attainment, 2)}; proven bound for the mean load {usd(report.bound_usd_per_hour)}/h",
     ]
     if report.savings is not None:
         lines.append(f"savings on the best single type that keeps the same promise: {percent(report.savings)}")
     return lines
+
+
+def _target(share: float) -> str:
+    """A target as it was asked for, not rounded to what it is not."""
+    return f"{100 * share:.10g}%"
 
 
 def _row(name: str, fleet: SizedFleet) -> list[str]:
@@ -60,7 +66,7 @@ def _search(report: AttainReport) -> list[str]:
     lines = [
         f"{report.simulated} fleets simulated ({report.requests} requests a replication, {escape(report.arrivals)}, "
         f"policy {escape(report.policy)}; sizes: {escape(report.sizes)}), "
-        f"{report.confirmations} put to the sequential test; "
+        f"{report.confirmations} of them put to the sequential test; "
         f"{report.cut_off} cut off by a failing larger fleet, {report.overloaded} too small for the mean load",
         f"{percent(report.lone_share, 2)} of the requests keep the SLO on the best idle GPU",
     ]

@@ -86,7 +86,7 @@ def _headline(plan: Plan) -> str:
 
 
 def _promise(report: Mapping[str, Any]) -> str:
-    kept = f"keeps the SLO for {percent(report['fleet']['attainment'], 2)} of simulated requests"
+    kept = f"confirmed at {percent(report['fleet']['attainment'], 2)} of simulated requests keeping the SLO"
     ruled = "every cheaper fleet ruled out" if report["complete"] else "cheaper fleets may keep it too"
     return f"{kept}, {ruled}"
 
@@ -237,8 +237,8 @@ def _change(cost: float | None, now: float) -> str:
 
 
 def _attained(row: Mapping[str, Any]) -> list[RenderableType]:
-    from melange.attain import AttainReport
     from melange.report.attain import attain_parts
+    from melange.simulator.promise import AttainReport
 
     return attain_parts(AttainReport.from_dict(row))
 

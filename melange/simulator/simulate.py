@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melange import __version__
+from melange.compiled import IS_COMPILED
 from melange.errors import InputError
 from melange.plan import Plan
 from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
@@ -56,8 +57,8 @@ class SimulationOptions:
 
     ``requests`` a replication (None: 10,000 or ten minutes of arrivals, whichever is more; the whole trace when its
     times are replayed), of which the first ``warmup_share`` are not counted. ``process`` None replays the trace's
-    times where it has some, else draws Poisson arrivals. ``spread`` as in plan_sizes. ``jobs`` runs replications in so
-    many processes.
+    times where it has some, else draws Poisson arrivals. ``spread`` as in plan_sizes. ``jobs`` runs so many
+    replications at a time.
     """
 
     requests: int | None = None
@@ -184,7 +185,7 @@ def replicate(scenario: Scenario, replication: int, samples: int = 0) -> Replica
 
 
 def replications_of(scenario: Scenario, first: int, count: int, *, samples: bool = False) -> list[Replication]:
-    """Play replications ``first`` .. ``first + count - 1``, in processes where the options ask for several."""
+    """Play replications ``first`` .. ``first + count - 1``, in parallel where the options ask for it."""
     wanted = [SAMPLES if samples and index == first else 0 for index in range(first, first + count)]
     with _pool(min(scenario.options.jobs, count)) as pool:
         if pool is None:
@@ -194,13 +195,19 @@ def replications_of(scenario: Scenario, first: int, count: int, *, samples: bool
 
 
 @contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
+def _pool(jobs: int) -> Iterator[Executor | None]:
+    """Threads where the kernel is compiled, as it then runs without the interpreter's lock; else processes."""
     if jobs <= 1:
         yield None
         return
-    # Forking a process that has threads, as numpy's and numba's have, may hang.
-    with ProcessPoolExecutor(max_workers=jobs, mp_context=get_context("spawn")) as pool:
+    # Forking a process that has threads, as numpy's has, may hang.
+    pool: Executor = (
+        ThreadPoolExecutor(jobs) if IS_COMPILED else ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    )
+    try:
         yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def simulate(

@@ -1,0 +1,93 @@
+"""``melange solve --attain`` as somebody meets it who has read nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from melange.cli.main import main
+from melange.cli.solve import solve
+
+QUICK = ("arena-120ms-mean", "--rate", "2", "--requests", "1500")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(solve, [*QUICK, *arguments], catch_exceptions=False)
+
+
+def failure(capsys, *arguments) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(["solve", *QUICK, *arguments])
+    return exit_.value.code, capsys.readouterr().err
+
+
+def test_a_confirmed_plan_is_a_success_and_says_what_was_confirmed(tmp_path):
+    file = tmp_path / "plan.json"
+    result = invoke("--attain", "0.98", "--plan", str(file))
+    assert result.exit_code == 0
+    plan = json.loads(file.read_text(encoding="utf-8"))
+    assert plan["status"] == "feasible"
+    report = plan["extra"]["attain"]
+    assert plan["cost_usd_per_hour"] > report["bound_usd_per_hour"] == plan["bound_usd_per_hour"]
+    shown = " ".join(result.stdout.split())
+    for words in (
+        f"confirmed at {100 * report['fleet']['attainment']:.2f}%",
+        f"at least {100 * report['fleet']['attainment_low']:.2f}% with 95% confidence (target 98%)",
+        f"the promise costs ${report['promise_usd_per_hour']:.2f}",
+        f"proven bound for the mean load ${report['bound_usd_per_hour']:.2f}/h",
+        f"{report['simulated']} fleets simulated",
+        "headroom found",
+    ):
+        assert words in shown
+    assert set(report["fleet"]["headroom"]) == set(plan["replicas"])
+
+
+@pytest.mark.parametrize("share", ["0", "1", "nan", "inf", "-1", "101%", "2"])
+def test_targets_that_are_no_shares_are_refused_in_one_line(capsys, share):
+    code, text = failure(capsys, "--attain", share)
+    assert code == 2
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--slice-factor", "8"], "stands alone"),
+        (["--explain"], "stands alone"),
+        (["--uncertainty", "20"], "stands alone"),
+        (["--policy", "shares:predictor"], "needs a predictor"),
+        (["--policy", "bogus"], "unknown policy 'bogus'"),
+        (["--arrivals", "trace"], "replayed trace"),
+        (["--trace", "nowhere.csv"], "nowhere.csv"),
+        (["--rate", "1e5"], "more than the 1,000,000"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(capsys, arguments, words):
+    asked = ["--attain", "0.98", *arguments]
+    if "--rate" in arguments:
+        with pytest.raises(SystemExit) as exit_:
+            main(["solve", "arena-120ms-mean", *asked])
+        code, text = exit_.value.code, capsys.readouterr().err
+    else:
+        code, text = failure(capsys, *asked)
+    assert code == 2
+    assert words in text
+    assert text.count("\n") == 1
+
+
+def test_a_budget_below_any_fleet_that_keeps_the_promise_is_infeasible(capsys):
+    code, text = failure(capsys, "--attain", "0.98", "--max-cost-usd-per-hour", "1.5")
+    assert code == 3
+    assert "no fleet within the limits was confirmed to attain 98%" in text.splitlines()[-1]
+
+
+def test_an_interrupted_search_leaves_no_plan_behind(capsys, tmp_path, monkeypatch):
+    def interrupted(self, plan):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("melange.simulator.trial.Trials.screen", interrupted)
+    code, text = failure(capsys, "--attain", "0.98", "--plan", str(tmp_path / "plan.json"))
+    assert (code, text.strip()) == (130, "melange: interrupted")
+    assert not list(tmp_path.iterdir())

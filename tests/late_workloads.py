@@ -1,0 +1,51 @@
+"""Small workloads and profiles in which some GPU types cannot serve some sizes in time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange import Limits, PlanOptions, ProfileChoice, SizeGrid, Slo, Workload, WorkloadSpec
+from melange.fleet import InstanceType
+from melange.measurements import Measurement
+from melange.offers import PriceChoice
+from melange.profiles import profile_from
+
+GPUS, PRICES = ("L4", "A10G", "H100"), (0.7, 1.0, 7.0)
+SIZES = (100, 400, 1000)
+SLO = Slo(tpot_s=0.1, attainment=0.9)
+
+
+def workload(rates: list[float], slo: Slo = SLO) -> WorkloadSpec:
+    """Requests of 100 output tokens, at one rate for each input size."""
+    n = len(rates)
+    sizes = np.array(SIZES[:n], dtype=float)[:, None]
+    made = Workload(
+        name="w",
+        grid=SizeGrid(input_edges_tokens=SIZES[:n], output_edges_tokens=(100,)),
+        rate_rps=np.array(rates)[:, None],
+        mean_input_tokens=sizes,
+        mean_output_tokens=np.full((n, 1), 100.0),
+        mean_product_tokens2=100 * sizes,
+        mean_cached_tokens=np.zeros((n, 1)),
+        slo=slo,
+    )
+    return WorkloadSpec(workload=made, profiles=ProfileChoice(files=("u",)), prices=PriceChoice(price_set="x"))
+
+
+def profile_of(capacity_rps: dict[str, list[float]], slo: Slo = SLO):
+    """Capacities by GPU and input size; NaN is not measured."""
+    points = [
+        Measurement(model="m", gpu=gpu, input_tokens=i, output_tokens=100, loop="capacity", achieved_rps=rate)
+        for gpu, rates in capacity_rps.items()
+        for i, rate in zip(SIZES, rates, strict=False)
+        if not np.isnan(rate)
+    ]
+    return profile_from(points, slo, assume_slo=True)
+
+
+def options(**limits) -> PlanOptions:
+    offers = tuple(
+        InstanceType(name=gpu, gpu=gpu, gpus=1, price_usd_per_hour=usd, memory_gib=24, price_set="x")
+        for gpu, usd in zip(GPUS, PRICES, strict=True)
+    )
+    return PlanOptions(offers=offers, gap=0.0, limits=Limits(**limits))
