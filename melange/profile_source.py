@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from melange.errors import InputError
 from melange.measurements import MeasurementFile, read_measurements
-from melange.perfmodel.measured import measured_curves
+from melange.perfmodel.measured import measured_curves, told_settings
 from melange.profiles import Profile, profile_from, read_profile_set
 from melange.slo import Slo
 from melange.workload_file import ProfileChoice, WorkloadSpec
@@ -50,7 +50,8 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
         from melange.perfmodel.calibrate import points_of
         from melange.perfmodel.fill import filled_profile
 
-        return filled_profile(spec, [point for file in files for point in points_of(file)])
+        settings = told_settings(files)
+        return filled_profile(spec, [point for file in files for point in points_of(file)], settings=settings)
     if bare and choice.assume_slo and asked_slo is not None and asked_slo != slo:
         raise InputError(
             f"the profile holds saturation throughputs without an SLO; the workload assumes they keep "

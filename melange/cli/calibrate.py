@@ -20,7 +20,11 @@ _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model
 @click.option("--max-input-tokens", type=float, help="Only points of at most so many input tokens.")
 @click.option("--gpu-file", type=click.Path(dir_okay=False), help="YAML of GPUs given by figures, as in the catalog.")
 @click.option("--model-config", "model_configs", multiple=True, type=click.Path(dir_okay=False), help="A config.json.")
-@click.option("--max-num-seqs", type=int, help="The measured engine's limit on sequences [by version and GPU].")
+@click.option(
+    "--max-num-seqs",
+    type=int,
+    help="The measured engine's limit on sequences [as its header says, else by version and GPU].",
+)
 @click.option("--max-batched-tokens", type=int, help="Its limit on tokens in an iteration.")
 @click.option("--memory-fraction", type=float, help="Its share of GPU memory.")
 @click.option("--max-model-len", "max_model_len_tokens", type=int, help="Its longest request in tokens.")
@@ -44,13 +48,15 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
     from melange.perfmodel import calibrate as module
     from melange.perfmodel.calibration import write_calibration
     from melange.perfmodel.described import extended_catalog
+    from melange.perfmodel.measured import told_settings
     from melange.report.estimates import render_calibration
 
     catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [], given["model_configs"])
     wanted = {catalog.gpu(name).name for name in given["gpus"]}
+    files = module.read_sets(measurements)
     points = [
         point
-        for each in module.read_sets(measurements)
+        for each in files
         for point in module.points_of(each)
         if (not wanted or catalog.gpu(point.gpu).name in wanted)
         and (given["max_input_tokens"] is None or point.input_tokens <= given["max_input_tokens"])
@@ -59,7 +65,7 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
         points,
         name=", ".join(measurements),
         catalog=catalog,
-        settings=_settings(given, points, catalog),
+        settings=_settings(given, points, catalog, told_settings(files, catalog)),
         folds=given["folds"],
         seed=given["seed"],
         provenance={
@@ -75,14 +81,15 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
     click.echo(render_calibration(result, shown))
 
 
-def _settings(given: dict[str, Any], points: Any, catalog: Any) -> Any:
-    """The first point's engine defaults with what the user said of them; None when nothing was said."""
+def _settings(given: dict[str, Any], points: Any, catalog: Any, told: Any) -> Any:
+    """What the headers tell of each engine; where the user says something, the first point's engine with that."""
     from dataclasses import replace
 
     from melange.perfmodel.engine import default_settings
 
     said = {name: given[name] for name in _SETTINGS if given[name] is not None}
     if not said or not points:
-        return None
+        return told
     first = points[0]
-    return replace(default_settings(catalog.gpu(first.gpu), first.engine, first.engine_version), **said)
+    usual = told.get(first.key) or default_settings(catalog.gpu(first.gpu), first.engine, first.engine_version)
+    return replace(usual, **said)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from scipy.optimize import least_squares
 
 from melange.catalog import Catalog, load_catalog
 from melange.errors import InputError
-from melange.measurements import Measurement, MeasurementFile, read_measurements
+from melange.measurements import ConfigKey, Measurement, MeasurementFile, read_measurements
 from melange.perfmodel.calibration import Calibration, Label
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.engine import EngineSettings, default_settings
@@ -34,6 +35,9 @@ MIN_POINTS = 8
 NOISE = 0.1  # expected log error of one load point: measurement noise and what the model leaves out
 _TTFT_WEIGHT = 0.3  # time to first token carries queueing noise that means of short runs do not average out
 _IDENTIFIED = 2.0 / 3.0
+
+Settings: TypeAlias = EngineSettings | Mapping[ConfigKey, EngineSettings] | None
+"""A measured engine's limits: common to all points, by configuration, or not known."""
 
 _NAMES = tuple(PRIORS)
 _MEANS = np.log([prior.mean for prior in PRIORS.values()])
@@ -94,9 +98,11 @@ def points_of(file: MeasurementFile) -> list[Measurement]:
 
 
 def group_points(
-    points: Sequence[Measurement], *, catalog: Catalog | None = None, settings: EngineSettings | None = None
+    points: Sequence[Measurement], *, catalog: Catalog | None = None, settings: Settings = None
 ) -> tuple[Group, ...]:
     """Usable points by deployment: valid, with a rate, and not estimates themselves."""
+    told = settings if isinstance(settings, Mapping) else {}
+    common = None if isinstance(settings, Mapping) else settings
     catalog = catalog or load_catalog()
     usable = [p for p in points if p.valid and p.achieved_rps > 0 and p.source != "estimated"]
     usable.sort(key=lambda p: (p.key, p.engine_version or ""))
@@ -108,7 +114,7 @@ def group_points(
             gpu=gpu,
             tp=key.tp,
             precision=key.precision,
-            settings=settings or default_settings(gpu, key.engine, version),
+            settings=common or told.get(key) or default_settings(gpu, key.engine, version),
         )
         groups.append(group_of(deployment, tuple(members)))
     return tuple(groups)
@@ -262,15 +268,16 @@ def calibrate(
     *,
     name: str,
     catalog: Catalog | None = None,
-    settings: EngineSettings | None = None,
+    settings: Settings = None,
     folds: int = 5,
     seed: int = 0,
     provenance: Mapping[str, object] | None = None,
 ) -> Calibration:
     """Fit the efficiencies to load points and report the error on held-out ones.
 
-    ``settings`` None takes each GPU's engine defaults for the version that the points name. Raises InputError when
-    there are too few points, or when they identify nothing.
+    ``settings`` are the measured engine's, of all points or by configuration; where there are none, each GPU's engine
+    defaults for the version that the points name. Raises InputError when there are too few points, or when they
+    identify nothing.
     """
     groups = group_points(points, catalog=catalog, settings=settings)
     count = sum(len(group.points) for group in groups)
@@ -293,7 +300,7 @@ def calibrate(
         spreads=outcome.spreads,
         fitted=outcome.fitted,
         label=_label(groups),
-        settings=settings or _common_settings(groups),
+        settings=_common_settings(groups),
         model_error=spread,
         errors=errors,
         provenance=provenance or {},
@@ -323,8 +330,11 @@ def _label(groups: Sequence[Group]) -> Label:
 
 
 def _common_settings(groups: Sequence[Group]) -> EngineSettings | None:
-    """The engine settings when all groups share them; None leaves each GPU its defaults."""
-    distinct = {group.deployment.engine for group in groups}
+    """The engine settings when all groups share them; None leaves each GPU its defaults.
+
+    What one GPU's KV cache holds says nothing about another's.
+    """
+    distinct = {replace(group.deployment.engine, kv_cache_tokens=None) for group in groups}
     return distinct.pop() if len(distinct) == 1 else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from melange.catalog import Catalog, load_catalog
 from melange.measurements import ConfigKey, Measurement
 from melange.perfmodel.calibrate import MIN_POINTS, calibrate
 from melange.perfmodel.calibration import Calibration, read_calibration
-from melange.perfmodel.engine import default_settings
+from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.estimate import Rates, deploy, rates_with_band
 from melange.perfmodel.hardware import Deployment, missing_memory_gib
 from melange.perfmodel.profile import profile_sizes, warnings_of
@@ -22,21 +22,29 @@ from melange.workload_file import WorkloadSpec
 FloatArray = NDArray[np.float64]
 
 
-def filled_profile(spec: WorkloadSpec, points: Sequence[Measurement], *, catalog: Catalog | None = None) -> Profile:
+def filled_profile(
+    spec: WorkloadSpec,
+    points: Sequence[Measurement],
+    *,
+    catalog: Catalog | None = None,
+    settings: Mapping[ConfigKey, EngineSettings] | None = None,
+) -> Profile:
     """The measured profile of a workload with the calibrated model in its gaps.
 
     A measured rate under the SLO stays. A saturation throughput without an SLO becomes the lesser of itself and the
     model's rate under the SLO. A size without a value takes the model's rate. Sizes that the workload needs and the
     measurements lack are regridded through the model. Every value that the model supplied has the source ``estimated``
     and a band. The calibration is the one that the profiles section names, else it is fitted to the points.
+    ``settings`` are the measured engines' limits where they are known, else the engine's defaults are taken.
     """
     catalog = catalog or load_catalog()
     slo = spec.workload.slo
-    calibration = _calibration(spec, points, catalog)
+    told = settings or {}
+    calibration = _calibration(spec, points, catalog, told)
     measured = profile_from(points, slo, assume_slo=True)
     inputs, outputs = profile_sizes(spec.workload)
     configs = {
-        key: _filled(key, table, points, slo, calibration, catalog, inputs, outputs)
+        key: _filled(key, table, points, slo, calibration, catalog, told.get(key), inputs, outputs)
         for key, table in measured.configs.items()
     }
     estimated = sum(int((table.source == "estimated").sum()) for table in configs.values())
@@ -56,13 +64,18 @@ def filled_profile(spec: WorkloadSpec, points: Sequence[Measurement], *, catalog
     )
 
 
-def _calibration(spec: WorkloadSpec, points: Sequence[Measurement], catalog: Catalog) -> Calibration:
+def _calibration(
+    spec: WorkloadSpec,
+    points: Sequence[Measurement],
+    catalog: Catalog,
+    settings: Mapping[ConfigKey, EngineSettings],
+) -> Calibration:
     if spec.profiles.calibration is not None:
         return read_calibration(spec.profiles.calibration)
     usable = [point for point in points if point.valid and point.achieved_rps > 0 and point.source != "estimated"]
     if len(usable) < MIN_POINTS:
         return Calibration()
-    return calibrate(usable, name=spec.profiles.set or "the measurements", catalog=catalog, folds=3)
+    return calibrate(usable, name=spec.profiles.set or "the measurements", catalog=catalog, settings=settings, folds=3)
 
 
 def _filled(
@@ -72,11 +85,12 @@ def _filled(
     slo: Slo,
     calibration: Calibration,
     catalog: Catalog,
+    settings: EngineSettings | None,
     inputs: Sequence[float],
     outputs: Sequence[float],
 ) -> ConfigProfile:
     own = [point for point in points if point.key == key and not point.cached_tokens]
-    deployment = deployment_of(key, own, calibration, catalog)
+    deployment = deployment_of(key, own, calibration, catalog, settings)
     if missing_memory_gib(deployment):
         return table
     return regridded(
@@ -91,9 +105,13 @@ def _filled(
 
 
 def deployment_of(
-    key: ConfigKey, points: Sequence[Measurement], calibration: Calibration, catalog: Catalog
+    key: ConfigKey,
+    points: Sequence[Measurement],
+    calibration: Calibration,
+    catalog: Catalog,
+    settings: EngineSettings | None = None,
 ) -> Deployment:
-    """What a measured configuration ran on: the calibration's engine settings, else those of the points' version."""
+    """What a measured configuration ran on: its own settings, else the calibration's, else its engine version's."""
     gpu = catalog.gpu(key.gpu)
     version = next((point.engine_version for point in points if point.engine_version), None)
     plain = Deployment(
@@ -101,9 +119,9 @@ def deployment_of(
         gpu=gpu,
         tp=key.tp,
         precision=key.precision,
-        settings=default_settings(gpu, key.engine, version),
+        settings=settings or default_settings(gpu, key.engine, version),
     )
-    return deploy(plain, calibration)
+    return plain if settings is not None else deploy(plain, calibration)
 
 
 def bare_sizes(points: Sequence[Measurement]) -> frozenset[tuple[float, float]]:

@@ -80,6 +80,14 @@ def measured_curves(files: Sequence[MeasurementFile], catalog: Catalog | None = 
     return tuple(_curve(key, tuple(group), files, catalog) for key, group in groupby(points, lambda p: p.key))
 
 
+def told_settings(files: Sequence[MeasurementFile], catalog: Catalog | None = None) -> dict[ConfigKey, EngineSettings]:
+    """Engine limits by the files' headers, of the configurations whose header tells them."""
+    catalog = catalog or load_catalog()
+    keys = {point.key for file in files for point in file.points if point.key.gpu in catalog.gpus}
+    found = {key: _limits(key, _facts(key, files), catalog) for key in keys}
+    return {key: settings for key, settings in found.items() if settings is not None}
+
+
 def _is_usable(point: Measurement) -> bool:
     has_latency = point.tpot_decode_s is not None or point.ttft_s is not None
     return point.valid and point.source == "measured" and point.achieved_rps > 0 and has_latency
@@ -89,9 +97,7 @@ def _curve(
     key: ConfigKey, points: tuple[Measurement, ...], files: Iterable[MeasurementFile], catalog: Catalog
 ) -> MeasuredCurve:
     """The points with what the newest header of this configuration says of the engine and the model."""
-    headers = [dict(header.facts) for file in files for header in file.headers]
-    own = [facts for facts in headers if all(facts.get(name) == value for name, value in key._asdict().items())]
-    facts = own[-1] if own else {}
+    facts = _facts(key, files)
     shape = facts.get("model_shape")
     return MeasuredCurve(
         key=key,
@@ -99,6 +105,13 @@ def _curve(
         settings=_limits(key, facts, catalog) if key.gpu in catalog.gpus else None,
         model_shape=shape if isinstance(shape, Mapping) else None,
     )
+
+
+def _facts(key: ConfigKey, files: Iterable[MeasurementFile]) -> Mapping[str, Any]:
+    """The newest header of a configuration; empty where there is none."""
+    headers = [header.facts for file in files for header in file.headers]
+    own = [facts for facts in headers if all(facts.get(name) == value for name, value in key._asdict().items())]
+    return own[-1] if own else {}
 
 
 def _limits(key: ConfigKey, facts: Mapping[str, Any], catalog: Catalog) -> EngineSettings | None:

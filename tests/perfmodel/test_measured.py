@@ -9,10 +9,12 @@ import pytest
 from melange.catalog import load_catalog
 from melange.errors import InputError
 from melange.measurements import ConfigKey, Header, LatencyStats, Measurement, MeasurementFile
+from melange.perfmodel.calibrate import calibrate, group_points
 from melange.perfmodel.engine import default_settings
 from melange.perfmodel.engine_args import settings_from_args
+from melange.perfmodel.fill import deployment_of
 from melange.perfmodel.hardware import Deployment, kv_capacity_tokens
-from melange.perfmodel.measured import LEAST_POINTS, MeasuredCurve, measured_curves
+from melange.perfmodel.measured import LEAST_POINTS, MeasuredCurve, measured_curves, told_settings
 
 KEY = ConfigKey("llama-3.1-8b", "L4", 1, "bf16", "vllm")
 L4 = load_catalog().gpu("L4")
@@ -113,3 +115,24 @@ def test_a_damaged_curve_is_refused():
             MeasuredCurve.from_dict({**row, **damage})
     with pytest.raises(InputError, match="measured curve"):
         MeasuredCurve.from_dict({"model": "m"})
+
+
+def test_calibration_and_fill_take_the_limits_that_headers_tell():
+    points = [
+        point(input_tokens=float(i), output_tokens=float(o), achieved_rps=rate)
+        for i in (64, 512)
+        for o in (32, 128)
+        for rate in (1.0, 2.0)
+    ]
+    file = file_of(
+        *points, server={"command": ["--max-num-seqs", "16"]}, kv_cache={"tokens": 32768, "block_tokens": 16}
+    )
+    told = told_settings([file])
+    (group,) = group_points(points, settings=told)
+    assert (group.deployment.engine.max_num_seqs, kv_capacity_tokens(group.deployment)) == (16, 32768)
+    result = calibrate(points, name="limits", settings=told)
+    assert result.settings is not None
+    assert (result.settings.max_num_seqs, result.settings.kv_cache_tokens) == (16, None)
+    catalog = load_catalog()
+    assert deployment_of(KEY, points, result, catalog, told[KEY]).engine == told[KEY]
+    assert deployment_of(KEY, points, result, catalog).engine == result.settings
