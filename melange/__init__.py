@@ -26,7 +26,7 @@ _WHERE = {
     "InputError": "errors",
     "InstanceType": "fleet",
     "LatencyStats": "measurements",
-    "Limits": "build",
+    "Limits": "rentable",
     "Measurement": "measurements",
     "MelangeError": "errors",
     "Model": "catalog",

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melange.build import Limits
 from melange.catalog import Catalog, load_catalog
 from melange.errors import InputError
 from melange.files import read_text
@@ -29,6 +28,7 @@ from melange.perfmodel.hardware import Deployment
 from melange.perfmodel.profile import estimated_table
 from melange.planner import PlanOptions, prepare
 from melange.profiles import Profile, profile_from, read_profile_set
+from melange.rentable import Limits
 from melange.slo import Slo
 from melange.solver import solve
 from melange.workload_file import WorkloadSpec, load_workload

@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.assemble import costs_of, plan_of
 from melange.baselines import single_type_baselines
-from melange.build import Build, Limits, able_types, build_problem, seen_by_type, without_able_types
+from melange.build import Build, able_types, build_problem, seen_by_type, without_able_types
 from melange.checker import violations
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.fleet import InstanceType
@@ -20,6 +20,7 @@ from melange.plan import Baseline, Plan
 from melange.problem import Problem, Solution
 from melange.profile_source import load_profile
 from melange.profiles import Profile
+from melange.rentable import Limits
 from melange.slo import Slo
 from melange.solver import solve
 from melange.workload_file import WorkloadSpec

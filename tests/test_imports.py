@@ -28,7 +28,7 @@ LAYERS = [
     {"profile_source", "highs"},
     {"formulation", "allocation"},
     {"solver", "checker"},
-    {"explain", "fleets", "late"},
+    {"explain", "fleets", "late", "rentable"},
     {"build"},
     {"assemble", "baselines"},
     {"planner"},

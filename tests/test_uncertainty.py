@@ -7,8 +7,9 @@ import pytest
 
 import melange.uncertainty as module
 from melange import InputError, PlanOptions
-from melange.build import Limits, config_key
+from melange.build import config_key
 from melange.planner import plan_fleet, prepare
+from melange.rentable import Limits
 from melange.report.plans import render_plan
 from melange.uncertainty import VARIANCE_SHARES, _errors, assess, solve_with_uncertainty
 from melange.workload_file import load_workload

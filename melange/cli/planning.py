@@ -81,8 +81,8 @@ def plan_options(
     slo: Slo, prices: PriceChoice, given: dict[str, Any], *, rate_rps: float | None = None, tpot_ms: float | None = None
 ) -> PlanOptions:
     """The options that a command was given, over a workload's own SLO and prices."""
-    from melange.build import Limits
     from melange.planner import PlanOptions
+    from melange.rentable import Limits
 
     limits = Limits(
         maximum=given["maximum"],
