@@ -44,7 +44,9 @@ def _compile(function: Function, options: dict[str, bool]) -> Function:
     folder = _cache_folder()
     try:
         numba.config.CACHE_DIR = folder or ""
-        return cast("Function", numba.njit(cache=folder is not None, error_model="numpy", nogil=True, **options)(function))
+        return cast(
+            "Function", numba.njit(cache=folder is not None, error_model="numpy", nogil=True, **options)(function)
+        )
     finally:
         numba.config.CACHE_DIR = before
 

@@ -64,8 +64,8 @@ def offers_in_play(
 ) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:
     """Offers that may be rented and fit what is profiled, and those dropped for a cheaper one of the same kind.
 
-    ``listed`` is the whole price list, ``caps`` the limits of :func:`type_limits`; what is left out for want of an offer
-    goes to ``warnings``. Raises InputError for a name in a limit that nothing here carries, or where nothing is left.
+    ``listed`` is the whole price list, ``caps`` the limits of :func:`type_limits`. What is left out for want of an
+    offer goes to ``warnings``. InputError: a name in a limit that nothing here carries, or nothing is left.
     """
     least_tp = {gpu: min(key.tp for key in keys if key.gpu == gpu) for gpu in {key.gpu for key in keys}}
     try:
