@@ -401,7 +401,18 @@ def _answer(
         complete=complete,
         lone_share=lone,
     )
-    return replace(plan, extra={**paper.extra, "attain": report.to_dict()}), report
+    warnings = (*plan.warnings, *_short_warning(scenario.requests / scenario.rate_rps))
+    return replace(plan, warnings=warnings, extra={**paper.extra, "attain": report.to_dict()}), report
+
+
+def _short_warning(span_s: float) -> tuple[str, ...]:
+    """A sentence for replications too short to show a queue that grows slowly."""
+    if span_s >= 0.99 * LEAST_SPAN_S:
+        return ()
+    return (
+        f"a replication spans {span_s:.3g} s of arrivals: queues that grow over minutes are not seen; "
+        f"{LEAST_SPAN_S:g} s or more show them",
+    )
 
 
 def _baselines(single: Mapping[str, SizedFleet], cost_usd_per_hour: float) -> dict[str, Baseline]:

@@ -160,6 +160,12 @@ def test_a_replayed_trace_confirms_nothing_and_a_trace_with_times_gives_sizes(sp
     assert report.sizes == "the trace's sizes"
 
 
+@pytest.mark.parametrize(("rate_rps", "warned"), [(2.0, False), (6.0, True)])
+def test_replications_of_less_than_ten_minutes_are_warned_of(spec, rate_rps, warned):
+    plan, _ = attain(spec, 0.9, PlanOptions(rate_rps=rate_rps), QUICK, single_types=False)
+    assert any("queues that grow over minutes" in warning for warning in plan.warnings) is warned
+
+
 def test_replications_beyond_memory_are_refused_before_they_are_played(spec):
     with pytest.raises(InputError, match="a replication has 6,000,000 requests"):
         attain(spec, 0.9, PlanOptions(rate_rps=1e4))
