@@ -67,7 +67,7 @@ def _server_options(command: Any) -> Any:
             ),
             click.option("--engine-log", type=click.Path(dir_okay=False), help="Where vLLM's output goes."),
             click.option("--gpu", help="Name of the GPU [default: what nvidia-smi says, CPU without one]."),
-            click.option("--precision", help="Precision of the weights [default: as engine arguments and model say]."),
+            click.option("--precision", help="Precision of the weights [default: as arguments and model say]."),
             click.option(
                 "--tp", type=click.IntRange(1), help="Tensor-parallel degree [default: as engine arguments say]."
             ),
@@ -98,12 +98,16 @@ def profile() -> None:
 @click.option("--input-tokens", callback=_tokens, default="128,512,2000", show_default=True, help="Prompt sizes.")
 @click.option("--output-tokens", callback=_tokens, default="64,256,1000", show_default=True, help="Output sizes.")
 @click.option(
-    "--cached-share", type=click.FloatRange(0, 0.99), default=0.0, help="Share of each prompt that is common."
+    "--cached-share", type=click.FloatRange(0, 0.99), default=0.0, help="Share of each prompt that all have in common."
 )
-@click.option("--resolution", type=float, default=1.25, show_default=True, help="Widest bracket high/low that is fine.")
-@click.option("--point-seconds", type=float, default=120.0, show_default=True, help="Most time for one load point.")
+@click.option("--resolution", type=float, default=1.39, show_default=True, help="Widest bracket high/low that is fine.")
+@click.option("--point-seconds", type=float, default=3600.0, show_default=True, help="Most time for one load point.")
 @click.option(
-    "--requests", type=click.IntRange(50), default=400, show_default=True, help="Requests that a point may take."
+    "--requests",
+    type=click.IntRange(50),
+    default=4000,
+    show_default=True,
+    help="Requests that a load point may take; few of them do.",
 )
 @click.option(
     "--max-concurrency", type=click.IntRange(1), default=256, show_default=True, help="Top of the closed loops."
@@ -138,7 +142,7 @@ def run(**given: Any) -> None:
         click.echo(render_estimate(estimate(request), request))
         return
     with progress_display(request.settings.slo) as report:
-        capacities = profile_engine(request, report=report)
+        capacities = profile_engine(request, report=report, warn=lambda text: click.echo(f"warning: {text}", err=True))
     click.echo(render_capacities(capacities, request.settings.slo, given["usd_per_hour"]))
 
 

@@ -169,6 +169,7 @@ def _record(
         first_s=times[0],
         end_s=times[-1],
         input_tokens=stream.input_tokens,
+        cached_tokens=stream.cached_tokens,
         output_tokens=stream.output_tokens,
         token_s=times,
     )
@@ -178,6 +179,7 @@ def _record(
 class _Stream:
     token_s: tuple[float, ...]
     input_tokens: int
+    cached_tokens: int | None
     output_tokens: int
 
 
@@ -199,19 +201,21 @@ def _understand(reads: Sequence[tuple[float, bytes]]) -> _Stream:
     bodies = [event.removeprefix(b"data:").strip() for event in events[:-1]]
     if not all(body.startswith(b"{") and body.endswith(b"}") for body in bodies):
         raise EngineError("stream holds something that is not JSON")
-    usage = _usage(bodies)
+    input_tokens, output_tokens, cached_tokens = _usage(bodies)
     token_s = [at for at, body in zip(times, bodies, strict=False) if not _is_usage_only(body)]
     if not token_s:
         raise EngineError("stream holds no token")
-    return _Stream(token_s=tuple(token_s), input_tokens=usage[0], output_tokens=usage[1])
+    return _Stream(
+        token_s=tuple(token_s), input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
+    )
 
 
 def _is_usage_only(body: bytes) -> bool:
     return b'"choices":[]' in body or b'"choices": []' in body
 
 
-def _usage(bodies: Sequence[bytes]) -> tuple[int, int]:
-    """(prompt tokens, completion tokens) as the server counted them, from the last event that says so."""
+def _usage(bodies: Sequence[bytes]) -> tuple[int, int, int | None]:
+    """(prompt, completion, cached prompt tokens) as the server counted them, from the last event that says so."""
     for body in reversed(bodies[-3:]):
         if b'"usage"' not in body and b'"error"' not in body:
             continue
@@ -224,10 +228,16 @@ def _usage(bodies: Sequence[bytes]) -> tuple[int, int]:
         usage = content.get("usage")
         if isinstance(usage, dict):
             try:
-                return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+                return int(usage["prompt_tokens"]), int(usage["completion_tokens"]), _cached_tokens(usage)
             except (KeyError, TypeError, ValueError) as error:
                 raise EngineError(f"usage is {str(usage)[:100]}") from error
     raise EngineError("server did not count tokens (no usage in its stream)")
+
+
+def _cached_tokens(usage: Mapping[str, object]) -> int | None:
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return cached if isinstance(cached, int) else None
 
 
 def _check_counts(stream: _Stream, prompt_tokens: int | None, output_tokens: int) -> None:

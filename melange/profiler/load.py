@@ -62,7 +62,8 @@ class RequestRecord:
     """One request as the client saw it; times in seconds since the load began.
 
     ``first_s`` and ``end_s`` are when its first and last token arrived, None for a request that failed before.
-    ``token_s`` are the arrival times of its streamed chunks. Tokens are those that the server counted (``usage``).
+    ``token_s`` are the arrival times of its streamed chunks. Tokens are those that the server counted (``usage``);
+    ``cached_tokens`` those of the prompt that it says it had in its prefix cache, None where it does not say.
     ``error`` None is a success.
     """
 
@@ -72,6 +73,7 @@ class RequestRecord:
     end_s: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int | None = None
     token_s: tuple[float, ...] = ()
     error: str | None = None
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from melange.capacity.bounds import MIN_BATCHED, Bounds
 from melange.capacity.verdict import KEEPS_UP, latency_bounds
 from melange.measurements import ConfigKey, LatencyStats, Measurement
-from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord
+from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.statistics import LOOKS, growth_rps, warm_up_length
 from melange.slo import Slo, tpot_s
 
@@ -20,6 +20,8 @@ RUNS_AWAY = 0.3  # share of the offered rate by which a queue must grow to be to
 FILLING_LATENCIES = 3.0
 LEAST_WINDOW = 0.25  # share of the run over which a trend is fitted at the least
 BUSY_LIMIT = 0.85  # of the client's core: beyond it queueing in the client shows in the latencies
+CACHE_BLOCK_TOKENS = 16  # vLLM's: distinct prompts do not share as many by chance
+LEAST_CACHED = 0.5  # share of the common prompt tokens: blocks are whole, and the first request finds none
 LAG_LIMIT_S, LAG_SHARE = 0.005, 0.2  # event-loop lag that is always fine, and as a share of the mean TTFT
 
 
@@ -85,7 +87,7 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
         sample_ttft_s=tuple(round(record.ttft_s, 6) for record in good),
         sample_e2e_s=tuple(round(record.e2e_s, 6) for record in good),
         sample_output_tokens=tuple(record.output_tokens for record in good),
-        extra=_extra(run, settled, rates, confidence),
+        extra={**_extra(run, settled, rates, confidence), **_cache_facts(load.size, good)},
     )
 
 
@@ -174,7 +176,29 @@ def _invalid_reason(
         first = next((record.error for record in run.records if record.error), None)
         return f"no request finished in {run.elapsed_s:.1f} s" + (f" ({first})" if first else "")
     ttft = latencies["ttft_s"]
-    return client_bottleneck(run.health, ttft.mean if ttft else 0.0)
+    fault = client_bottleneck(run.health, ttft.mean if ttft else 0.0)
+    return fault or prefix_cache_fault(run.load.size, told_cached_tokens(good))
+
+
+def told_cached_tokens(good: Sequence[RequestRecord]) -> float | None:
+    """Prompt tokens that the server says it had in its prefix cache, on average; None where it never says.
+
+    A server that tells of some requests (vLLM tells no zeros) means none by saying nothing of the others.
+    """
+    told = [record.cached_tokens for record in good]
+    return None if all(cached is None for cached in told) else sum(cached or 0 for cached in told) / len(told)
+
+
+def prefix_cache_fault(size: Size, told: float | None) -> str | None:
+    """Why a load was not what it was to be: plainly more, or fewer, cached prompt tokens than its prompts share."""
+    if told is None:
+        return None
+    took = f"prefix cache: the server had {told:.3g} of {size.input_tokens} prompt tokens in it"
+    if told > size.cached_tokens + CACHE_BLOCK_TOKENS:
+        return f"{took}, but prompts share {size.cached_tokens}: restart it, or take another --seed"
+    if told < LEAST_CACHED * size.cached_tokens:
+        return f"{took}, but prompts share {size.cached_tokens}: turn prefix caching on, or leave out --cached-share"
+    return None
 
 
 def client_bottleneck(health: ClientHealth, ttft_s: float) -> str | None:
@@ -189,6 +213,12 @@ def client_bottleneck(health: ClientHealth, ttft_s: float) -> str | None:
     if late > allowed:
         return f"client bottleneck: p99 lag {1000 * late:.1f} ms, allowed {1000 * allowed:.1f} ms"
     return None
+
+
+def _cache_facts(size: Size, good: Sequence[RequestRecord]) -> dict[str, object]:
+    """What the server said of its prefix cache, where it spoke or was to use it; null: it said nothing."""
+    told = told_cached_tokens(good)
+    return {"cached_tokens_told": told} if size.cached_tokens or told is not None else {}
 
 
 def _extra(run: LoadRun, settled: Sequence[RequestRecord], rates: _Rates, confidence: float) -> dict[str, object]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
+
+from melange.catalog import load_catalog
 from melange.errors import InputError
 from melange.measurements import ConfigKey, Measurement, read_measurements
 from melange.perfmodel.described import model_shape
@@ -17,13 +21,21 @@ from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_de
 from melange.profiler.journal import Journal
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject
-from melange.profiler.search import Capacity, SearchSettings, next_step
-from melange.profiler.serving import DEFAULT_ENGINE, Serving, config_key, header_facts, probe, today
+from melange.profiler.search import POINT_S, REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step
+from melange.profiler.serving import (
+    ASSUMED,
+    DEFAULT_ENGINE,
+    Serving,
+    config_key,
+    found_precision,
+    header_facts,
+    probe,
+    today,
+)
 from melange.profiler.session import Report, live_measure, profile
 from melange.slo import Slo
 
-TYPICAL_LOADS = 8  # a closed ladder of about five short rungs and three Poisson loads
-TYPICAL_SHARE = 0.35  # of their longest time that loads take on average: most are decided early
+TYPICAL_POINTS = 1.3  # a cell's load time over that of its longest load point, by the benchmark of the search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +77,6 @@ class ServerRequest:
 
     def key(self, model: str, engine: str = DEFAULT_ENGINE) -> ConfigKey:
         """What the measurements are filed under: the model and the engine as the server calls them."""
-        folder = Path(self.model) if self.model is not None and Path(self.model).is_dir() else None
         gpu = self.gpu or (local_device().name if self.url is None else None)
         if gpu is None:
             raise InputError("the GPU of an attached server is unknown", fix="name it with --gpu")
@@ -74,10 +85,15 @@ class ServerRequest:
             gpu=gpu,
             engine=engine,
             args=self.engine_args,
-            model_folder=folder,
+            model_folder=self.folder,
             precision=self.precision,
             tp=self.tp,
         )
+
+    @property
+    def folder(self) -> Path | None:
+        """The model's folder, where it is one on this machine."""
+        return Path(self.model) if self.model is not None and Path(self.model).is_dir() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +104,9 @@ class RunRequest(ServerRequest):
     input_tokens: tuple[int, ...] = (128, 512, 2000)
     output_tokens: tuple[int, ...] = (64, 256, 1000)
     cached_share: float = 0.0
-    resolution: float = 1.25
-    point_seconds: float = 120.0
-    requests: int = 400
+    resolution: float = RESOLUTION
+    point_seconds: float = POINT_S
+    requests: int = REQUESTS
     max_concurrency: int = 256
     budget_minutes: float | None = None
     budget_usd: float | None = None
@@ -127,32 +143,70 @@ class RunRequest(ServerRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a run is expected to take: sizes, those finished already, seconds, dollars (None: price unknown)."""
+    """What a run is expected to take: sizes, those finished already, seconds, dollars (None: price unknown).
+
+    ``basis`` says where the seconds come from: the ``budget``, the ``model`` (rates that the performance model expects
+    of every size left) or ``longest`` (nothing is known of some size, which then counts with the longest load points).
+    """
 
     sizes: tuple[Size, ...]
     finished: tuple[Capacity, ...]
     seconds: float
     usd: float | None
-    limited: bool
+    basis: Literal["budget", "model", "longest"]
 
 
 def estimate(request: RunRequest) -> Estimate:
     """Plan, time and cost of a run, without touching a server; sizes finished in its file cost nothing."""
-    finished = []
-    if Path(request.output).exists() and request.name is not None and (request.gpu or request.url is None):
+    finished, key = [], None
+    if request.name is not None and (request.gpu or request.url is None):
         key = request.key(request.name)
+    if Path(request.output).exists() and key is not None:
         points = [point for point in read_measurements(request.output).points if point.key == key]
         for size in request.sizes:
             step = next_step(size, _of_size(points, size), request.settings)
             finished += [step] if isinstance(step, Capacity) else []
-    left = len(request.sizes) - len(finished)
-    seconds = left * TYPICAL_LOADS * TYPICAL_SHARE * request.point_seconds
+    done = {found.size for found in finished}
+    left = [size for size in request.sizes if size not in done]
+    rates = {} if key is None else expected_rates_rps(key, left, request.slo)
+    longest = [min(request.point_seconds, _enough_s(request, rates.get(size))) for size in left]
     budget = request.budget()
+    seconds = TYPICAL_POINTS * sum(longest)
+    basis: Literal["model", "longest"] = "model" if len(rates) == len(left) else "longest"
+    limited = budget.left_s < seconds
     seconds = min(seconds, budget.left_s)
     usd = None if request.usd_per_hour is None else seconds / 3600 * request.usd_per_hour
     return Estimate(
-        sizes=request.sizes, finished=tuple(finished), seconds=seconds, usd=usd, limited=math.isfinite(budget.left_s)
+        sizes=request.sizes,
+        finished=tuple(finished),
+        seconds=seconds,
+        usd=usd,
+        basis="budget" if limited else basis,
     )
+
+
+def _enough_s(request: RunRequest, rate_rps: float | None) -> float:
+    """Seconds in which so many requests as a load point may take arrive; 0 where no rate keeps the SLO."""
+    if rate_rps is None:
+        return math.inf
+    return request.settings.samples_needed / rate_rps if rate_rps > 0 else 0.0
+
+
+def expected_rates_rps(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size, float]:
+    """What the performance model expects each size to sustain; empty for a model or GPU that the catalog lacks."""
+    from melange.perfmodel.engine import default_settings
+    from melange.perfmodel.estimate import rates_with_band
+    from melange.perfmodel.hardware import Deployment
+
+    catalog = load_catalog()
+    try:
+        model, gpu = catalog.model(key.model), catalog.gpu(key.gpu)
+        settings = default_settings(gpu, key.engine)
+        deployment = Deployment(model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=settings)
+        rates = rates_with_band(deployment, slo, *np.array(sizes, float).reshape(-1, 3).T).rate_rps
+    except InputError:
+        return {}
+    return dict(zip(sizes, rates.tolist(), strict=True))
 
 
 def _of_size(points: list[Measurement], size: Size) -> list[Measurement]:
@@ -173,9 +227,11 @@ def profile_engine(
     *,
     report: Report | None = None,
     predict: Callable[[Size], float | None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[Capacity, ...]:
     """Run a profile to its end and return the capacity of every size; see :func:`melange.profiler.session.profile`.
 
+    ``warn`` takes what could not be found out about the server, and is then assumed or unchecked.
     InputError: bad settings, a measurements file that is in use or cannot be written, or no executable.
     EngineError: a server that does not start, cannot be reached, or answers no request.
     """
@@ -187,6 +243,9 @@ def profile_engine(
             pass  # a file that cannot be used is found before an engine takes a minute to start
     with serving_engine(request, output.with_suffix(".engine.log")) as (engine, serving):
         key = request.key(serving.endpoint.model, serving.engine)
+        for doubt in _doubts(request, serving, key):
+            if warn is not None:
+                warn(doubt)
         with Journal(output, key) as journal:
             journal.append_header(_facts(request, engine, serving, key))
             return profile(
@@ -210,7 +269,21 @@ def _facts(request: RunRequest, engine: Engine, serving: Serving, key: ConfigKey
     shape = model_shape(request.model)
     if shape is not None:
         facts["model_shape"] = shape
+    facts["precision_from"] = found_precision(key.model, request.engine_args, request.folder, request.precision)[1]
     return {**facts, "slo": search.pop("slo") and request.slo.to_dict(), "search": search}
+
+
+def _doubts(request: RunRequest, serving: Serving, key: ConfigKey) -> list[str]:
+    doubts = []
+    precision, source = found_precision(key.model, request.engine_args, request.folder, request.precision)
+    if source == ASSUMED:
+        doubts.append(f"nothing says the precision of {key.model}: {precision} is assumed; give it with --precision")
+    if request.cached_share and not serving.tells_cached:
+        doubts.append(
+            "the server does not say how many prompt tokens it had in its prefix cache, so --cached-share is not "
+            "checked; for vLLM add --enable-prompt-tokens-details to its arguments"
+        )
+    return doubts
 
 
 def lone_load(size: Size, seconds: float, seed: int) -> Load:

@@ -25,13 +25,22 @@ from melange.profiler.load import Load, Size
 from melange.slo import Slo
 
 Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
+# With these the interval holds the truth in 95 of 100 cells: see tests/benchmarks/bench_profile_search.py.
+RESOLUTION = 1.39
+REQUESTS = 4000
+POINT_S = 3600.0
+CLOSED_S = 600.0  # closed loops end with their last request; so long only where the server hangs
+
 NOTHING = Interval(high_rps=0.0)
+PURPOSE = "run_for"  # where a point's extra facts say what it was run for
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
 SURE_SHARE = 0.4  # of a load's requests, before which a verdict against the guess is not believed
 NEAREST = 1.06  # a load closer to the guess than this, or to an end that it should replace, is not worth its time
+CLEAR = 1.1  # a load so far from the guess is decided soon
 LEAST_GAIN = 1.015  # an end that moves by less has not moved
 SAME_RATE = 0.02  # rates whose logarithms differ by less are the same question
+FULL_SHARE = 0.7  # of the time that a load may take now: one that was cut shorter may be asked again
 LEAST_REQUESTS = 80
 LATENCIES_PER_LOAD = 20
 LADDER_ROUNDS = 2.5
@@ -43,21 +52,24 @@ class SearchSettings:
     """What is searched for and how finely.
 
     ``resolution`` is the widest bracket high/low that counts as found. A Poisson load lasts until it is decided, at
-    most as long as ``requests`` take at its rate (or 20 latencies, where that is longer), and ``point_s``.
+    most as long as ``requests`` take at its rate (or 20 latencies, where that is longer), and ``point_s``: far from the
+    limit an eighth of that or less.
     ``open_points`` bounds the Poisson loads of a cell: what is not decided by then is censored.
     """
 
     slo: Slo
-    resolution: float = 1.25
-    point_s: float = 120.0
-    requests: int = 400
+    resolution: float = RESOLUTION
+    point_s: float = POINT_S
+    requests: int = REQUESTS
     max_concurrency: int = 256
     open_points: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1.01 <= self.resolution <= 4:
-            raise InputError(f"resolution is {self.resolution}", fix="give a ratio between 1.01 and 4, such as 1.25")
+            raise InputError(
+                f"resolution is {self.resolution}", fix=f"give a ratio between 1.01 and 4, such as {RESOLUTION}"
+            )
         if not self.point_s > 0:
             raise InputError(f"seconds per load point is {self.point_s}", fix="give a positive time")
         if self.max_concurrency < 1:
@@ -109,16 +121,17 @@ def next_step(
         return Capacity(size=size, interval=NOTHING, status="does not fit")
     closed = {int(p.concurrency or 0): p for p in points if p.loop == "closed" and p.valid}
     if 1 not in closed:
-        if sum(p.loop == "closed" for p in points) >= LONE_ATTEMPTS:
+        tried = sum(p.loop == "closed" for p in points)
+        if tried >= LONE_ATTEMPTS:
             return replace(capacity_so_far(size, points, settings), status="censored")
-        return _closed_load(size, 1, settings)
+        return _closed_load(size, 1, replace(settings, seed=settings.seed + tried))
     known = capacity_so_far(size, points, settings)
     if known.status == "unreachable":
         tried = len(lone_points(points))
         if tried < LONE_ATTEMPTS:
             return _closed_load(size, 1, replace(settings, seed=settings.seed + tried))
         return known
-    opened = sum(p.loop == "open" for p in points)
+    opened = sum(p.loop == "open" and _is_for(p, settings) for p in points)
     longer = _second_look(size, points, known, settings)
     if longer is not None and opened <= settings.open_points:  # not even the last point goes without
         return longer
@@ -133,7 +146,22 @@ def next_step(
     rate = _next_rate(points, known, settings)
     if rate is None or rate * settings.point_s < LEAST_REQUESTS:
         return replace(known, status="censored")  # or so slow that a load point's time cannot tell
-    return _open_load(size, rate, settings, points, opened)
+    return _open_load(size, rate, settings, points)
+
+
+def purpose(settings: SearchSettings) -> dict[str, object]:
+    """What a search asks, JSON-ready: recorded with its points, so that another question has its own allowance."""
+    return {
+        "slo": settings.slo.to_dict(),
+        "resolution": settings.resolution,
+        "requests": settings.requests,
+        "point_s": settings.point_s,
+    }
+
+
+def _is_for(point: Measurement, settings: SearchSettings) -> bool:
+    """Whether a point was run for this question; one that does not say was."""
+    return point.extra.get(PURPOSE) in (None, purpose(settings))
 
 
 def does_not_fit(points: Sequence[Measurement]) -> bool:
@@ -169,7 +197,7 @@ def _second_look(size: Size, points: Sequence[Measurement], known: Capacity, set
             continue
         verdict, apart = judge(point, settings.slo), rate / known.interval.guess_rps
         if (verdict == "pass" and apart > 1 / INDISTINCT) or (verdict == "fail" and apart < INDISTINCT):
-            load = _open_load(size, rate, settings, points, len(opened))
+            load = _open_load(size, rate, settings, points)
             if times_s[rate][0] < 0.9 * SURE_SHARE * load.max_s:
                 return replace(load, min_requests=math.ceil(SURE_SHARE * rate * load.max_s))
     return None
@@ -197,16 +225,24 @@ def _next_rate(points: Sequence[Measurement], known: Capacity, settings: SearchS
     is sought in growing steps.
     """
     half = math.sqrt(settings.resolution) ** 0.95
-    verdicts = [(rate, verdict) for rate, verdict, _ in open_verdicts(points, settings.slo)]
-    passed, failed, undecided = ([r for r, v in verdicts if v == w] for w in ("pass", "fail", "undecided"))
+    verdicts = open_verdicts(points, settings.slo)
+    passed, failed = (sum(v == kind and _is_for(p, settings) for _, v, p in verdicts) for kind in ("pass", "fail"))
+    undecided = [
+        rate
+        for rate, verdict, point in verdicts
+        if verdict == "undecided" and (point.duration_s or 0.0) > FULL_SHARE * _longest_s(points, rate, settings)
+    ]
     confirmed = known.interval.basis == "open loops"
     low, high = (known.low_rps or None, known.high_rps) if confirmed else (None, None)
-    centre = _within(known.interval.guess_rps or 1.0, low, high, half)
+    centre, narrow = _within(known.interval.guess_rps or 1.0, low, high, half), settings.resolution / 1.005
     if low is None:
-        return _clear_of(undecided, centre / half ** _stride(len(failed)), 1 / half)
+        rate = centre / half ** _stride(failed)
+        opposite = 0.0 if high is None else high / narrow
+        return _clear_of(undecided, opposite if rate < opposite < centre / CLEAR else rate, 1 / half)
     if high is None:
-        return _clear_of(undecided, centre * half ** _stride(len(passed)), half)
-    wanted = _closing_rates(low, high, centre, settings.resolution / 1.005)
+        rate = centre * half ** _stride(passed)
+        return _clear_of(undecided, low * narrow if centre * CLEAR < low * narrow < rate else rate, half)
+    wanted = _closing_rates(low, high, centre, narrow)
     wanted += _retreats(low, high, centre, undecided)
     return next((rate for rate in wanted if low < rate < high and not _tried(undecided, rate)), None)
 
@@ -223,13 +259,17 @@ def _closing_rates(low: float, high: float, centre: float, narrow: float) -> lis
     each is first drawn in to its half of the ratio.
     """
     half = math.sqrt(narrow)
-    wanted = [rate for rate in (high / narrow, low * narrow) if abs(math.log(rate / centre)) > math.log(NEAREST)]
-    wanted += [centre / half, centre * half]
+    closing = [rate for rate in (high / narrow, low * narrow) if abs(math.log(rate / centre)) > math.log(NEAREST)]
+    drawn_in = [centre / half, centre * half]
+    wanted = [rate for rate in closing if _moves_an_end(rate, low, high, centre, LEAST_GAIN)]
+    wanted += [rate for rate in drawn_in if _moves_an_end(rate, low, high, centre, NEAREST)]
     wanted.sort(key=lambda rate: -abs(math.log(rate / centre)))
-    gained = [
-        rate for rate in wanted if (rate > low * NEAREST and rate < centre) or (rate < high / NEAREST and rate > centre)
-    ]
-    return gained or [centre / NEAREST, centre * NEAREST]
+    return wanted or [centre / NEAREST, centre * NEAREST]
+
+
+def _moves_an_end(rate: float, low: float, high: float, centre: float, gain: float) -> bool:
+    """Whether a load at this rate, its verdict as the guess has it, would move its end by more than a factor."""
+    return low * gain < rate < centre or centre < rate < high / gain
 
 
 def _retreats(low: float, high: float, centre: float, undecided: Sequence[float]) -> list[float]:
@@ -268,21 +308,26 @@ def _closed_load(size: Size, concurrency: int, settings: SearchSettings) -> Load
     return Load(
         size=size,
         concurrency=concurrency,
-        max_s=settings.point_s,
+        max_s=min(settings.point_s, CLOSED_S),
         min_requests=math.ceil(rounds * concurrency),
         seed=_seed(settings, size, concurrency),
     )
 
 
-def _open_load(size: Size, rate: float, settings: SearchSettings, points: Sequence[Measurement], number: int) -> Load:
-    longest = LATENCIES_PER_LOAD * _expected_latency_s(points, rate)
+def _open_load(size: Size, rate: float, settings: SearchSettings, points: Sequence[Measurement]) -> Load:
     return Load(
         size=size,
         rate_rps=rate,
-        max_s=min(settings.point_s, max(settings.samples_needed / rate, longest)),
+        max_s=_longest_s(points, rate, settings),
         min_requests=max(LEAST_REQUESTS, settings.samples_needed // 10),
-        seed=_seed(settings, size, 1000 + number),
+        seed=_seed(settings, size, 1000 + sum(p.loop == "open" for p in points)),
     )
+
+
+def _longest_s(points: Sequence[Measurement], rate: float, settings: SearchSettings) -> float:
+    """How long a Poisson load at this rate may last."""
+    latencies = LATENCIES_PER_LOAD * _expected_latency_s(points, rate)
+    return min(settings.point_s, max(settings.samples_needed / rate, latencies))
 
 
 def _seed(settings: SearchSettings, size: Size, number: int) -> int:

@@ -21,6 +21,7 @@ PROBE = Size(32, 4)
 PROBE_TIMEOUT_S = 120.0
 DEFAULT_ENGINE = "vllm"  # which says no more than its version
 QUANTIZED = {"fp8": "fp8", "awq": "int4", "gptq": "int4", "int8": "int8", "bitsandbytes": "int4"}
+ARGUMENTS, ASSUMED = "engine arguments", "assumed"
 DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
 
 
@@ -28,7 +29,8 @@ DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp3
 class Serving:
     """A server that answers: where, in which dialect, which engine, and how long a request may be (tokens).
 
-    ``kv_cache``: what its KV cache holds, see :func:`melange.profiler.engine.kv_cache`.
+    ``kv_cache``: what its KV cache holds, see :func:`melange.profiler.engine.kv_cache`. ``tells_cached``: whether it
+    says how many tokens of a repeated prompt it had in its prefix cache.
     """
 
     endpoint: Endpoint
@@ -37,6 +39,7 @@ class Serving:
     version: str | None
     max_model_len: int | None
     kv_cache: Mapping[str, int] | None = None
+    tells_cached: bool = False
 
 
 def probe(endpoint: Endpoint) -> Serving:
@@ -55,6 +58,7 @@ def probe(endpoint: Endpoint) -> Serving:
         version=version,
         max_model_len=models.get(endpoint.model),
         kv_cache=kv_cache(endpoint.url, endpoint.headers),
+        tells_cached=asyncio.run(_one(endpoint, dialect)).cached_tokens is not None,
     )
 
 
@@ -98,8 +102,8 @@ def config_key(
 ) -> ConfigKey:
     """What a server's measurements are filed under.
 
-    ``tp`` and ``precision`` follow the engine's arguments unless given; precision then the model folder's
-    ``config.json``, then bf16. ``gpu`` takes its catalog name where the catalog knows it.
+    ``tp`` follows the engine's arguments unless given, ``precision`` is that of :func:`found_precision`. ``gpu`` takes
+    its catalog name where the catalog knows it.
     """
     degree = option_value(args, "--tensor-parallel-size", "-tp")
     if tp is None and degree is not None and not degree.isdigit():
@@ -108,7 +112,7 @@ def config_key(
         model=model,
         gpu=catalog_name(gpu),
         tp=tp if tp is not None else int(degree or 1),
-        precision=precision or _precision(args, model_folder),
+        precision=found_precision(model, args, model_folder, precision)[0],
         engine=engine,
     )
 
@@ -123,14 +127,26 @@ def catalog_name(gpu: str) -> str:
     return gpu
 
 
-def _precision(args: Sequence[str], folder: Path | None) -> str:
-    quantization = option_value(args, "--quantization", "-q")
+def found_precision(
+    model: str, args: Sequence[str] = (), folder: Path | None = None, given: str | None = None
+) -> tuple[str, str]:
+    """Precision of the weights, and what says so: ``given``, the engine's arguments, the model's folder or its name.
+
+    Nothing over the network tells an attached server's precision: where its model's name says nothing either, bf16
+    is ``assumed``.
+    """
+    if given is not None:
+        return given, "given"
+    quantization, dtype = option_value(args, "--quantization", "-q"), option_value(args, "--dtype")
     if quantization is not None:
-        return next((kind for name, kind in QUANTIZED.items() if quantization.startswith(name)), "fp8")
-    dtype = option_value(args, "--dtype")
-    if dtype in (None, "auto") and folder is not None:
-        dtype = _folder_dtype(folder)
-    return DTYPES.get(dtype or "", "bf16")
+        return next((kind for name, kind in QUANTIZED.items() if quantization.startswith(name)), "fp8"), ARGUMENTS
+    if dtype in DTYPES:
+        return DTYPES[dtype], ARGUMENTS
+    stored = None if folder is None else _folder_dtype(folder)
+    if stored in DTYPES:
+        return DTYPES[stored], "model folder"
+    named = next((kind for name, kind in QUANTIZED.items() if name in model.lower()), None)
+    return ("bf16", ASSUMED) if named is None else (named, "model name")
 
 
 def _folder_dtype(folder: Path) -> str | None:
@@ -159,6 +175,7 @@ def header_facts(
         "server": dict(described),
         "prompts": "token ids" if serving.dialect.token_ids else "text",
         "ignore_eos": serving.dialect.ignore_eos,
+        "tells_cached_tokens": serving.tells_cached,
         "client": {"aiohttp": metadata.version("aiohttp")},
     }
 

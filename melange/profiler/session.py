@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from melange.capacity.verdict import judge
 from melange.errors import EngineError
@@ -16,7 +16,7 @@ from melange.profiler.journal import Journal
 from melange.profiler.load import Load, LoadRun, Size
 from melange.profiler.loadgen import Stop, Tick, run_load
 from melange.profiler.loadpoint import Subject, statistic_text, summarise
-from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
+from melange.profiler.search import PURPOSE, Capacity, SearchSettings, capacity_so_far, next_step, purpose
 from melange.profiler.serving import Serving
 
 Measure = Callable[[Load, Stop, Tick], LoadRun]
@@ -216,6 +216,7 @@ class _Session:
                     f"every request of {size.describe()} at {load.describe()} failed: {failures[0].error}"
                 )
         point = summarise(run, self.subject)
+        point = replace(point, extra={**point.extra, PURPOSE: purpose(self.settings)})
         self.journal.append(point)
         self.tell(size, load=load, point=point)
 

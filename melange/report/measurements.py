@@ -189,8 +189,11 @@ def render_estimate(plan: Estimate, request: RunRequest) -> str:
         state = f"finished: {done[size].describe()}" if size in done else "to measure"
         lines.append(f"  {size.describe()}: {state}")
     cost = "" if plan.usd is None else f", ${plan.usd:.2f}"
-    bound = "the budget's limit" if plan.limited else "a typical run"
-    lines.append(
-        f"about {plan.seconds / 60:.0f} min{cost} ({bound}), each load point at most {request.point_seconds:g} s"
-    )
+    why = {
+        "budget": "the budget's limit",
+        "model": "at the rates that the performance model expects",
+        "longest": "if every size takes its longest: the performance model does not know this model or GPU",
+    }[plan.basis]
+    limit = f"each load point at most {request.point_seconds:g} s and {request.settings.samples_needed} requests"
+    lines.append(f"about {plan.seconds / 60:.0f} min{cost} ({why}), {limit}")
     return "\n".join(lines)

@@ -31,8 +31,13 @@ Fault = Literal[
     "lies about prompts",
     "no usage",
     "error in stream",
+    "no prefix cache",
+    "caches what is distinct",
     "dies",
 ]
+
+
+BLOCK_TOKENS = 16
 
 
 @dataclass(kw_only=True)
@@ -41,7 +46,8 @@ class FaultServer:
 
     ``first_s`` and ``gap_s`` pace the first and the following tokens; with ``streams`` that many requests in a row are
     staggered evenly over one gap instead of walking in lockstep. ``share`` of the requests (the others are
-    served well) suffer the ``fault``, from the ``after``-th on.
+    served well) suffer the ``fault``, from the ``after``-th on. With ``tells_cached`` its usage says how many tokens of
+    a prompt it has seen before, in whole blocks, and nothing of a prompt that it has not seen (as vLLM does).
     """
 
     fault: Fault = "none"
@@ -52,8 +58,10 @@ class FaultServer:
     after: int = 0
     max_model_len: int = 4096
     slots: int | None = None
+    tells_cached: bool = False
     requests: int = 0
     url: str = ""
+    _seen: set[tuple[int, ...]] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
     _thread: threading.Thread | None = None
     _ready: threading.Event = field(default_factory=threading.Event)
@@ -159,8 +167,18 @@ class FaultServer:
             request.transport.close()
             return
         if fault not in ("no usage", "error in stream"):
-            await response.write(_event({"choices": [], "usage": _usage(body, sent, fault)}))
+            usage = _usage(body, sent, fault) | self._cache_details(body["prompt"], fault)
+            await response.write(_event({"choices": [], "usage": usage}))
         await response.write(b"data: [DONE]\n\n")
+
+    def _cache_details(self, prompt: Any, fault: str) -> dict[str, object]:
+        if not self.tells_cached or isinstance(prompt, str):
+            return {}
+        starts = [tuple(prompt[:end]) for end in range(BLOCK_TOKENS, len(prompt), BLOCK_TOKENS)]
+        told: int | None = BLOCK_TOKENS * sum(start in self._seen for start in starts) or None
+        self._seen.update(starts)
+        told = {"no prefix cache": 0, "caches what is distinct": len(prompt) - 1}.get(fault, told)
+        return {"prompt_tokens_details": None if told is None else {"cached_tokens": told}}
 
 
 def _token(stamp_s: float) -> bytes:

@@ -1,10 +1,12 @@
 """The capacity search against an exhaustive ladder, on simulated engines with known capacities.
 
-The ladder runs 10 geometric rates from 0.1 to 2 times the truth, each for as long as the search allows the load point
-nearest to the truth. Printed: how often either interval holds the truth, how often ours is wider than one rung of the
-ladder, and the share of the ladder's load time that the search took, closed loops and undecided points included.
+The search runs with the product's defaults, only that slow cells get the time that their requests take unless seconds
+are given. The ladder runs 10 geometric rates from 0.1 to 2 times the truth, each for as long as the search allows the
+load point nearest to the truth. Printed: how often either interval holds the truth, how often ours is wider than one
+rung of the ladder, and the share of the ladder's load time that the search took, closed loops and undecided points
+included.
 
-    python tests/benchmarks/bench_profile_search.py [cells] [requests a load point] [load points a cell]
+    python tests/benchmarks/bench_profile_search.py [cells] [requests a load point] [most seconds a load point]
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 import random
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numba
@@ -22,15 +25,13 @@ from melange.capacity.verdict import judge
 from melange.measurements import ConfigKey, Measurement
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
-from melange.profiler.search import Capacity, SearchSettings, next_step
+from melange.profiler.search import REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step
 from melange.slo import Slo
 from melange.testing import simulated_engine
 from melange.testing.simulated_engine import SimulatedEngine, serve
 
 RUNGS = 10
 RUNG = (2 / 0.1) ** (1 / (RUNGS - 1))
-REQUESTS = 4000
-OPEN_POINTS = 12
 TRUTH_REQUESTS = 100_000
 LADDER_EVERY = 10  # cells; the ladder itself is slow to simulate
 SUBJECT = Subject(key=ConfigKey("m", "g", 1, "bf16", "vllm"))
@@ -61,9 +62,8 @@ def cell(number: int) -> tuple[SimulatedEngine, Size, Slo]:
     return engine, size, Slo(tpot_s=looseness * step, ttft_s=1.0 + 3 * prefill, attainment=0.9)
 
 
-def measured(engine: SimulatedEngine, load: Load, slo: Slo, *, early: bool) -> Measurement:
-    run = engine.run(load, lambda run: early and judge(summarise(run, SUBJECT), slo) != "undecided")
-    return summarise(run, SUBJECT)
+def measured(engine: SimulatedEngine, load: Load, stop: Callable[[Measurement], bool]) -> Measurement:
+    return summarise(engine.run(load, lambda run: stop(summarise(run, SUBJECT))), SUBJECT)
 
 
 def search(
@@ -76,7 +76,7 @@ def search(
         step = next_step(size, points, settings)
         if isinstance(step, Capacity):
             return step, sum(p.duration_s or 0.0 for p in points), allowed
-        points.append(measured(engine, step, settings.slo, early=True))
+        points.append(measured(engine, step, lambda point: judge(point, settings.slo) != "undecided"))
         if step.rate_rps is not None:
             allowed.append((step.rate_rps, step.max_s))
 
@@ -89,7 +89,7 @@ def ladder(
     low = 0.0
     for number, rate in enumerate(rates):
         load = Load(size=size, rate_rps=rate, max_s=seconds, min_requests=16, seed=1000 * seed + number)
-        if judge(measured(engine, load, slo, early=False), slo) == "pass":
+        if judge(measured(engine, load, lambda point: False), slo) == "pass":
             low = rate
     return low, low * RUNG
 
@@ -127,7 +127,7 @@ class Tally:
         )
 
 
-def main(cells: int, requests: int, open_points: int) -> None:
+def main(cells: int, requests: int, longest_s: float) -> None:
     began = time.perf_counter()
     simulated_engine.serve = FAST_SERVE  # the same loops, compiled
     tally = Tally()
@@ -136,16 +136,11 @@ def main(cells: int, requests: int, open_points: int) -> None:
         truth = engine.true_capacity_rps(size, slo, requests=TRUTH_REQUESTS, serve_with=FAST_SERVE)
         if truth == 0:
             continue
-        settings = SearchSettings(
-            slo=slo,
-            resolution=RUNG,
-            point_s=2 * requests / truth + 60 * engine.lone_e2e_s(size),
-            requests=requests,
-            open_points=open_points,
-            seed=number,
-        )
+        enough_s = 2 * requests / truth + 60 * engine.lone_e2e_s(size)
+        settings = SearchSettings(slo=slo, requests=requests, point_s=min(longest_s, enough_s), seed=number)
         found, seconds, allowed = search(engine, size, settings)
-        _, point_s = min(allowed, key=lambda load: abs(math.log(load[0] / truth)))
+        nearest = min(allowed, key=lambda load: abs(math.log(load[0] / truth)), default=(truth, settings.point_s))
+        point_s = nearest[1]
         tally.add(found, truth, seconds / (RUNGS * point_s))
         if number % LADDER_EVERY == 0:
             low, high = ladder(engine, size, slo, truth, point_s, number)
@@ -153,12 +148,14 @@ def main(cells: int, requests: int, open_points: int) -> None:
             tally.ladders += 1
         if (number + 1) % PROGRESS_EVERY == 0:
             print(f"{time.perf_counter() - began:.0f} s, {tally.describe()}", file=sys.stderr, flush=True)
-    print(f"one rung is a factor {RUNG:.3f}; up to {requests} requests a load point, {open_points} load points a cell")
+    limit = f", {longest_s:g} s" if math.isfinite(longest_s) else ""
+    print(f"one rung is a factor {RUNG:.3f}; brackets to {RESOLUTION:g}; up to {requests} requests{limit} a load point")
     print(tally.describe())
     print(f"interval of the ladder itself, at the same seconds a point: {tally.ladder_holds} of {tally.ladders}")
     print(f"took {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":
-    given = [int(word) for word in sys.argv[1:]]
-    main(*(given + [200, REQUESTS, OPEN_POINTS][len(given) :]))
+    given = [float(word) for word in sys.argv[1:]]
+    cells, requests, longest_s = given + [200, REQUESTS, math.inf][len(given) :]
+    main(int(cells), int(requests), longest_s)

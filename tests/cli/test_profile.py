@@ -22,6 +22,7 @@ from melange.cli.main import main
 from melange.cli.profile import profile
 from melange.cli.workload_metrics import from_metrics
 from melange.measurements import read_measurements
+from melange.profiler.runner import RunRequest
 from melange.testing.fault_server import FaultServer
 
 SLO = ("--slo-tpot-ms", "50", "--tpot-definition", "decode")
@@ -224,3 +225,9 @@ def test_every_option_is_documented() -> None:
         assert "Examples:" in (command.help or ""), name
         options = [option for option in command.params if isinstance(option, click.Option)]
         assert all(option.help for option in options), name
+
+
+def test_the_defaults_are_the_librarys() -> None:
+    given = {option.name: option.default for option in profile.commands["run"].params}
+    for name in ("resolution", "point_seconds", "requests", "max_concurrency"):
+        assert given[name] == getattr(RunRequest(model="m"), name), name

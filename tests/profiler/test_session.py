@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from melange.profiler.loadgen import Stop, Tick
 from melange.profiler.loadpoint import Subject
 from melange.profiler.runner import RunRequest, estimate, profile_engine
 from melange.profiler.search import Capacity, SearchSettings
+from melange.profiler.serving import found_precision
 from melange.profiler.session import Progress, profile
 from melange.slo import Slo
 from melange.testing.fault_server import FaultServer
@@ -46,11 +48,13 @@ class Bench:
         self.now += run.elapsed_s
         return run
 
-    def profile(self, path: Path, budget: Budget | None = None, **options: object) -> tuple[Capacity, ...]:
+    def profile(
+        self, path: Path, budget: Budget | None = None, settings: SearchSettings = SETTINGS, **options: object
+    ) -> tuple[Capacity, ...]:
         with Journal(path, KEY) as journal:
             return profile(
                 SIZES,
-                SETTINGS,
+                settings,
                 journal=journal,
                 measure=self.measure,
                 subject=Subject(key=KEY),
@@ -83,6 +87,22 @@ def test_a_finished_run_measures_nothing(tmp_path: Path) -> None:
     Bench().profile(tmp_path / "a.jsonl")
     again = Bench()
     again.profile(tmp_path / "a.jsonl")
+    assert again.loads == 0
+
+
+def test_another_slo_on_the_same_file_measures_only_what_it_still_needs(tmp_path: Path) -> None:
+    """Its Poisson loads have an allowance of their own, however many the first SLO took."""
+    path, other = tmp_path / "a.jsonl", replace(SETTINGS, slo=Slo(tpot_s=0.03), requests=1000)
+    Bench().profile(path, settings=replace(SETTINGS, resolution=1.02))  # censored after all the loads it may take
+    opened = [p for p in read_measurements(path).points if p.loop == "open" and p.output_tokens == 64]
+    assert len(opened) >= SETTINGS.open_points
+    more, alone = Bench(), Bench()
+    found = more.profile(path, settings=other)
+    alone.profile(tmp_path / "b.jsonl", settings=other)
+    assert 0 < more.loads < alone.loads
+    assert all(c.status == "bracketed" for c in found), [c.describe() for c in found]
+    again = Bench()
+    assert again.profile(path, settings=other) == found
     assert again.loads == 0
 
 
@@ -265,3 +285,83 @@ def test_estimate_counts_only_what_is_left(tmp_path: Path) -> None:
     Bench().profile(path)
     assert len(estimate(asked).finished) == 2
     assert estimate(asked).seconds == 0
+
+
+def test_estimate_takes_rates_from_the_performance_model_where_it_can(tmp_path: Path) -> None:
+    asked = RunRequest(model="llama-3.1-8b", gpu="L4", slo=Slo(tpot_s=0.1), output=str(tmp_path / "a.jsonl"))
+    known, unknown = estimate(asked), estimate(replace(asked, model="nobody-knows"))
+    assert (known.basis, unknown.basis) == ("model", "longest")
+    assert 600 < known.seconds < unknown.seconds
+    faster = estimate(replace(asked, gpu="H100"))
+    assert faster.seconds < known.seconds
+    bounded = estimate(replace(asked, budget_minutes=5.0))
+    assert (bounded.basis, bounded.seconds) == ("budget", pytest.approx(300, rel=0.01))
+
+
+def cached_request(server: FaultServer, path: Path, share: float) -> RunRequest:
+    return request(server, path, input_tokens=(64,), cached_share=share)
+
+
+def test_a_prefix_cache_that_works_is_told_and_recorded(tmp_path: Path) -> None:
+    said: list[str] = []
+    with FaultServer(slots=4, gap_s=0.002, tells_cached=True) as server:
+        profile_engine(cached_request(server, tmp_path / "a.jsonl", 0.5), warn=said.append)
+    measured = read_measurements(tmp_path / "a.jsonl")
+    assert measured.headers[0].facts["tells_cached_tokens"] is True
+    assert not any("prefix cache" in text for text in said)
+    assert {p.cached_tokens for p in measured.points} == {32}
+    lone = next(p for p in measured.points if p.concurrency == 1)
+    assert lone.valid, lone.invalid_reason
+    assert lone.extra["cached_tokens_told"] == pytest.approx(32, abs=6)  # the first of six may find nothing
+
+
+@pytest.mark.parametrize(
+    ("fault", "share", "reason"),
+    [
+        ("no prefix cache", 0.5, "had 0 of 64 prompt tokens in it, but prompts share 32: turn prefix caching on"),
+        ("caches what is distinct", 0.0, "had 63 of 64 prompt tokens in it, but prompts share 0: restart it"),
+        ("caches what is distinct", 0.5, "had 63 of 64 prompt tokens in it, but prompts share 32: restart it"),
+    ],
+)
+def test_a_load_whose_prompts_were_cached_otherwise_is_invalid(
+    tmp_path: Path, fault: str, share: float, reason: str
+) -> None:
+    with FaultServer(fault=fault, gap_s=0.002, tells_cached=True) as server:  # type: ignore[arg-type]
+        (found,) = profile_engine(cached_request(server, tmp_path / "a.jsonl", share))
+    points = read_measurements(tmp_path / "a.jsonl").points
+    assert points
+    assert not any(p.valid for p in points)
+    assert all(reason in (p.invalid_reason or "") for p in points)
+    assert found.status == "censored"
+    assert (found.low_rps, found.high_rps) == (0.0, None)
+
+
+def test_a_server_that_says_nothing_of_its_cache_is_not_believed_to_have_one(tmp_path: Path) -> None:
+    said: list[str] = []
+    with FaultServer(slots=4, gap_s=0.002) as server:
+        profile_engine(cached_request(server, tmp_path / "a.jsonl", 0.5), warn=said.append)
+    measured = read_measurements(tmp_path / "a.jsonl")
+    assert measured.headers[0].facts["tells_cached_tokens"] is False
+    assert {p.extra["cached_tokens_told"] for p in measured.points} == {None}
+    assert any("--cached-share is not checked" in text for text in said)
+
+
+def test_a_precision_that_nothing_tells_is_called_assumed(tmp_path: Path) -> None:
+    said: list[str] = []
+    with FaultServer(slots=4, gap_s=0.002) as server:
+        profile_engine(request(server, tmp_path / "a.jsonl"), warn=said.append)
+        profile_engine(request(server, tmp_path / "b.jsonl", precision="fp8"), warn=said.append)
+    assumed, given = (read_measurements(tmp_path / name).headers[0].facts for name in ("a.jsonl", "b.jsonl"))
+    assert (assumed["precision"], assumed["precision_from"]) == ("bf16", "assumed")
+    assert (given["precision"], given["precision_from"]) == ("fp8", "given")
+    assert said == ["nothing says the precision of fault: bf16 is assumed; give it with --precision"]
+
+
+def test_precision_is_found_where_something_tells_it(tmp_path: Path) -> None:
+    assert found_precision("m", ["--quantization", "awq_marlin"]) == ("int4", "engine arguments")
+    assert found_precision("m", ["--dtype=half"]) == ("fp16", "engine arguments")
+    (tmp_path / "config.json").write_text('{"torch_dtype": "float32"}')
+    assert found_precision("m", ["--dtype", "auto"], tmp_path) == ("fp32", "model folder")
+    assert found_precision("Llama-3.1-8B-Instruct-FP8") == ("fp8", "model name")
+    assert found_precision("m", ["--dtype", "half"], tmp_path, "int8") == ("int8", "given")
+    assert found_precision("m") == ("bf16", "assumed")
