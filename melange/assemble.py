@@ -63,7 +63,7 @@ def plan_of(build: Build, solution: Solution, baselines: Mapping[str, Baseline])
         configs={config.name: _config(build, c) for c, config in enumerate(build.configs)},
         buckets=_buckets(build, solution),
         headroom=build.spec.headroom,
-        warnings=(*build.warnings, *_additivity_warning(workload.slo)),
+        warnings=(*build.warnings, *additivity_warning(workload.slo)),
         dropped_offers=tuple(
             {"instance": d.offer.name, "gpu": d.offer.gpu, "provider": d.offer.provider, "reason": d.reason}
             for d in build.dropped
@@ -146,7 +146,7 @@ def _buckets(build: Build, solution: Solution) -> tuple[PlanBucket, ...]:
     return tuple(rows)
 
 
-def _additivity_warning(slo: Slo) -> tuple[str, ...]:
+def additivity_warning(slo: Slo) -> tuple[str, ...]:
     """Loads of different sizes are added up, which is optimistic for limits that include waiting (docs/design.md)."""
     waiting = [name for name, limit in (("TTFT", slo.ttft_s), ("E2E", slo.e2e_s)) if limit is not None]
     if slo.tpot_s is not None and slo.tpot_definition == "e2e_per_token":

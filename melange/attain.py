@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange.assemble import plan_of
+from melange.assemble import additivity_warning, plan_of
 from melange.build import Build
 from melange.errors import InfeasibleError, InputError
 from melange.fleets import Counts, arranged, dominates, fleet_cost, fleets_between, maximal
@@ -401,7 +401,9 @@ def _answer(
         complete=complete,
         lone_share=lone,
     )
-    warnings = (*plan.warnings, *_short_warning(scenario.requests / scenario.rate_rps))
+    settled = additivity_warning(plan.slo)  # The mix was played, not added up.
+    kept = (warning for warning in plan.warnings if warning not in settled)
+    warnings = (*kept, *_short_warning(scenario.requests / scenario.rate_rps))
     return replace(plan, warnings=warnings, extra={**paper.extra, "attain": report.to_dict()}), report
 
 

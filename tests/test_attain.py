@@ -80,6 +80,7 @@ def test_the_plan_is_a_plan_like_any_other(answer, tmp_path):
     assert report.promise_usd_per_hour == pytest.approx(plan.cost_usd_per_hour - report.paper.cost_usd_per_hour)
     for bucket in plan.buckets:
         assert sum(bucket.shares.values()) == pytest.approx(1)
+    assert not any("solve with --attain" in warning for warning in plan.warnings)
 
 
 def test_a_promise_beyond_any_gpu_is_infeasible_and_says_why(spec):

@@ -45,11 +45,11 @@ class AttainReport:
     """How the cheapest fleet that keeps the promise was found.
 
     ``bound_usd_per_hour`` is what the integer program proves for the mean load alone; ``paper`` the fleet it would
-    rent, with its simulated attainment. ``simulated`` fleets were played, single types included, ``confirmations`` of
-    them put to the confirming test; ``cut_off`` ruled out by a failing larger one (``spot_checked`` of them played
-    after all, ``spot_check_passed`` against the assumption), ``overloaded`` cannot carry the mean load. ``complete`` is
-    false when the search ended before every cheaper fleet was ruled out. ``lone_share``: requests that keep the SLO on
-    the best idle GPU, which no fleet exceeds.
+    rent, with its simulated attainment. ``simulated`` fleets were judged, those of single types included,
+    ``confirmations`` of them by the confirming test; ``cut_off`` ruled out by a failing larger one (``spot_checked`` of
+    them played after all, ``spot_check_passed`` against the assumption), ``overloaded`` cannot carry the mean load.
+    ``complete`` is false when the search ended before every cheaper fleet was ruled out. ``lone_share``: requests that
+    keep the SLO on the best idle GPU, which no fleet exceeds.
     """
 
     target: float

@@ -18,7 +18,9 @@ SPREAD = 0.02
 def trials(monkeypatch):
     """Trials of fleets whose long replications are drawn from a normal distribution around ``trials.mean``."""
     made = Trials(target=TARGET, options=SimulationOptions(requests=5000), clocks={})
-    drawn = SimpleNamespace(confirm=lambda: made.confirm(None, 1), mean=TARGET, rng=np.random.default_rng(0), played=[])
+    drawn = SimpleNamespace(
+        confirm=lambda attempt=1: made.confirm(None, attempt), mean=TARGET, rng=np.random.default_rng(0), played=[]
+    )
 
     def attainments(scenario, first, count):
         drawn.played.append(range(first, first + count))
@@ -43,12 +45,17 @@ def test_what_is_clear_is_promised(trials):
     assert all(trials.confirm().passed for _ in range(50))
 
 
-@pytest.mark.parametrize("slack", [0.0, 0.25, 0.5, 0.75, 1.0, 1.5])
-def test_rechecks_of_promises_stand_however_close_the_fleet_is_to_the_target(trials, slack):
-    trials.mean = TARGET + slack * SPREAD
-    denied = [trials.confirm().passed and recheck(trials) < TARGET for _ in range(1500)]
-    # An error of 5%, and four standard deviations of what 1500 draws make of it.
-    assert np.mean(denied) <= ERROR + 4 * np.sqrt(ERROR * (1 - ERROR) / 1500)
+def test_rechecks_stand_although_a_search_takes_the_first_fleet_that_passes(trials, monkeypatch):
+    # Each fleet a little better than the one before: the first to pass is barely good enough, and luckier than it is
+    # good. By a bound on the long-run mean, one re-check in ten would deny such promises.
+    def denied() -> bool:
+        for attempt in range(1, 100):
+            trials.mean = TARGET + 0.1 * (attempt - 1) * SPREAD
+            if trials.confirm(attempt).passed:
+                return recheck(trials) < TARGET
+        raise AssertionError("nothing passes")
+
+    assert np.mean([denied() for _ in range(300)]) <= ERROR
 
 
 def test_what_is_out_of_reach_is_given_up_early(trials):
