@@ -8,8 +8,9 @@ import late_workloads as late
 import numpy as np
 import pytest
 
-from melange.attain import _cheapest, _search, _single_types, attain
+from melange.attain import attain
 from melange.errors import InfeasibleError, InputError
+from melange.fleet_search import cheapest, fleet_search
 from melange.fleets import fleet_cost, fleets_between
 from melange.plan import read_plan, write_plan
 from melange.planner import PlanOptions, plan_fleet, prepare_each
@@ -18,6 +19,7 @@ from melange.simulator.arrivals import Process
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import SimulationOptions
 from melange.simulator.trial import Trials, Verdict, recheck
+from melange.single_types import sized_types
 from melange.slo import Slo
 from melange.traces import Trace
 
@@ -49,7 +51,7 @@ def test_no_cheaper_fleet_passes(spec, answer):
     plan, report = answer
     options = PlanOptions(rate_rps=3)
     trials = Trials(target=0.98, options=QUICK, clocks=plan_clocks(plan_fleet(spec, options)))
-    search = _search(prepare_each(spec, options), trials, lambda line: None)
+    search = fleet_search(prepare_each(spec, options), trials, lambda line: None)
     cheaper = list(fleets_between(search.problem, report.bound_usd_per_hour, plan.cost_usd_per_hour))
     assert cheaper
     for counts in cheaper:
@@ -69,6 +71,19 @@ def test_every_type_alone_keeps_the_same_promise_and_small_gpus_need_more_headro
         assert fleet.cost_usd_per_hour >= plan.cost_usd_per_hour - 1e-9
     for gpu, fleet in report.single_type.items():
         assert (fleet.reason is None) == (gpu in sized)
+
+
+def test_single_types_are_the_smallest_that_pass(spec, answer):
+    # Brute force: one GPU fewer of any type fails.
+    options = PlanOptions(rate_rps=3)
+    trials = Trials(target=0.98, options=QUICK, clocks=plan_clocks(plan_fleet(spec, options)))
+    search = fleet_search(prepare_each(spec, options), trials, lambda line: None)
+    for gpu, fleet in answer[1].single_type.items():
+        if gpu == "L4":
+            continue  # On its plateau: one more of it hardly helps, and seeds decide.
+        smaller = tuple(fleet.instances.get(key, 0) - (key in fleet.instances) for key in search.problem.instances)
+        plan = search.plan(smaller) if any(smaller) else None
+        assert plan is None or not (trials.screen(plan).passed and trials.confirm(plan, 1).passed)
 
 
 def test_the_plan_is_a_plan_like_any_other(answer, tmp_path):
@@ -109,12 +124,12 @@ def test_each_fleet_is_judged_with_the_late_buckets_of_the_types_that_it_rents(m
     spec, profile = late.workload([9.96, 0.04]), late.profile_of({"L4": [5, 0], "H100": [20, 5]})
     options = late.options()
     trials = _Kept(target=0.9, options=SimulationOptions(), clocks={})
-    search = _search(prepare_each(spec, options, profile), trials, lambda line: None)
+    search = fleet_search(prepare_each(spec, options, profile), trials, lambda line: None)
     served = [[bool(b.shares) for b in search.plan(counts).buckets] for counts in ((2, 0), (2, 1), (0, 1))]
     assert served == [[True, False], [True, True], [True, True]]
     assert search.plan((1, 0)) is None
-    monkeypatch.setattr("melange.attain._lone_share", lambda trials, plan, configs: 1.0)
-    single = _single_types(search, plan_fleet(spec, options, profile=profile))
+    monkeypatch.setattr("melange.single_types.lone_share", lambda trials, plan, configs: 1.0)
+    single = sized_types(search, plan_fleet(spec, options, profile=profile))
     assert {gpu: dict(fleet.instances) for gpu, fleet in single.items()} == {"L4": {"L4": 2}, "H100": {"H100": 1}}
 
 
@@ -122,10 +137,10 @@ def test_nothing_is_late_where_the_slo_allows_none(monkeypatch):
     slo = Slo(tpot_s=0.1)
     spec, profile = late.workload([9.96, 0.04], slo), late.profile_of({"L4": [5, 0], "H100": [20, 5]}, slo)
     trials = _Kept(target=0.9, options=SimulationOptions(), clocks={})
-    search = _search(prepare_each(spec, late.options(), profile), trials, lambda line: None)
+    search = fleet_search(prepare_each(spec, late.options(), profile), trials, lambda line: None)
     assert search.plan((2, 0)) is None
-    monkeypatch.setattr("melange.attain._lone_share", lambda trials, plan, configs: 1.0)
-    single = _single_types(search, plan_fleet(spec, late.options(), profile=profile))
+    monkeypatch.setattr("melange.single_types.lone_share", lambda trials, plan, configs: 1.0)
+    single = sized_types(search, plan_fleet(spec, late.options(), profile=profile))
     assert single["L4"].reason == "it cannot serve every size in time"
 
 
@@ -134,9 +149,9 @@ def test_a_larger_fleet_that_cannot_be_planned_cuts_off_nothing(monkeypatch):
     spec, profile = late.workload([9.96, 0.04]), late.profile_of({"L4": [5, 0], "A10G": [5, 0.001]})
     options = replace(late.options(), gap=0.0)
     trials = _Kept(target=0.9, options=SimulationOptions(), clocks={})
-    search = _search(prepare_each(spec, options, profile), trials, lambda line: None)
+    search = fleet_search(prepare_each(spec, options, profile), trials, lambda line: None)
     assert search.plan((2, 1)) is None
-    assert _cheapest(search, (4, 0), 1.4, 50) == ((2, 0), True)
+    assert cheapest(search, (4, 0), 1.4, 50) == ((2, 0), True)
 
 
 class _Kept(Trials):

@@ -34,6 +34,8 @@ LAYERS = [
     {"planner"},
     {"routing", "interop", "sweep", "uncertainty", "efficiency", "nanobatching"},
     {"simulator"},
+    {"fleet_search"},
+    {"single_types"},
     {"attain", "accuracy"},
     {"report"},
     {"testing"},
