@@ -183,7 +183,7 @@ def _invalid_reason(
 def told_cached_tokens(good: Sequence[RequestRecord]) -> float | None:
     """Prompt tokens that the server says it had in its prefix cache, on average; None where it never says.
 
-    A server that tells of some requests (vLLM tells no zeros) means none by saying nothing of the others.
+    A server that tells of some requests (some vLLM versions tell no zeros) means none by saying nothing of the others.
     """
     told = [record.cached_tokens for record in good]
     return None if all(cached is None for cached in told) else sum(cached or 0 for cached in told) / len(told)

@@ -47,7 +47,7 @@ class FaultServer:
     ``first_s`` and ``gap_s`` pace the first and the following tokens; with ``streams`` that many requests in a row are
     staggered evenly over one gap instead of walking in lockstep. ``share`` of the requests (the others are
     served well) suffer the ``fault``, from the ``after``-th on. With ``tells_cached`` its usage says how many tokens of
-    a prompt it has seen before, in whole blocks, and nothing of a prompt that it has not seen (as vLLM does).
+    a prompt it has seen before, in whole blocks, and nothing of a prompt that it has not seen (as some vLLM do).
     """
 
     fault: Fault = "none"
