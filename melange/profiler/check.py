@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from melange.capacity.bounds import mean_bounds
-from melange.errors import InputError
+from melange.errors import EngineError, InputError
 from melange.measurements import Measurement, read_measurements
 from melange.profiler.load import Load, LoadRun, Size
 from melange.profiler.loadpoint import Subject, summarise
@@ -58,7 +58,8 @@ def check_measurements(
     """Re-measure the highest sustained load of a few sizes and compare TTFT and TPOT.
 
     A latency holds when its mean moved by no more than ``tolerance`` of itself plus both measurements' own
-    uncertainty. InputError where the file holds no load point of this server's configuration.
+    uncertainty. InputError where the file holds no load point of this server's configuration; EngineError where a load
+    could not be measured, or where the client and not the server set its latencies.
     """
     measured = read_measurements(file)
     with serving_engine(server, Path(file).with_suffix(".check.log")) as (engine, serving):
@@ -93,6 +94,8 @@ def _compare(point: Measurement, measure: Measure, subject: Subject, tolerance: 
     size = Size(int(point.input_tokens), int(point.output_tokens), int(point.cached_tokens))
     load = _load_of(point, size, seed)
     now = summarise(measure(load, _never, _ignore), subject)
+    if not now.valid:
+        raise EngineError(f"{size.describe()} at {load.describe()} cannot be compared: {now.invalid_reason}")
     pairs = {"TTFT": (point.ttft_s, now.ttft_s), "TPOT (decode)": (point.tpot_decode_s, now.tpot_decode_s)}
     slack = {"TTFT": _half(point.sample_ttft_s) + _half(now.sample_ttft_s), "TPOT (decode)": _half_tpot(point, now)}
     return [

@@ -50,7 +50,7 @@ class Endpoint:
 class PromptSource:
     """Distinct random prompts from a seed; the first ``cached_tokens`` of every prompt of a size are the same."""
 
-    def __init__(self, size: Size, dialect: Dialect, seed: int) -> None:
+    def __init__(self, size: Size, dialect: Dialect, seed: int | str) -> None:
         self._size, self._dialect = size, dialect
         self._random = random.Random(seed)
         self._prefix = random.Random(f"prefix {size.cached_tokens}").choices(TOKEN_IDS, k=size.cached_tokens)

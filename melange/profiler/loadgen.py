@@ -8,6 +8,7 @@ import gc
 import math
 import os
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -80,7 +81,8 @@ class _Generator:
 
     def __init__(self, client: CompletionsClient, load: Load) -> None:
         self.client, self.load = client, load
-        self.prompts = PromptSource(load.size, client.dialect, load.seed)
+        # Prompts that no run has sent before: a server with a prefix cache remembers those of the last one.
+        self.prompts = PromptSource(load.size, client.dialect, f"{load.seed} {secrets.token_hex(8)}")
         self.records: list[RequestRecord] = []
         self.in_flight: dict[int, float] = {}
         self.tasks: set[asyncio.Future[object]] = set()

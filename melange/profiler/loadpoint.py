@@ -176,8 +176,8 @@ def _invalid_reason(
         first = next((record.error for record in run.records if record.error), None)
         return f"no request finished in {run.elapsed_s:.1f} s" + (f" ({first})" if first else "")
     ttft = latencies["ttft_s"]
-    fault = client_bottleneck(run.health, ttft.mean if ttft else 0.0)
-    return fault or prefix_cache_fault(run.load.size, told_cached_tokens(good))
+    fault = prefix_cache_fault(run.load.size, told_cached_tokens(good))
+    return fault or client_bottleneck(run.health, ttft.mean if ttft else 0.0)
 
 
 def told_cached_tokens(good: Sequence[RequestRecord]) -> float | None:
