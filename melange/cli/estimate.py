@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from melange.cli.options import names, output_option
+from melange.cli.slo_options import share
 
 
 def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[float], list[float]]:
@@ -57,7 +58,12 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
 )
 @click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms.")
-@click.option("--attainment", type=float, help="Share of requests that must keep the SLO, in place of its mean.")
+@click.option(
+    "--attainment",
+    callback=share,
+    metavar="SHARE",
+    help="Share of requests that must keep the SLO, in place of its mean.",
+)
 @click.option("--calibration", type=click.Path(dir_okay=False), help="Calibration file in place of the priors.")
 @click.option(
     "--save", type=click.Path(dir_okay=False), help="Write the load points to this measurements file (JSONL)."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import names, pairs
+from melange.cli.slo_options import share, tpot_definition_option
 
 if TYPE_CHECKING:
     from melange.offers import PriceChoice
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from melange.slo import Slo
 
 _OPTIONS = (
-    click.option(
-        "--tpot-definition",
-        type=click.Choice(["decode", "e2e_per_token"]),
-        help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
-    ),
+    tpot_definition_option,
     click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms, in place of the file's."),
-    click.option("--attainment", type=float, help="Share of requests that must keep the SLO, in place of its mean."),
+    click.option(
+        "--attainment",
+        callback=share,
+        metavar="SHARE",
+        help="Share of requests that must keep the SLO, in place of its mean.",
+    ),
     click.option(
         "--slice-factor", type=click.IntRange(1), help="Cut each bucket into N equal slices, as the paper does."
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from melange.cli.options import output_option
-from melange.cli.workload_options import slo_of
+from melange.cli.slo_options import slo_of, slo_options
 
 
 class DefaultGroup(click.Group):
@@ -30,26 +30,6 @@ def _tokens(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     if min(tokens) < 1:
         raise click.BadParameter("sizes are at least 1 token", ctx, param)
     return tuple(sorted(set(tokens)))
-
-
-def _slo_options(command: Any) -> Any:
-    for option in reversed(
-        (
-            click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition."),
-            click.option(
-                "--tpot-definition",
-                type=click.Choice(["decode", "e2e_per_token"]),
-                help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
-            ),
-            click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms."),
-            click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms."),
-            click.option(
-                "--attainment", type=float, help="Share of requests that must keep the SLO [default: its mean must]."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 def _server_options(command: Any) -> Any:
@@ -94,7 +74,7 @@ def profile() -> None:
 
 @profile.command("run")
 @_server_options
-@_slo_options
+@slo_options
 @click.option("--input-tokens", callback=_tokens, default="128,512,2000", show_default=True, help="Prompt sizes.")
 @click.option("--output-tokens", callback=_tokens, default="64,256,1000", show_default=True, help="Output sizes.")
 @click.option(
@@ -156,7 +136,7 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
 
 @profile.command("show")
 @click.argument("file", type=click.Path())
-@_slo_options
+@slo_options
 @click.option("--usd-per-hour", type=float, help="Price of one replica: adds tokens per dollar.")
 @output_option("table", "json", "csv")
 def show(file: str, usd_per_hour: float | None, output: str, **given: Any) -> None:

@@ -9,6 +9,7 @@ import click
 
 from melange.cli.options import OUTPUTS, output_option, progress_bar
 from melange.cli.planning import plan_options, planning_options
+from melange.cli.slo_options import share
 
 if TYPE_CHECKING:
     from melange.plan import Plan
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--attain",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    callback=share,
     metavar="SHARE",
-    help="Find the cheapest fleet whose simulated attainment reaches this share, for example 0.99.",
+    help="Find the cheapest fleet whose simulated attainment reaches this share, 0.99 or 99%.",
 )
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="With --attain: a trace that gives sizes.")
 @click.option("--arrivals", help="With --attain: poisson, gamma:CV or mmpp  [default: poisson]")

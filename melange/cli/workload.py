@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from melange.cli.slo_options import slo_of
 from melange.cli.workload_metrics import from_metrics
-from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, slo_of, spec_of
+from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, spec_of
 
 SHOW_PROGRESS_FROM_BYTES = 64 << 20
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, slo_of, spec_of
+from melange.cli.slo_options import slo_of
+from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, spec_of
 
 
 @click.command("from-metrics")

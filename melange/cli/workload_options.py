@@ -1,4 +1,4 @@
-"""What the commands that make workload files share: options of sizes, SLO and choices, and how they are read."""
+"""What the commands that make workload files share: options of sizes and choices, and how they are read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from melange.cli.slo_options import slo_options
+
 if TYPE_CHECKING:
     from melange.sizes import SizeGrid
-    from melange.slo import Slo
     from melange.traces import TraceReport
     from melange.workload_file import WorkloadSpec
 
@@ -25,22 +26,13 @@ def _edges(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
         raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 25,100,250", ctx, param) from None
 
 
-_SHAPE = (
+_GRID = (
     click.option("--input-edges", callback=_edges, metavar="N,N,...", help="Input bucket edges [default: paper]."),
     click.option("--output-edges", callback=_edges, metavar="N,N,...", help="Output bucket edges [default: paper]."),
     click.option("--max-input", type=click.IntRange(1), help="End the input edges here; longer are dropped."),
     click.option("--max-output", type=click.IntRange(1), help="End the output edges here; longer are dropped."),
-    click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition."),
-    click.option(
-        "--tpot-definition",
-        type=click.Choice(["decode", "e2e_per_token"]),
-        help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
-    ),
-    click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms."),
-    click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms."),
-    click.option("--attainment", type=float, help="Share of requests that must keep the SLO [default: its mean must]."),
-    click.option("--model", help="The model that serves it (see 'melange gpus --models')."),
 )
+_MODEL = (click.option("--model", help="The model that serves it (see 'melange gpus --models')."),)
 _CHOICES = (
     click.option(
         "--profiles", metavar="SET|FILE", help="Profile set, or a file of measurements [default: estimated/MODEL]."
@@ -54,7 +46,7 @@ _CHOICES = (
 
 def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the grid, the SLO and the model."""
-    return _with(_SHAPE, command)
+    return _with(_GRID, slo_options(_with(_MODEL, command)))
 
 
 def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,23 +73,6 @@ def grid_of(given: dict[str, Any]) -> SizeGrid:
 
 def _ended(edges: Sequence[int], last: int | None) -> tuple[int, ...]:
     return tuple(edges) if last is None else (*(edge for edge in edges if edge < last), last)
-
-
-def slo_of(given: dict[str, Any]) -> Slo:
-    """The SLO that the options ask for."""
-    from melange.slo import Slo
-
-    if (given["slo_tpot_ms"] is None) != (given["tpot_definition"] is None):
-        raise click.UsageError("--slo-tpot-ms and --tpot-definition go together: there are two TPOTs in use")
-    asked: dict[str, Any] = {
-        f"{name}_s": given[f"slo_{name}_ms"] / 1000
-        for name in ("tpot", "ttft", "e2e")
-        if given[f"slo_{name}_ms"] is not None
-    }
-    if given["attainment"] is not None and not asked:
-        raise click.UsageError("--attainment needs a limit to attain: --slo-tpot-ms, --slo-ttft-ms or --slo-e2e-ms")
-    asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
-    return Slo(**asked)
 
 
 def _profiles(given: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -91,3 +92,25 @@ def test_an_interrupted_search_leaves_no_plan_behind(capsys, tmp_path, monkeypat
     code, text = failure(capsys, "--attain", "0.98", "--plan", str(tmp_path / "plan.json"))
     assert (code, text.strip()) == (130, "melange: interrupted")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("99", "99 is not between 0 and 1, as 0.99 or 99% are; did you mean 99%?"),
+        ("101%", "101% is not between 0 and 1, as 0.99 or 99% are;"),
+        ("nan", "nan is not between 0 and 1"),
+        ("most", "'most' is not a share such as 0.99 or 99%"),
+    ],
+)
+def test_a_target_that_is_no_share_is_refused(capsys, written, message):
+    code, said = failure(capsys, "--attain", written)
+    assert code == 2
+    assert message in said
+
+
+def test_a_target_may_be_written_in_percent():
+    option = next(option for option in solve.params if option.name == "attain")
+    with click.Context(solve) as context:
+        assert option.process_value(context, "99%") == pytest.approx(0.99)
+        assert option.process_value(context, "0.995") == 0.995

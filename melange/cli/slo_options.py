@@ -1,0 +1,69 @@
+"""Options of an SLO, shared by the commands that ask for one, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from melange.slo import Slo
+
+
+def share(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """``"0.99"`` and ``"99%"`` -> 0.99; a share lies above 0 and below 1."""
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a share such as 0.99 or 99%", ctx, param) from None
+    if not 0 < found < 1:
+        hint = f"; did you mean {text}%?" if 50 <= found < 100 and not text.endswith("%") else ""
+        raise click.BadParameter(f"{text} is not between 0 and 1, as 0.99 or 99% are{hint}", ctx, param)
+    return found
+
+
+tpot_definition_option = click.option(
+    "--tpot-definition",
+    type=click.Choice(["decode", "e2e_per_token"]),
+    help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
+)
+_SLO = (
+    click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition."),
+    tpot_definition_option,
+    click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms."),
+    click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms."),
+    click.option(
+        "--attainment",
+        callback=share,
+        metavar="SHARE",
+        help="Share of requests that must keep the SLO [default: its mean must].",
+    ),
+)
+
+
+def slo_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of an SLO."""
+    for option in reversed(_SLO):
+        command = option(command)
+    return command
+
+
+def slo_of(given: dict[str, Any]) -> Slo:
+    """The SLO that the options ask for."""
+    from melange.slo import Slo
+
+    if (given["slo_tpot_ms"] is None) != (given["tpot_definition"] is None):
+        raise click.UsageError("--slo-tpot-ms and --tpot-definition go together: there are two TPOTs in use")
+    asked: dict[str, Any] = {
+        f"{name}_s": given[f"slo_{name}_ms"] / 1000
+        for name in ("tpot", "ttft", "e2e")
+        if given[f"slo_{name}_ms"] is not None
+    }
+    if given["attainment"] is not None and not asked:
+        raise click.UsageError("--attainment needs a limit to attain: --slo-tpot-ms, --slo-ttft-ms or --slo-e2e-ms")
+    asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
+    return Slo(**asked)
