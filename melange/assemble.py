@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from melange import __version__
 from melange.build import Build, config_key
-from melange.catalog import load_catalog
+from melange.catalog import figures_of, load_catalog
 from melange.errors import InputError
 from melange.plan import HOURS_PER_MONTH, Baseline, Costs, Plan, PlanBucket, PlanConfig, PlanLimit
 from melange.problem import FloatArray, Problem, Solution
@@ -169,7 +169,7 @@ def _config(build: Build, c: int) -> PlanConfig:
     config, catalog = build.configs[c], load_catalog()
     offer, table = config.instance, build.profile.configs[config_key(config)]
     try:
-        shape = _figures(catalog.model(config.model))
+        shape = figures_of(catalog.model(config.model))
     except InputError:
         shape = None
     return PlanConfig(
@@ -189,15 +189,10 @@ def _config(build: Build, c: int) -> PlanConfig:
         price_read_on=offer.read_on,
         headroom=float(build.headroom[c]),
         sources=table.sources,
-        hardware=_figures(catalog.gpu(offer.gpu)),
+        hardware=figures_of(catalog.gpu(offer.gpu)),
         model_shape=shape,
         profile=table.to_dict(),
     )
-
-
-def _figures(value: Any) -> dict[str, Any]:
-    row = {item.name: getattr(value, item.name) for item in fields(value) if item.name not in ("aliases", "source")}
-    return {key: dict(item) if isinstance(item, Mapping) else item for key, item in row.items()}
 
 
 def _limits(problem: Problem, solution: Solution) -> tuple[PlanLimit, ...]:

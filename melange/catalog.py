@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
@@ -134,6 +134,12 @@ class Catalog:
 
 
 T = TypeVar("T", Gpu, Model)
+
+
+def figures_of(entry: Gpu | Model) -> dict[str, Any]:
+    """An entry's figures, JSON-ready: what ``Gpu(**row)`` and ``Model(**row)`` take, without aliases and source."""
+    row = {item.name: getattr(entry, item.name) for item in fields(entry) if item.name not in ("aliases", "source")}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in row.items()}
 
 
 def _lookup(kind: str, name: str, entries: Iterable[T]) -> T:

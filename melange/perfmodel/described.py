@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from melange.catalog import Catalog, Gpu, Model
+from melange.catalog import Catalog, Gpu, Model, figures_of
 from melange.documents import Document, read_document
 from melange.errors import InputError
 from melange.files import read_text
@@ -124,7 +124,7 @@ def model_shape(model: str | None) -> dict[str, Any] | None:
         found = model_from_config(Path(model) / "config.json")
     except InputError:
         return None
-    return {item.name: getattr(found, item.name) for item in fields(found) if item.name not in ("aliases", "source")}
+    return figures_of(found)
 
 
 def _refuse_uncovered(config: Mapping[str, Any]) -> None:
