@@ -63,9 +63,9 @@ def profile() -> None:
 
     \b
     Examples:
-      melange profile --model meta-llama/Llama-3.1-8B --slo-tpot-ms 40 --tpot-definition decode -o l4.jsonl
+      melange profile --model meta-llama/Llama-3.1-8B --slo-tpot-ms 100 --tpot-definition decode -o l4.jsonl
       melange profile --url http://127.0.0.1:8000 --slo-ttft-ms 500 -o l4.jsonl --dry-run
-      melange profile show l4.jsonl --slo-tpot-ms 40 --tpot-definition decode --usd-per-hour 0.8
+      melange profile show l4.jsonl --slo-tpot-ms 100 --tpot-definition decode --usd-per-hour 0.8
       melange profile merge all.jsonl l4.jsonl h100.jsonl
       melange profile check l4.jsonl --url http://127.0.0.1:8000
       melange profile import bench.json --gpu L4 --model llama-3.1-8b -o l4.jsonl

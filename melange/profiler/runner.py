@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_de
 from melange.profiler.journal import Journal
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject
-from melange.profiler.search import POINT_S, REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step
+from melange.profiler.search import LONE_REQUESTS, POINT_S, REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step
 from melange.profiler.serving import (
     ASSUMED,
     DEFAULT_ENGINE,
@@ -145,8 +145,9 @@ class RunRequest(ServerRequest):
 class Estimate:
     """What a run is expected to take: sizes, those finished already, seconds, dollars (None: price unknown).
 
-    ``basis`` says where the seconds come from: the ``budget``, the ``model`` (rates that the performance model expects
-    of every size left) or ``longest`` (nothing is known of some size, which then counts with the longest load points).
+    ``basis`` says where the seconds come from: the ``budget``, the ``model`` (what the performance model expects of
+    every size left) or ``longest`` (nothing is known of some size, which then counts with the longest load points).
+    ``expected_rps`` is the capacity that the model expects, by size; 0 where no load keeps the SLO.
     """
 
     sizes: tuple[Size, ...]
@@ -154,6 +155,7 @@ class Estimate:
     seconds: float
     usd: float | None
     basis: Literal["budget", "model", "longest"]
+    expected_rps: Mapping[Size, float] = field(default_factory=dict)
 
 
 def estimate(request: RunRequest) -> Estimate:
@@ -168,11 +170,10 @@ def estimate(request: RunRequest) -> Estimate:
             finished += [step] if isinstance(step, Capacity) else []
     done = {found.size for found in finished}
     left = [size for size in request.sizes if size not in done]
-    rates = {} if key is None else expected_rates_rps(key, left, request.slo)
-    longest = [min(request.point_seconds, _enough_s(request, rates.get(size))) for size in left]
+    expected = {} if key is None else _expectations(key, left, request.slo)
     budget = request.budget()
-    seconds = TYPICAL_POINTS * sum(longest)
-    basis: Literal["model", "longest"] = "model" if len(rates) == len(left) else "longest"
+    seconds = sum(_cell_s(request, expected.get(size)) for size in left)
+    basis: Literal["model", "longest"] = "model" if len(expected) == len(left) else "longest"
     limited = budget.left_s < seconds
     seconds = min(seconds, budget.left_s)
     usd = None if request.usd_per_hour is None else seconds / 3600 * request.usd_per_hour
@@ -182,31 +183,47 @@ def estimate(request: RunRequest) -> Estimate:
         seconds=seconds,
         usd=usd,
         basis="budget" if limited else basis,
+        expected_rps={size: found.rate_rps for size, found in expected.items()},
     )
 
 
-def _enough_s(request: RunRequest, rate_rps: float | None) -> float:
-    """Seconds in which so many requests as a load point may take arrive; 0 where no rate keeps the SLO."""
-    if rate_rps is None:
-        return math.inf
-    return request.settings.samples_needed / rate_rps if rate_rps > 0 else 0.0
+class _Expectation(NamedTuple):
+    """What the performance model expects of a size: its capacity, and the latency of a request alone on the engine."""
+
+    rate_rps: float
+    lone_s: float
 
 
-def expected_rates_rps(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size, float]:
-    """What the performance model expects each size to sustain; empty for a model or GPU that the catalog lacks."""
+def _cell_s(request: RunRequest, expected: _Expectation | None) -> float:
+    """Seconds that a size takes: load points of so many requests as the search asks for, or single requests that fail.
+
+    A size of which nothing is known takes load points of the longest time.
+    """
+    if expected is not None and expected.rate_rps <= 0:
+        return min(request.point_seconds, LONE_REQUESTS * expected.lone_s)
+    enough_s = math.inf if expected is None else request.settings.samples_needed / expected.rate_rps
+    return TYPICAL_POINTS * min(request.point_seconds, enough_s)
+
+
+def _expectations(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size, _Expectation]:
+    """Expectations by size; empty for a model or GPU that the catalog lacks."""
     from melange.perfmodel.engine import default_settings
-    from melange.perfmodel.estimate import rates_with_band
+    from melange.perfmodel.estimate import rates_with_band, steady_state
     from melange.perfmodel.hardware import Deployment
 
     catalog = load_catalog()
+    columns = np.array(sizes, float).reshape(-1, 3).T
     try:
         model, gpu = catalog.model(key.model), catalog.gpu(key.gpu)
         settings = default_settings(gpu, key.engine)
         deployment = Deployment(model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=settings)
-        rates = rates_with_band(deployment, slo, *np.array(sizes, float).reshape(-1, 3).T).rate_rps
+        rates = rates_with_band(deployment, slo, *columns).rate_rps
+        lone_s = steady_state(deployment, *columns).closed(1.0).e2e_s
     except InputError:
         return {}
-    return dict(zip(sizes, rates.tolist(), strict=True))
+    return {
+        size: _Expectation(rate, lone) for size, rate, lone in zip(sizes, rates.tolist(), lone_s.tolist(), strict=True)
+    }
 
 
 def _of_size(points: list[Measurement], size: Size) -> list[Measurement]:
@@ -288,4 +305,4 @@ def _doubts(request: RunRequest, serving: Serving, key: ConfigKey) -> list[str]:
 
 def lone_load(size: Size, seconds: float, seed: int) -> Load:
     """A closed loop of one request at a time."""
-    return Load(size=size, concurrency=1, max_s=seconds, min_requests=6, seed=seed)
+    return Load(size=size, concurrency=1, max_s=seconds, min_requests=LONE_REQUESTS, seed=seed)

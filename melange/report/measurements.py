@@ -186,7 +186,7 @@ def render_estimate(plan: Estimate, request: RunRequest) -> str:
     lines = [f"SLO: {request.slo.describe()}", f"sizes ({len(plan.sizes)}):"]
     done = {found.size: found for found in plan.finished}
     for size in plan.sizes:
-        state = f"finished: {done[size].describe()}" if size in done else "to measure"
+        state = f"finished: {done[size].describe()}" if size in done else _to_measure(plan.expected_rps.get(size))
         lines.append(f"  {size.describe()}: {state}")
     cost = "" if plan.usd is None else f", ${plan.usd:.2f}"
     why = {
@@ -197,3 +197,11 @@ def render_estimate(plan: Estimate, request: RunRequest) -> str:
     limit = f"each load point at most {request.point_seconds:g} s and {request.settings.samples_needed} requests"
     lines.append(f"about {plan.seconds / 60:.0f} min{cost} ({why}), {limit}")
     return "\n".join(lines)
+
+
+def _to_measure(expected_rps: float | None) -> str:
+    if expected_rps is None:
+        return "to measure"
+    if expected_rps <= 0:
+        return "to measure; no load is expected to keep the SLO"
+    return f"to measure; {expected_rps:.3g} req/s expected"

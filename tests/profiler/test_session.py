@@ -25,6 +25,7 @@ from melange.profiler.runner import RunRequest, estimate, profile_engine
 from melange.profiler.search import Capacity, SearchSettings
 from melange.profiler.serving import found_precision
 from melange.profiler.session import Progress, profile
+from melange.report.measurements import render_estimate
 from melange.slo import Slo
 from melange.testing.fault_server import FaultServer
 from melange.testing.simulated_engine import SimulatedEngine
@@ -294,6 +295,12 @@ def test_estimate_takes_rates_from_the_performance_model_where_it_can(tmp_path: 
     assert 600 < known.seconds < unknown.seconds
     faster = estimate(replace(asked, gpu="H100"))
     assert faster.seconds < known.seconds
+    assert all(rate > 0 for rate in known.expected_rps.values())
+    hopeless = estimate(replace(asked, slo=Slo(tpot_s=0.01)))
+    assert set(hopeless.expected_rps.values()) == {0.0}
+    assert 60 < hopeless.seconds < 0.1 * known.seconds  # single requests are tried, and fail
+    assert "no load is expected to keep the SLO" in render_estimate(hopeless, asked)
+    assert "req/s expected" in render_estimate(known, asked)
     bounded = estimate(replace(asked, budget_minutes=5.0))
     assert (bounded.basis, bounded.seconds) == ("budget", pytest.approx(300, rel=0.01))
 
