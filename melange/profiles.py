@@ -69,9 +69,9 @@ class ConfigProfile:
         return {
             "input_tokens": self.input_tokens.tolist(),
             "output_tokens": self.output_tokens.tolist(),
-            "max_rate_rps": _nested(self.max_rate_rps),
-            "low_rps": _nested(self.low_rps),
-            "high_rps": _nested(self.high_rps),
+            "max_rate_rps": nested(self.max_rate_rps),
+            "low_rps": nested(self.low_rps),
+            "high_rps": nested(self.high_rps),
             "source": self.source.tolist(),
             "assumed_slo": self.assumed_slo,
         }
@@ -249,7 +249,8 @@ def _brackets(sizes: FloatArray, values: FloatArray) -> tuple[NDArray[np.int64],
     return lower, upper, weight
 
 
-def _nested(array: FloatArray) -> list[list[float | None]]:
+def nested(array: FloatArray) -> list[list[float | None]]:
+    """Rows of a table, JSON-ready: NaN becomes None."""
     return [[None if np.isnan(v) else float(v) for v in row] for row in array]
 
 

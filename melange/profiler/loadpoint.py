@@ -195,7 +195,7 @@ def prefix_cache_fault(size: Size, told: float | None) -> str | None:
         return None
     took = f"prefix cache: the server had {told:.3g} of {size.input_tokens} prompt tokens in it"
     if told > size.cached_tokens + CACHE_BLOCK_TOKENS:
-        return f"{took}, but prompts share {size.cached_tokens}: restart it, or take another --seed"
+        return f"{took}, but prompts share {size.cached_tokens}: restart it"
     if told < LEAST_CACHED * size.cached_tokens:
         return f"{took}, but prompts share {size.cached_tokens}: turn prefix caching on, or leave out --cached-share"
     return None

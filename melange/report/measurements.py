@@ -19,7 +19,7 @@ from melange.measurements import MeasurementFile
 from melange.profiler.check import CheckResult
 from melange.profiler.runner import Estimate, RunRequest
 from melange.profiler.search import Capacity
-from melange.profiles import WIDE, ConfigProfile, Profile, profile_from
+from melange.profiles import WIDE, ConfigProfile, Profile, nested, profile_from
 from melange.report.tables import rendered
 from melange.slo import Slo
 
@@ -113,10 +113,10 @@ def _shaded(text: str, value: float, low: float, top: float) -> Text:
 def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
     rows = []
     for config in profile.configs.values():
-        row = {**config.key._asdict(), **config.to_dict(), "next_failing_rps": _nested(config.next_failing_rps)}
+        row = {**config.key._asdict(), **config.to_dict(), "next_failing_rps": nested(config.next_failing_rps)}
         if usd_per_hour is not None:
             per_usd = _tokens_per_usd(config, usd_per_hour)
-            row["tokens_per_usd"] = _nested(per_usd)
+            row["tokens_per_usd"] = nested(per_usd)
         rows.append(row)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -125,10 +125,6 @@ def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
         "configs": rows,
         "warnings": list(profile.warnings),
     }
-
-
-def _nested(values: FloatArray) -> list[list[float | None]]:
-    return [[None if math.isnan(v) else v for v in line] for line in values.tolist()]
 
 
 def _csv(profile: Profile, usd_per_hour: float | None) -> str:
