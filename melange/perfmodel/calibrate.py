@@ -26,12 +26,12 @@ from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
+from melange.perfmodel.measured import MIN_POINTS
 from melange.perfmodel.steady import SteadyState
 from melange.profiles import profile_sets, read_profile_set
 
 FloatArray = NDArray[np.float64]
 
-MIN_POINTS = 8
 NOISE = 0.1  # expected log error of one load point: measurement noise and what the model leaves out
 _TTFT_WEIGHT = 0.3  # time to first token carries queueing noise that means of short runs do not average out
 _IDENTIFIED = 2.0 / 3.0

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from melange.catalog import Catalog, load_catalog
 from melange.measurements import ConfigKey, Measurement
-from melange.perfmodel.calibrate import MIN_POINTS, calibrate
+from melange.perfmodel.calibrate import calibrate
 from melange.perfmodel.calibration import Calibration, read_calibration
 from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.estimate import Rates, deploy, rates_with_band
 from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.perfmodel.measured import MIN_POINTS
 from melange.perfmodel.profile import profile_sizes, warnings_of
 from melange.profiles import ConfigProfile, Profile, profile_from
 from melange.slo import Slo

@@ -19,7 +19,7 @@ from melange.perfmodel.engine_args import settings_from_args
 _FIELDS = ("input_tokens", "output_tokens", "cached_tokens", "loop", "achieved_rps", "concurrency", "saturated")
 
 
-LEAST_POINTS = 8  # fewer do not tell the clock's parts from each other
+MIN_POINTS = 8  # fewer do not tell the clock's parts from each other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class MeasuredCurve:
         computed: their TPOT is below that of the same number of requests that arrive one by one.
         """
         arrived = tuple(point for point in self.points if point.loop == "open")
-        return arrived if len(arrived) >= LEAST_POINTS else self.points
+        return arrived if len(arrived) >= MIN_POINTS else self.points
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; means in seconds, one row a load point."""

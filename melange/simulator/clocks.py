@@ -24,7 +24,7 @@ from melange.perfmodel.clock import StepClock
 from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.hardware import Deployment, step_clock
-from melange.perfmodel.measured import LEAST_POINTS, MeasuredCurve
+from melange.perfmodel.measured import MIN_POINTS, MeasuredCurve
 from melange.perfmodel.steady import SteadyState
 from melange.plan import Plan, PlanConfig
 from melange.simulator.saturation import saturation_rps
@@ -91,16 +91,36 @@ def plan_clocks(
     ``settings`` replaces the engine's own limits. InputError where a plan's config has no profile or hardware figures.
     """
     names = list(plan.configs) if configs is None else list(configs)
-    return {name: _config_clock(plan, name, plan.configs[name], settings) for name in names}
+    measured = _measured(plan)
+    return {name: _config_clock(plan, name, plan.configs[name], settings, measured) for name in names}
 
 
-def _config_clock(plan: Plan, name: str, config: PlanConfig, settings: EngineSettings | None) -> ConfigClock:
-    curve = _curve(plan, config)
-    deployment = _deployment(plan, name, config, settings, curve)
+@dataclass(slots=True)
+class _Measured:
+    """Load points of one configuration; a fit to them takes seconds and serves every offer of it."""
+
+    curve: MeasuredCurve
+    efficiencies: Efficiencies | None = None
+
+    def fitted(self, deployment: Deployment) -> Efficiencies:
+        if self.efficiencies is None:
+            self.efficiencies = fit([group_of(deployment, self.curve.deciding)]).efficiencies
+        return self.efficiencies
+
+
+def _config_clock(
+    plan: Plan,
+    name: str,
+    config: PlanConfig,
+    settings: EngineSettings | None,
+    measured: Mapping[tuple[object, ...], _Measured],
+) -> ConfigClock:
+    own = measured.get((config.model, config.gpu, config.tp, config.precision, config.engine))
+    deployment = _deployment(plan, name, config, settings, None if own is None else own.curve)
     cells = _cells(plan, name, config)
     at_saturation = bool(config.profile and config.profile.get("assumed_slo")) or not plan.slo.thresholds_s
-    if curve is not None:
-        efficiencies = fit([group_of(deployment, curve.deciding)]).efficiencies
+    if own is not None:
+        efficiencies = own.fitted(deployment)
     else:
         efficiencies = _known_efficiencies(plan) or (_fitted(deployment, cells) if at_saturation else Efficiencies())
     clock = step_clock(deployment, efficiencies)
@@ -110,7 +130,7 @@ def _config_clock(plan: Plan, name: str, config: PlanConfig, settings: EngineSet
     if not keep.any():
         raise InputError(f"no size of the plan fits {name}", fix="check the plan's hardware and model figures")
     cells = cells.kept(keep)
-    scale = 1.0 if curve is not None else _scale(clock, plan.slo, cells, at_saturation)
+    scale = 1.0 if own is not None else _scale(clock, plan.slo, cells, at_saturation)
     clock = scaled(clock, scale)
     simulated = saturation_rps(clock, *cells[:2]) if at_saturation else _slo_rates(clock, plan.slo, cells)
     full = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).open(1.0)
@@ -119,21 +139,18 @@ def _config_clock(plan: Plan, name: str, config: PlanConfig, settings: EngineSet
         clock=clock,
         max_request_tokens=longest,
         time_scale=scale,
-        matched="latencies" if curve is not None else "saturation" if at_saturation else "slo",
+        matched="latencies" if own is not None else "saturation" if at_saturation else "slo",
         errors=simulated / cells.rates - 1.0,
         weights=cells.weights / cells.weights.sum(),
         saturated_tpot_s=float(np.average(full.tpot_decode_s, weights=cells.weights)),
     )
 
 
-def _curve(plan: Plan, config: PlanConfig) -> MeasuredCurve | None:
-    """The config's load points with latencies, None where the plan's profile has not enough of them."""
-    key = (config.model, config.gpu, config.tp, config.precision, config.engine)
-    for row in (plan.provenance.get("profile") or {}).get("curves") or ():
-        curve = MeasuredCurve.from_dict(row)
-        if curve.key == key and len(curve.points) >= LEAST_POINTS:
-            return curve
-    return None
+def _measured(plan: Plan) -> dict[tuple[object, ...], _Measured]:
+    """Load points with latencies by configuration, where the plan's profile has enough of them."""
+    rows = (plan.provenance.get("profile") or {}).get("curves") or ()
+    curves = [MeasuredCurve.from_dict(row) for row in rows]
+    return {curve.key: _Measured(curve) for curve in curves if len(curve.points) >= MIN_POINTS}
 
 
 def scaled(clock: StepClock, factor: float) -> StepClock:

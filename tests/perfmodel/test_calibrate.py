@@ -11,7 +11,6 @@ from melange.catalog import load_catalog
 from melange.errors import InputError
 from melange.measurements import LatencyStats, Measurement
 from melange.perfmodel.calibrate import (
-    MIN_POINTS,
     calibrate,
     fit,
     group_points,
@@ -26,6 +25,7 @@ from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.engine import VLLM_0_2
 from melange.perfmodel.estimate import max_rates_rps, steady_state
 from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.measured import MIN_POINTS
 from melange.slo import Slo
 
 CATALOG = load_catalog()

@@ -14,7 +14,7 @@ from melange.perfmodel.engine import default_settings
 from melange.perfmodel.engine_args import settings_from_args
 from melange.perfmodel.fill import deployment_of
 from melange.perfmodel.hardware import Deployment, kv_capacity_tokens
-from melange.perfmodel.measured import LEAST_POINTS, MeasuredCurve, measured_curves, told_settings
+from melange.perfmodel.measured import MIN_POINTS, MeasuredCurve, measured_curves, told_settings
 
 KEY = ConfigKey("llama-3.1-8b", "L4", 1, "bf16", "vllm")
 L4 = load_catalog().gpu("L4")
@@ -104,7 +104,7 @@ def test_limits_come_from_the_newest_header_of_the_same_configuration():
 def test_poisson_points_decide_where_there_are_enough():
     few = MeasuredCurve(key=KEY, points=(point(), point("closed")))
     assert few.deciding == few.points
-    enough = MeasuredCurve(key=KEY, points=(*[point()] * LEAST_POINTS, point("closed")))
+    enough = MeasuredCurve(key=KEY, points=(*[point()] * MIN_POINTS, point("closed")))
     assert enough.deciding == enough.points[:-1]
 
 
