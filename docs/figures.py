@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from melange import PlanOptions, PriceChoice, Problem, load_workload, solve
-from melange.efficiency import fractional_costs
-from melange.offers import read_prices
+from melange.analysis.efficiency import fractional_costs
+from melange.analysis.sweep import repriced, sweep_prices, sweep_rates
+from melange.catalog.offers import read_prices
 from melange.report.figures import figure_bytes
-from melange.sweep import repriced, sweep_prices, sweep_rates
 
 IMAGES = Path(__file__).parent / "images"
 PRICE_SETS = ("paper-2024", "2026-11")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from melange.arrays import BoolArray, FloatArray
 from melange.errors import InputError
 
 TpotDefinition = Literal["e2e_per_token", "decode"]
@@ -19,9 +20,7 @@ Statistic = Literal["mean", "attainment"]
 TPOT_DEFINITIONS: tuple[TpotDefinition, ...] = get_args(TpotDefinition)
 
 
-def tpot_s(
-    definition: TpotDefinition, *, e2e_s: ArrayLike, ttft_s: ArrayLike, output_tokens: ArrayLike
-) -> NDArray[np.float64]:
+def tpot_s(definition: TpotDefinition, *, e2e_s: ArrayLike, ttft_s: ArrayLike, output_tokens: ArrayLike) -> FloatArray:
     """Time per output token of requests, elementwise.
 
     ``e2e_per_token`` is latency / output tokens (the Mélange paper, section 5; includes TTFT and queueing).
@@ -90,7 +89,7 @@ class Slo:
         where = "of each bucket's requests" if self.scope == "bucket" else "of all requests"
         return f"{100 * self.attainment:g}% {where} jointly meet " + " and ".join(parts)
 
-    def met(self, *, e2e_s: ArrayLike, ttft_s: ArrayLike, output_tokens: ArrayLike) -> NDArray[np.bool_]:
+    def met(self, *, e2e_s: ArrayLike, ttft_s: ArrayLike, output_tokens: ArrayLike) -> BoolArray:
         """Per request, whether it meets every threshold. Missing (NaN) latencies count as missed."""
         e2e, ttft = np.asarray(e2e_s, float), np.asarray(ttft_s, float)
         ok = ~(np.isnan(e2e) | np.isnan(ttft))

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from melange.problem import GroupLimit, Problem
+from melange.solver.problem import GroupLimit, Problem
 
 ROOM = 1e-9
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from melange import ProfileChoice, SizeGrid, Slo, Workload, WorkloadSpec
-from melange.offers import PriceChoice
+from melange.catalog.offers import PriceChoice
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

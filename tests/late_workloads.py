@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from melange import Limits, PlanOptions, ProfileChoice, SizeGrid, Slo, Workload, WorkloadSpec
-from melange.fleet import InstanceType
-from melange.measurements import Measurement
-from melange.offers import PriceChoice
-from melange.profiles import profile_from
+from melange.capacity.profile import profile_from
+from melange.catalog.instances import InstanceType
+from melange.catalog.offers import PriceChoice
+from melange.measurements.measurement import Measurement
 
 GPUS, PRICES = ("L4", "A10G", "H100"), (0.7, 1.0, 7.0)
 SIZES = (100, 400, 1000)

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from melange import LatencyStats, Limits, Measurement, Plan, PlanOptions, load_workload, plan_fleet
-from melange.catalog import Gpu, Model, load_catalog
+from melange.catalog.hardware import Gpu, Model, load_catalog
 from melange.cli.main import melange as cli
-from melange.datafiles import data_path
-from melange.documents import SCHEMAS, load_schema
+from melange.files.documents import SCHEMAS, load_schema
+from melange.files.shipped import data_path
 from melange.interop.release import plan_release
-from melange.measurements import Header, record_line
-from melange.plan import Baseline, Costs, PlanBucket, PlanConfig, PlanLimit
+from melange.measurements.file import Header, record_line
+from melange.plan.plan import Baseline, Costs, PlanBucket, PlanConfig, PlanLimit
 from melange.slo import Slo
 
 CATALOG_ONLY = {"aliases", "source"}  # kept in the catalog, left out of plans

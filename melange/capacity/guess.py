@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from melange.measurements import Measurement
+from melange.arrays import FloatArray
+from melange.measurements.measurement import Measurement
 from melange.slo import Slo, tpot_s
 
-FloatArray = NDArray[np.float64]
 ABOVE_CLOSED = 1.1  # a Poisson load sustains no more than the closed loops' highest throughput, noise aside
 MOST_DRIFT = 1.4  # log: Poisson loads may correct the closed loops' guess by a factor of four
 MOST_IN_SYSTEM = 4096

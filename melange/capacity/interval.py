@@ -13,7 +13,7 @@ from typing import Literal
 
 from melange.capacity.guess import corrected_guess
 from melange.capacity.verdict import Verdict, has_samples, judge
-from melange.measurements import Measurement
+from melange.measurements.measurement import Measurement
 from melange.slo import Slo
 
 Basis = Literal["nothing", "closed loops", "lone request", "open loops"]

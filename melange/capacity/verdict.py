@@ -12,13 +12,12 @@ import math
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import FloatArray
 from melange.capacity.bounds import MIN_BATCHED, Bounds, independent_mean_bounds, mean_bounds, share_bounds
-from melange.measurements import LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.slo import Slo, tpot_s
 
-FloatArray = NDArray[np.float64]
 Verdict = Literal["pass", "fail", "undecided"]
 
 KEEPS_UP = 0.98  # achieved over offered rate of a sustainable load

@@ -58,10 +58,10 @@ def import_(
       melange aibrix import l4.json --gpu L4 --model llama-2-7b -o measurements.jsonl
       melange aibrix import all.json --gpu chat-a=A10G,chat-b=A100-80GB --model llama-2-7b -o m.jsonl --prices-csv p.csv
     """
-    from melange.files import write_atomic
+    from melange.files.text import write_atomic
     from melange.interop.aibrix import measurements_of, read_aibrix
     from melange.interop.aibrix import prices_csv as as_csv
-    from melange.measurements import append_measurements
+    from melange.measurements.file import append_measurements
 
     profiles = [profile for file in files for profile in read_aibrix(file)]
     chosen = [(profile, _gpu_of(profile.deployment, gpus), tp) for profile in profiles]
@@ -79,7 +79,7 @@ def import_(
 
 
 def _gpu_of(deployment: str, gpus: tuple[str, ...]) -> str:
-    from melange.catalog import load_catalog
+    from melange.catalog.hardware import load_catalog
     from melange.errors import InputError
 
     named = dict(text.split("=", 1) for text in gpus if "=" in text)
@@ -115,7 +115,7 @@ def export(source: str, only: tuple[str, ...], output: str | None) -> None:
     import json
     import time
 
-    from melange.files import write_atomic
+    from melange.files.text import write_atomic
 
     rows = [profile.to_dict() for profile in _exported(source, only, time.time())]
     text = json.dumps(rows[0] if len(rows) == 1 else rows)
@@ -128,9 +128,9 @@ def export(source: str, only: tuple[str, ...], output: str | None) -> None:
 def _exported(source: str, only: tuple[str, ...], now: float) -> Any:
     from melange.errors import InputError
     from melange.interop.aibrix import from_build, from_plan
-    from melange.plan import read_plan
-    from melange.planner import prepare
-    from melange.workload_file import load_workload
+    from melange.plan.plan import read_plan
+    from melange.planning.planner import prepare
+    from melange.planning.workload_file import load_workload
 
     if source.endswith(".json"):
         plan = read_plan(source)

@@ -44,10 +44,10 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
       melange calibrate melange-2024/llama-2-7b -o calibration.yaml
       melange calibrate melange-2024/llama-2-7b --gpu A10G,A100-80GB --max-input-tokens 2000 -o half.yaml
     """
-    from melange.catalog import load_catalog
+    from melange.catalog.described import extended_catalog
+    from melange.catalog.hardware import load_catalog
     from melange.perfmodel import calibrate as module
     from melange.perfmodel.calibration import write_calibration
-    from melange.perfmodel.described import extended_catalog
     from melange.perfmodel.measured import told_settings
     from melange.report.estimates import render_calibration
 
@@ -85,7 +85,7 @@ def _settings(given: dict[str, Any], points: Any, catalog: Any, told: Any) -> An
     """What the headers tell of each engine; where the user says something, the first point's engine with that."""
     from dataclasses import replace
 
-    from melange.perfmodel.engine import default_settings
+    from melange.serving.engine_settings import default_settings
 
     said = {name: given[name] for name in _SETTINGS if given[name] is not None}
     if not said or not points:

@@ -12,7 +12,7 @@ from melange.cli.slo_options import share
 
 def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[float], list[float]]:
     """``paper`` or ``250,1000x100,500`` -> input and output sizes."""
-    from melange.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
+    from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 
     if value == "paper":
         return [float(e) for e in PAPER_INPUT_EDGES_TOKENS], [float(e) for e in PAPER_OUTPUT_EDGES_TOKENS]
@@ -82,12 +82,12 @@ def estimate(**given: Any) -> None:
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
-    from melange.catalog import load_catalog
+    from melange.catalog.described import extended_catalog, model_from_config
+    from melange.catalog.hardware import load_catalog
     from melange.errors import InputError
-    from melange.files import write_atomic
-    from melange.measurements import Header, record_line
+    from melange.files.text import write_atomic
+    from melange.measurements.file import Header, record_line
     from melange.perfmodel.calibration import Calibration, read_calibration
-    from melange.perfmodel.described import extended_catalog, model_from_config
     from melange.perfmodel.estimate import deploy, fitting, load_points
     from melange.perfmodel.profile import estimated_table
     from melange.report.estimates import render_estimates
@@ -133,8 +133,8 @@ def estimate(**given: Any) -> None:
 
 def _deployment(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> Any:
     from melange.errors import InputError
-    from melange.perfmodel.engine import default_settings
     from melange.perfmodel.hardware import Deployment
+    from melange.serving.engine_settings import default_settings
 
     if engine not in ("vllm", "nanoflow"):
         raise InputError(f"no model of the engine {engine!r}", fix="use vllm or nanoflow")

@@ -34,9 +34,9 @@ def gpus(
     """
     from datetime import UTC, datetime
 
-    from melange.catalog import load_catalog
+    from melange.catalog.hardware import load_catalog
+    from melange.catalog.offers import read_prices
     from melange.errors import InputError
-    from melange.offers import read_prices
     from melange.report.catalog import render_gpus, render_models
 
     catalog = load_catalog()

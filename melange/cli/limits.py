@@ -25,9 +25,9 @@ def limits(
       melange limits melange-2024/llama-2-7b
       melange limits measurements.jsonl --impossible -o json
     """
-    from melange.catalog import load_catalog
+    from melange.catalog.described import extended_catalog
+    from melange.catalog.hardware import load_catalog
     from melange.perfmodel.calibrate import read_sets
-    from melange.perfmodel.described import extended_catalog
     from melange.perfmodel.limits import physical_limits
     from melange.report.estimates import render_limits
 

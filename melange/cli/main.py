@@ -25,7 +25,6 @@ COMMANDS = {
     "estimate": ("melange.cli.estimate:estimate", "Estimate rates of GPUs that nobody measured."),
     "calibrate": ("melange.cli.calibrate:calibrate", "Fit the performance model to measurements."),
     "limits": ("melange.cli.limits:limits", "Hold measurements against what the hardware allows."),
-    "accuracy": ("melange.cli.accuracy:accuracy", "Judge the performance model on published figures."),
     "schema": ("melange.cli.schema:schema", "Print the JSON Schema of a file format."),
     "nanoflow": ("melange.cli.nanoflow:nanoflow", "Overlap compute, memory and network inside one GPU."),
     "aibrix": ("melange.cli.aibrix:aibrix", "Exchange profiles with AIBrix."),

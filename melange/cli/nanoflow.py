@@ -62,8 +62,8 @@ def measure(
       melange nanoflow measure -o h100
       melange nanoflow measure --model llama-2-7b --batch 2048 --decode 512 --context 512 -o h100-llama-2
     """
-    from melange.nanoflow.bench import BatchPlan
-    from melange.nanoflow.gpu_report import measure_gpu
+    from melange.nanoflow.runtime.bench import BatchPlan
+    from melange.nanoflow.runtime.gpu_report import measure_gpu
 
     plan = BatchPlan(batch_tokens=batch_tokens, decode_tokens=decode_tokens, context_tokens=context)
     report = measure_gpu(model=model, plan=plan, layers=layers, dtype=dtype, time_limit_s=time_limit)
@@ -124,11 +124,11 @@ def serve(
       melange nanoflow serve --model mixtral-8x7b --device cuda --tp 4
     """
     from melange.errors import InputError
-    from melange.nanoflow.build import EngineOptions, resolve_model
-    from melange.nanoflow.processes import running_engine
-    from melange.nanoflow.server import run_server
-    from melange.nanoflow.text import TextCodec
-    from melange.perfmodel.pipeline import read_pipeline
+    from melange.nanoflow.pipeline import read_pipeline
+    from melange.nanoflow.runtime.build import EngineOptions, resolve_model
+    from melange.nanoflow.runtime.processes import running_engine
+    from melange.nanoflow.runtime.server import run_server
+    from melange.nanoflow.runtime.text import TextCodec
 
     if pipeline_file and batch_tokens:
         raise InputError("--batch-tokens and --pipeline are both given", fix="the pipeline sets the batch's size")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from melange.catalog import PRECISIONS
+from melange.catalog.hardware import PRECISIONS
 
 MODEL = click.option("--model", metavar="NAME", help="Model of the catalog (see 'melange gpus --models').")
 GPU = click.option("--gpu", metavar="NAME", help="GPU type of the catalog (see 'melange gpus').")
@@ -60,10 +60,10 @@ def analyse(model: str | None, gpu: str | None, figures: str, gemm_tflops: float
       melange nanoflow analyse --model llama-2-70b --gpu A100-80GB --tp 8 --figures nanoflow-paper --batch 2048
       melange nanoflow analyse --model mixtral-8x7b --gpu H100 --tp 2 --format json
     """
-    from melange.catalog import load_catalog
-    from melange.perfmodel.nanoflow import Device
-    from melange.perfmodel.nanoflow import analyse as analyse_service
-    from melange.perfmodel.nanoflow_paper import load_paper_set
+    from melange.catalog.hardware import load_catalog
+    from melange.nanoflow.costs import Device
+    from melange.nanoflow.costs import analyse as analyse_service
+    from melange.nanoflow.paper import load_paper_set
     from melange.report.nanoflow import render_analysis
 
     model, gpu = _required("--model", model), _required("--gpu", gpu)
@@ -145,8 +145,8 @@ def search(ctx: click.Context, /, **given: Any) -> None:
     """
     import json
 
-    from melange.files import write_atomic
-    from melange.perfmodel.pipeline_search import search_pipeline
+    from melange.files.text import write_atomic
+    from melange.nanoflow.pipeline_search import search_pipeline
     from melange.report.nanoflow import render_search
 
     times, batch_tokens, decode_tokens = _batch(given)
@@ -168,10 +168,10 @@ def search(ctx: click.Context, /, **given: Any) -> None:
 
 def _batch(given: dict[str, Any]) -> tuple[Any, int, int]:
     """Operation times, tokens of the batch, and how many of them decode."""
-    from melange.catalog import load_catalog
+    from melange.catalog.hardware import load_catalog
+    from melange.nanoflow.costs import Device, service_batch
+    from melange.nanoflow.modelled_times import modelled_times
     from melange.perfmodel.calibration import read_calibration
-    from melange.perfmodel.modelled_times import modelled_times
-    from melange.perfmodel.nanoflow import Device, service_batch
 
     times, catalog = _measured(given), load_catalog()
     context = given["context_tokens"] or (times.context_tokens if times else None)
@@ -199,7 +199,7 @@ def _batch(given: dict[str, Any]) -> tuple[Any, int, int]:
 
 def _measured(given: dict[str, Any]) -> Any:
     from melange.errors import InputError
-    from melange.perfmodel.operation_times import read_operation_times
+    from melange.nanoflow.operation_times import read_operation_times
 
     if given["times"] is None:
         return None
@@ -221,7 +221,7 @@ def _interference(name: str) -> Any:
 
 def _shipped(name: str, pattern: str) -> str:
     """The shipped file of this name, or the name itself as a path."""
-    from melange.datafiles import data_path
+    from melange.files.shipped import data_path
 
     path = data_path(f"profiles/nanoflow/{pattern.format(name)}.yaml")
     return str(path) if path.is_file() else name

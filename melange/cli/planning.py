@@ -12,8 +12,8 @@ from melange.cli.options import names, pairs
 from melange.cli.slo_options import share, tpot_definition_option
 
 if TYPE_CHECKING:
-    from melange.offers import PriceChoice
-    from melange.planner import PlanOptions
+    from melange.catalog.offers import PriceChoice
+    from melange.planning.planner import PlanOptions
     from melange.slo import Slo
 
 _OPTIONS = (
@@ -83,8 +83,8 @@ def plan_options(
     slo: Slo, prices: PriceChoice, given: dict[str, Any], *, rate_rps: float | None = None, tpot_ms: float | None = None
 ) -> PlanOptions:
     """The options that a command was given, over a workload's own SLO and prices."""
-    from melange.planner import PlanOptions
-    from melange.rentable import Limits
+    from melange.planning.planner import PlanOptions
+    from melange.planning.rentable import Limits
 
     limits = Limits(
         maximum=given["maximum"],

@@ -149,7 +149,7 @@ def show(file: str, usd_per_hour: float | None, output: str, **given: Any) -> No
       melange profile show l4.jsonl
       melange profile show l4.jsonl --slo-ttft-ms 500 --attainment 0.99 --usd-per-hour 0.8
     """
-    from melange.measurements import read_measurements
+    from melange.measurements.file import read_measurements
     from melange.report.measurements import file_slo, render_profile
 
     measured = read_measurements(file)
@@ -168,7 +168,7 @@ def merge(output: str, files: tuple[str, ...]) -> None:
     Examples:
       melange profile merge all.jsonl l4.jsonl h100.jsonl
     """
-    from melange.profiler.merge import merge_measurements
+    from melange.measurements.merge import merge_measurements
 
     merged = merge_measurements(output, files)
     for warning in merged.warnings:
@@ -224,8 +224,8 @@ def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
     Examples:
       melange profile import bench-2rps.json bench-4rps.json --gpu L4 --model llama-3.1-8b -o l4.jsonl
     """
-    from melange.measurements import ConfigKey
-    from melange.profiler.imports import import_results
+    from melange.interop.benchmarks import import_results
+    from melange.measurements.measurement import ConfigKey
 
     config = ConfigKey(key["model"], key["gpu"], key["tp"], key["precision"], key["engine"])
     points = import_results(files, config, engine_version=key["engine_version"], output=output)

@@ -19,6 +19,6 @@ def schema(name: str) -> None:
     """
     import json
 
-    from melange.documents import load_schema
+    from melange.files.documents import load_schema
 
     click.echo(json.dumps(load_schema(name), indent=2, ensure_ascii=False))

@@ -9,7 +9,7 @@ import click
 from melange.cli.options import names, output_option
 
 if TYPE_CHECKING:
-    from melange.plan import Plan
+    from melange.plan.plan import Plan
     from melange.simulator.simulate import SimulationOptions
     from melange.traces import Trace
 
@@ -67,8 +67,8 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
       melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
       melange simulate plan.json --compare-policies --plot plots
     """
-    from melange.compiled import IS_COMPILED
-    from melange.plan import read_plan
+    from melange.plan.plan import read_plan
+    from melange.routing.compiled import IS_COMPILED
     from melange.traces import read_trace
 
     if not IS_COMPILED:
@@ -106,7 +106,7 @@ def _options(given: dict[str, Any]) -> SimulationOptions:
 
 def _simulation(plan: Plan, trace: Trace | None, options: SimulationOptions, plots: str | None, output: str) -> str:
     from melange.report.simulation import render_simulation
-    from melange.simulator.plots import write_plots
+    from melange.report.simulation_plots import write_plots
     from melange.simulator.simulate import simulate as play
 
     report = play(plan, trace, options)
@@ -127,8 +127,8 @@ def _comparison(plan: Plan, trace: Trace | None, options: SimulationOptions, giv
 
 
 def _additivity(plan: Plan, options: SimulationOptions, output: str) -> str:
+    from melange.analysis.additivity import additivity
     from melange.report.simulation import render_additivity
-    from melange.simulator.additivity import additivity
 
     return render_additivity(additivity(plan, seed=options.seed), output)
 

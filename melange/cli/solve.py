@@ -12,9 +12,9 @@ from melange.cli.planning import plan_options, planning_options
 from melange.cli.slo_options import share
 
 if TYPE_CHECKING:
-    from melange.plan import Plan
-    from melange.planner import PlanOptions
-    from melange.workload_file import WorkloadSpec
+    from melange.plan.plan import Plan
+    from melange.planning.planner import PlanOptions
+    from melange.planning.spec import WorkloadSpec
 
 
 @click.command()
@@ -62,7 +62,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve arena-120ms-mean --attain 0.99
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
-    from melange.plan import write_plan
+    from melange.plan.plan import write_plan
     from melange.report.plans import render_plan
 
     plan = _answer(given)
@@ -85,11 +85,11 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _answer(given: dict[str, Any]) -> Plan:
+    from melange.catalog.offers import PriceChoice
     from melange.interop.release import is_release_config, plan_release
-    from melange.offers import PriceChoice
-    from melange.planner import plan_fleet
+    from melange.planning.planner import plan_fleet
+    from melange.planning.workload_file import load_workload
     from melange.slo import Slo
-    from melange.workload_file import load_workload
 
     asked = {"rate_rps": given["rate_rps"], "tpot_ms": given["slo_tpot_ms"]}
     _check_combination(given)
@@ -103,12 +103,12 @@ def _answer(given: dict[str, Any]) -> Plan:
     if given["attain"] is not None:
         return _attained(spec, options, given)
     if given["nano_batching"]:
-        from melange.nanobatching import compare_nanobatching
+        from melange.analysis.nanobatching import compare_nanobatching
 
         return compare_nanobatching(spec, options).plan
     if given["draws"] is None:
         return plan_fleet(spec, options)
-    from melange.uncertainty import solve_with_uncertainty
+    from melange.analysis.uncertainty import solve_with_uncertainty
 
     with progress_bar("drawing rates and demand") as tell:
         return solve_with_uncertainty(spec, options, draws=given["draws"], seed=given["seed"], progress=tell)
@@ -128,7 +128,7 @@ def _check_combination(given: dict[str, Any]) -> None:
 
 
 def _attained(spec: WorkloadSpec, options: PlanOptions, given: dict[str, Any]) -> Plan:
-    from melange.attain import attain
+    from melange.attainment.closed_loop import attain
     from melange.routing import DEFAULT_POLICY, policy_by_name
     from melange.simulator.arrivals import Process
     from melange.simulator.simulate import SimulationOptions

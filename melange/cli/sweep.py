@@ -11,7 +11,7 @@ from melange.cli.options import output_option, progress_bar
 from melange.cli.planning import plan_options, planning_options
 
 if TYPE_CHECKING:
-    from melange.sweep import Sweep
+    from melange.analysis.sweep import Sweep
 
 
 MOST_POINTS = 10_000
@@ -65,7 +65,7 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
       melange sweep workload.yaml --slo-tpot-ms 40,80,120 --fill estimated -o csv
       melange sweep arena-120ms --price H100=2:8:7 --price-set 2026-11
     """
-    from melange.files import write_atomic
+    from melange.files.text import write_atomic
     from melange.report.sweeps import render_sweep, sweep_figure
 
     plot = given["plot"]
@@ -84,10 +84,10 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
+    from melange.analysis.sweep import sweep_prices, sweep_rates, sweep_tpot
     from melange.errors import InputError
     from melange.interop.release import is_release_config
-    from melange.sweep import sweep_prices, sweep_rates, sweep_tpot
-    from melange.workload_file import load_workload
+    from melange.planning.workload_file import load_workload
 
     rates, limits_ms, price = given["rates"], given["slo_tpot_ms"], given["price"]
     axis = _axis(ctx, {"rates": rates, "slo-tpot-ms": limits_ms, "price": price[1] if price else ()})
@@ -129,9 +129,9 @@ def _axis(ctx: click.Context, axes: dict[str, tuple[float, ...]]) -> str:
 def _at_price(spec: Any, options: Any, gpu: str, usd_per_hour: float) -> Any:
     from dataclasses import replace
 
-    from melange.catalog import load_catalog
-    from melange.offers import read_prices
-    from melange.sweep import repriced
+    from melange.analysis.sweep import repriced
+    from melange.catalog.hardware import load_catalog
+    from melange.catalog.offers import read_prices
 
     offers = read_prices(options.applied(spec).prices.file)
     return replace(options, offers=repriced(offers, load_catalog().gpu(gpu).name, usd_per_hour))

@@ -104,7 +104,7 @@ def from_trace(file: str, **given: Any) -> None:
       melange workload from-trace log.parquet --columns input=prompt_len,output=gen_len,time=at --time-unit ms
           --model llama-3.1-8b
     """
-    from melange.histogram import workload_from_trace
+    from melange.workload.histogram import workload_from_trace
 
     reading = ("columns", "time_unit", "block_tokens", "rate_rps", "name", "model", "representative")
     result, report = workload_from_trace(

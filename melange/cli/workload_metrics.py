@@ -31,9 +31,9 @@ def from_metrics(source: str, **given: Any) -> None:
       melange workload from-metrics http://127.0.0.1:8000 --rate 12 --model llama-3.1-8b -o workload.yaml
       melange workload from-metrics scrape.txt --rate 12 --trace requests.csv --max-input 4000 -o workload.yaml
     """
-    from melange.histogram import workload_from_trace
-    from melange.marginals import shaped_by
-    from melange.prometheus import workload_from_metrics
+    from melange.workload.histogram import workload_from_trace
+    from melange.workload.marginals import shaped_by
+    from melange.workload.prometheus import workload_from_metrics
 
     asked = {"grid": grid_of(given), "slo": slo_of(given), "model": given["model"], "rate_rps": given["rate_rps"]}
     with tempfile.TemporaryDirectory() as folder:

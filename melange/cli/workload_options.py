@@ -11,9 +11,9 @@ import click
 from melange.cli.slo_options import slo_options
 
 if TYPE_CHECKING:
-    from melange.sizes import SizeGrid
+    from melange.planning.spec import WorkloadSpec
     from melange.traces import TraceReport
-    from melange.workload_file import WorkloadSpec
+    from melange.workload.sizes import SizeGrid
 
 
 def _edges(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -62,7 +62,7 @@ def _with(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) ->
 
 def grid_of(given: dict[str, Any]) -> SizeGrid:
     """The size grid that the options ask for."""
-    from melange.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS, SizeGrid
+    from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS, SizeGrid
 
     inputs = given["input_edges"] or PAPER_INPUT_EDGES_TOKENS
     outputs = given["output_edges"] or PAPER_OUTPUT_EDGES_TOKENS
@@ -77,8 +77,8 @@ def _ended(edges: Sequence[int], last: int | None) -> tuple[int, ...]:
 
 def _profiles(given: dict[str, Any]) -> Any:
     """The profiles that the options choose; a file is named relative to the workload file, as that is read."""
-    from melange.catalog import load_catalog
-    from melange.workload_file import ProfileChoice
+    from melange.catalog.hardware import load_catalog
+    from melange.planning.spec import ProfileChoice
 
     if given["assume_slo_reason"] and not given["assume_slo"]:
         raise click.UsageError("--assume-slo-reason goes with --assume-slo")
@@ -94,22 +94,22 @@ def _profiles(given: dict[str, Any]) -> Any:
 
 
 def _prices(given: dict[str, Any]) -> dict[str, Any]:
-    from melange.offers import PriceChoice
+    from melange.catalog.offers import PriceChoice
 
     return {"prices": PriceChoice(price_set=given["price_set"])} if given["price_set"] else {}
 
 
 def spec_of(workload: Any, given: dict[str, Any]) -> WorkloadSpec:
     """A workload with the profiles and prices that the options choose."""
-    from melange.workload_file import WorkloadSpec
+    from melange.planning.spec import WorkloadSpec
 
     return WorkloadSpec(workload=workload, profiles=_profiles(given), **_prices(given))
 
 
 def hand_out(spec: WorkloadSpec, report: TraceReport, comment: str, output: str | None) -> None:
     """Write the workload file, or print it; what was read and dropped goes to standard error."""
+    from melange.planning.workload_file import dump_workload, write_workload
     from melange.report.traces import render_trace_report
-    from melange.workload_file import dump_workload, write_workload
 
     if output:
         write_workload(output, spec, comment)

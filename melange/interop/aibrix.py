@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from melange.build import Build, config_key
-from melange.catalog import load_catalog
-from melange.documents import Document, check_schema, read_documents
+from melange.arrays import FloatArray
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.measurements import Header, Measurement
-from melange.plan import Plan
-from melange.problem import FloatArray
+from melange.files.documents import Document, check_schema, read_documents
+from melange.measurements.file import Header
+from melange.measurements.measurement import Measurement
+from melange.plan.plan import Plan
+from melange.planning.build import Build, config_key
 
 _LATENCIES = ("e2e", "ttft", "tpot")
 _NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number", "exclusiveMinimum": 0}}

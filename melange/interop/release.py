@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 
 from melange import __version__
-from melange.assemble import per_replica, utilised, with_fleet
-from melange.baselines import single_type_baselines
-from melange.documents import Document, check_schema, read_document
+from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
-from melange.files import parse_json, read_text
-from melange.plan import HOURS_PER_MONTH, Costs, Plan, PlanBucket, PlanConfig
-from melange.planner import PlanOptions, solve_checked, with_extras
-from melange.problem import FloatArray, GroupLimit, IntArray, Problem, Solution
-from melange.rentable import Limits
+from melange.files.documents import Document, check_schema, read_document
+from melange.files.text import parse_json, read_text
+from melange.plan.plan import HOURS_PER_MONTH, Costs, Plan, PlanBucket, PlanConfig
+from melange.planning.assemble import per_replica, utilised, with_fleet
+from melange.planning.baselines import single_type_baselines
+from melange.planning.planner import PlanOptions, solve_checked, with_extras
+from melange.planning.rentable import Limits
 from melange.slo import Slo
+from melange.solver.problem import GroupLimit, Problem, Solution
 
 _KEYS = ("gpu_info", "workload_distribution", "total_request_rate", "slice_factor")
 _SUM_TOLERANCE = 1e-6

@@ -1,20 +1,5 @@
-"""The NanoFlow engine: a decoder that executes a searched pipeline of nano-batches.
+"""NanoFlow: what overlapping operations inside one GPU brings, and an engine that does it.
 
-Everything here needs torch (``pip install 'melange[nanoflow]'``); nothing outside this package imports it.
-``Decoder`` holds a model, ``Scheduler`` forms batches, ``Executor`` runs them in a ``Pipeline``'s order, ``Engine``
-joins the three, ``run_server`` puts the OpenAI completions protocol in front.
-
-On a GPU a pipeline's order and streams are kept; its shares are left to the hardware, except in ``measure_gpu``, which
-confines attention to part of the device. None of it has been run on a GPU yet.
+The modules here need no torch: costs of operations, measured and modelled operation times, the search for a pipeline of
+nano-batches. ``runtime`` is the engine that executes one.
 """
-
-from __future__ import annotations
-
-from melange.errors import MissingExtraError
-
-try:
-    import torch  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    raise MissingExtraError.of("torch", "nanoflow", "the NanoFlow engine") from None

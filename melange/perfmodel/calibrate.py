@@ -15,22 +15,21 @@ from itertools import groupby
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from melange.catalog import Catalog, load_catalog
+from melange.arrays import BoolArray, FloatArray
+from melange.capacity.profile import profile_sets, read_profile_set
+from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
-from melange.measurements import ConfigKey, Measurement, MeasurementFile, read_measurements
+from melange.measurements.file import MeasurementFile, read_measurements
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.perfmodel.calibration import Calibration, Label
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
-from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.measured import MIN_POINTS
 from melange.perfmodel.steady import SteadyState
-from melange.profiles import profile_sets, read_profile_set
-
-FloatArray = NDArray[np.float64]
+from melange.serving.engine_settings import EngineSettings, default_settings
 
 NOISE = 0.1  # expected log error of one load point: measurement noise and what the model leaves out
 _TTFT_WEIGHT = 0.3  # time to first token carries queueing noise that means of short runs do not average out
@@ -62,8 +61,8 @@ class Group:
     concurrency: FloatArray
     tpot_s: FloatArray
     ttft_s: FloatArray
-    is_saturation: NDArray[np.bool_]
-    is_closed: NDArray[np.bool_]
+    is_saturation: BoolArray
+    is_closed: BoolArray
 
     def state(self, efficiencies: Efficiencies) -> SteadyState:
         return SteadyState(
@@ -185,7 +184,7 @@ def predict(group: Group, efficiencies: Efficiencies) -> Prediction:
 
 
 def _latency_errors(
-    group: Group, point: LoadPoint, chosen: NDArray[np.bool_], tpot: FloatArray, ttft: FloatArray
+    group: Group, point: LoadPoint, chosen: BoolArray, tpot: FloatArray, ttft: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot_error = np.log(point.tpot_decode_s / group.tpot_s)
@@ -217,7 +216,7 @@ def fit(groups: Sequence[Group]) -> Fit:
     )
 
 
-def _solve(groups: Sequence[Group], free: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def _solve(groups: Sequence[Group], free: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Log efficiencies and their standard deviations with only the free ones moved; shapes (efficiencies,)."""
     if not free.any():
         return _MEANS, _SPREADS
@@ -338,13 +337,13 @@ def _common_settings(groups: Sequence[Group]) -> EngineSettings | None:
     return distinct.pop() if len(distinct) == 1 else None
 
 
-def _subset(group: Group, chosen: NDArray[np.bool_]) -> Group | None:
+def _subset(group: Group, chosen: BoolArray) -> Group | None:
     if not chosen.any():
         return None
     return group_of(group.deployment, tuple(p for p, keep in zip(group.points, chosen, strict=True) if keep))
 
 
-def split(groups: Sequence[Group], held: NDArray[np.bool_]) -> tuple[list[Group], list[Group]]:
+def split(groups: Sequence[Group], held: BoolArray) -> tuple[list[Group], list[Group]]:
     """(kept, held-out) groups; ``held`` has one entry per point, in the groups' order."""
     kept: list[Group] = []
     out: list[Group] = []

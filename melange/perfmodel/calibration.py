@@ -10,11 +10,11 @@ from typing import Literal, get_args
 
 import yaml
 
-from melange.documents import Document, read_document
 from melange.errors import InputError
-from melange.files import write_atomic
+from melange.files.documents import Document, read_document
+from melange.files.text import write_atomic
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
-from melange.perfmodel.engine import EngineSettings
+from melange.serving.engine_settings import EngineSettings
 
 FILE_VERSION = 1
 

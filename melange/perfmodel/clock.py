@@ -25,11 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from melange.arrays import FloatArray
 from melange.errors import InputError
-
-FloatArray = NDArray[np.float64]
 
 _POSITIVE = ("weights_s", "compute_s_per_token", "kv_read_s_per_token", "attention_s_per_pair")
 _COUNTS = ("kv_capacity_tokens", "max_num_seqs", "max_batched_tokens", "block_tokens")

@@ -13,11 +13,10 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from melange.arrays import FloatArray
 from melange.errors import InputError
-
-FloatArray = NDArray[np.float64]
 
 # Share of the printed dense fp16 rate that large matrix products sustain, by public microbenchmarks, none of them a
 # serving measurement. Means over squares of 4096 to 10240 (zzc0721/torch-performance-test-data, issues 126, 120, 79):

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.measurements import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.calibration import PRIOR_MODEL_ERROR, Calibration
 from melange.perfmodel.clock import StepClock, stacked
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
@@ -18,8 +19,6 @@ from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.overlap import engine_clock
 from melange.perfmodel.steady import SteadyState
 from melange.slo import Slo
-
-FloatArray = NDArray[np.float64]
 
 # Rungs of a rate ladder: with c slots, c ** rung requests are in decode. Even steps in the logarithm of the load.
 LADDER = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99)

@@ -2,84 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from melange.catalog import Catalog, load_catalog
-from melange.measurements import ConfigKey, Measurement
-from melange.perfmodel.calibrate import calibrate
-from melange.perfmodel.calibration import Calibration, read_calibration
-from melange.perfmodel.engine import EngineSettings, default_settings
+from melange.arrays import BoolArray, FloatArray, TextArray
+from melange.capacity.profile import ConfigProfile
+from melange.catalog.hardware import Catalog
+from melange.measurements.measurement import ConfigKey, Measurement
+from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import Rates, deploy, rates_with_band
 from melange.perfmodel.hardware import Deployment, missing_memory_gib
-from melange.perfmodel.measured import MIN_POINTS
-from melange.perfmodel.profile import profile_sizes, warnings_of
-from melange.profiles import ConfigProfile, Profile, profile_from
+from melange.serving.engine_settings import EngineSettings, default_settings
 from melange.slo import Slo
-from melange.workload_file import WorkloadSpec
-
-FloatArray = NDArray[np.float64]
 
 
-def filled_profile(
-    spec: WorkloadSpec,
-    points: Sequence[Measurement],
-    *,
-    catalog: Catalog | None = None,
-    settings: Mapping[ConfigKey, EngineSettings] | None = None,
-) -> Profile:
-    """The measured profile of a workload with the calibrated model in its gaps.
-
-    A measured rate under the SLO stays. A saturation throughput without an SLO becomes the lesser of itself and the
-    model's rate under the SLO. A size without a value takes the model's rate. Sizes that the workload needs and the
-    measurements lack are regridded through the model. Every value that the model supplied has the source ``estimated``
-    and a band. The calibration is the one that the profiles section names, else it is fitted to the points.
-    ``settings`` are the measured engines' limits where they are known, else the engine's defaults are taken.
-    """
-    catalog = catalog or load_catalog()
-    slo = spec.workload.slo
-    told = settings or {}
-    calibration = _calibration(spec, points, catalog, told)
-    measured = profile_from(points, slo, assume_slo=True)
-    inputs, outputs = profile_sizes(spec.workload)
-    configs = {
-        key: _filled(key, table, points, slo, calibration, catalog, told.get(key), inputs, outputs)
-        for key, table in measured.configs.items()
-    }
-    estimated = sum(int((table.source == "estimated").sum()) for table in configs.values())
-    cells = sum(table.source.size for table in configs.values())
-    return Profile(
-        slo=slo,
-        configs=configs,
-        warnings=(f"{estimated} of {cells} profile cells are filled by the model", *warnings_of(calibration, slo)),
-        provenance={
-            "set": spec.profiles.set,
-            "files": list(spec.profiles.files),
-            "fill": "estimated",
-            "calibration": calibration.describe(),
-            "efficiencies": calibration.efficiencies.to_dict(),
-            "engine_settings": None if calibration.settings is None else calibration.settings.to_dict(),
-        },
-    )
-
-
-def _calibration(
-    spec: WorkloadSpec,
-    points: Sequence[Measurement],
-    catalog: Catalog,
-    settings: Mapping[ConfigKey, EngineSettings],
-) -> Calibration:
-    if spec.profiles.calibration is not None:
-        return read_calibration(spec.profiles.calibration)
-    usable = [point for point in points if point.valid and point.achieved_rps > 0 and point.source != "estimated"]
-    if len(usable) < MIN_POINTS:
-        return Calibration()
-    return calibrate(usable, name=spec.profiles.set or "the measurements", catalog=catalog, settings=settings, folds=3)
-
-
-def _filled(
+def filled_table(
     key: ConfigKey,
     table: ConfigProfile,
     points: Sequence[Measurement],
@@ -90,6 +28,7 @@ def _filled(
     inputs: Sequence[float],
     outputs: Sequence[float],
 ) -> ConfigProfile:
+    """A measured table with the model's rates in its gaps and at the sizes asked for beside its own."""
     own = [point for point in points if point.key == key and not point.cached_tokens]
     deployment = deployment_of(key, own, calibration, catalog, settings)
     if missing_memory_gib(deployment):
@@ -168,7 +107,7 @@ def regridded(
     )
 
 
-def _on_grid(table: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> tuple[FloatArray, NDArray[np.str_]]:
+def _on_grid(table: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> tuple[FloatArray, TextArray]:
     """The table's values and sources at the sizes it has; NaN and empty elsewhere."""
     values = np.full((len(inputs), len(outputs)), np.nan)
     source = np.full(values.shape, "", dtype="<U16")
@@ -183,7 +122,7 @@ def _on_grid(table: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> t
 
 
 def _nearest_ratio(
-    i: FloatArray, o: FloatArray, known: FloatArray, model: FloatArray, *, usable: NDArray[np.bool_]
+    i: FloatArray, o: FloatArray, known: FloatArray, model: FloatArray, *, usable: BoolArray
 ) -> FloatArray:
     good = usable & np.isfinite(known) & (known > 0) & (model > 0)
     if not good.any():

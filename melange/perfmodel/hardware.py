@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.catalog import BYTES_PER_PARAMETER, Gpu, Model
+from melange.catalog.hardware import BYTES_PER_PARAMETER, Gpu, Model
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
-from melange.perfmodel.engine import EngineSettings, default_settings
+from melange.serving.engine_settings import EngineSettings, default_settings
 
 GIB = 2.0**30
 _FULL_PRECISION = ("fp32", "fp16", "bf16")

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import yaml
 
-from melange.documents import read_document
 from melange.errors import InputError
-from melange.files import write_atomic
+from melange.files.documents import read_document
+from melange.files.text import write_atomic
 
 Resource = Literal["compute", "memory", "network"]
 Curve = tuple[tuple[float, float], ...]

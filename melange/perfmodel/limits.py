@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from melange.catalog import Catalog, load_catalog
-from melange.measurements import Measurement
+from melange.catalog.hardware import Catalog, load_catalog
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.clock import causal_pairs
 from melange.perfmodel.hardware import GIB, Deployment, kv_bytes_per_token, weights_bytes
 

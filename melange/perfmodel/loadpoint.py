@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
+from melange.arrays import BoolArray, FloatArray
 from melange.slo import Slo
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,7 +98,7 @@ class LoadPoint:
         least = self.prefill_s + (self.decode_steps * self.tpot_decode_s if share >= 0.5 else 0.0)
         return np.asarray(np.maximum(self.e2e_s + deviation, least))
 
-    def meets(self, slo: Slo) -> NDArray[np.bool_]:
+    def meets(self, slo: Slo) -> BoolArray:
         """Whether the load keeps the promise, elementwise.
 
         Means are compared for a mean SLO. For an attainment SLO the shares within each threshold are multiplied: late

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from melange.catalog import Catalog, load_catalog
+from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
-from melange.measurements import ConfigKey, LatencyStats, Measurement, MeasurementFile
-from melange.perfmodel.engine import EngineSettings
-from melange.perfmodel.engine_args import settings_from_args
+from melange.measurements.file import MeasurementFile
+from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.serving.engine_args import settings_from_args
+from melange.serving.engine_settings import EngineSettings
 
 _FIELDS = ("input_tokens", "output_tokens", "cached_tokens", "loop", "achieved_rps", "concurrency", "saturated")
 

@@ -22,11 +22,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from melange.datafiles import data_path
+from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.perfmodel.clock import FloatArray, StepClock
+from melange.files.shipped import data_path
+from melange.perfmodel.clock import StepClock
 from melange.perfmodel.interference import Interference, read_interference
-from melange.perfmodel.pipeline import layer_kinds
+from melange.perfmodel.operations import layer_kinds
 
 LAUNCH_S = 5e-6
 

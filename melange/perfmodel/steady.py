@@ -25,14 +25,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from melange.arrays import BoolArray, FloatArray
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock, causal_pairs
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
-
-FloatArray = NDArray[np.float64]
 
 _NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
 
@@ -272,9 +271,7 @@ class SteadyState:
         return np.asarray(slope * np.sqrt(occupancy / elasticity * 2.0 / 3.0))
 
 
-def _bisect(
-    holds: Callable[[FloatArray], NDArray[np.bool_]], shape: tuple[int, ...], *, halvings: int = 16
-) -> FloatArray:
+def _bisect(holds: Callable[[FloatArray], BoolArray], shape: tuple[int, ...], *, halvings: int = 16) -> FloatArray:
     """Largest share in [0, 1] for which a monotone condition holds, elementwise; 0 where it never does."""
     low, high = np.zeros(shape), np.ones(shape)
     full = holds(high)

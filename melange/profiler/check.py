@@ -11,7 +11,8 @@ import numpy as np
 
 from melange.capacity.bounds import mean_bounds
 from melange.errors import EngineError, InputError
-from melange.measurements import Measurement, read_measurements
+from melange.measurements.file import read_measurements
+from melange.measurements.measurement import Measurement
 from melange.profiler.load import Load, LoadRun, Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.runner import ServerRequest, lone_load, serving_engine

@@ -20,7 +20,7 @@ from typing import IO, Protocol
 
 from melange.errors import EngineError, InputError
 from melange.profiler.client import Endpoint
-from melange.prometheus import LABEL
+from melange.workload.prometheus import LABEL
 
 POLL_S = 0.25
 STOP_GRACE_S = 30.0

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melange.errors import InputError
-from melange.measurements import ConfigKey, Header, Measurement, read_measurements, record_line
+from melange.measurements.file import Header, read_measurements, record_line
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.profiler.load import Size
 
 

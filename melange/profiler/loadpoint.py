@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import FloatArray
 from melange.capacity.bounds import MIN_BATCHED, Bounds
 from melange.capacity.verdict import KEEPS_UP, latency_bounds
-from melange.measurements import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.statistics import LOOKS, growth_rps, warm_up_length
 from melange.slo import Slo, tpot_s
@@ -158,7 +158,7 @@ def _latencies(good: Sequence[RequestRecord], *, closed: bool) -> dict[str, Late
     return {name: _stats(values, closed) for name, values in series.items()}
 
 
-def _stats(values: NDArray[np.float64], closed: bool) -> LatencyStats | None:
+def _stats(values: FloatArray, closed: bool) -> LatencyStats | None:
     known = values[~np.isnan(values)]
     if not len(known):
         return None

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from melange.catalog import load_catalog
+from melange.catalog.described import model_shape
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.measurements import ConfigKey, Measurement, read_measurements
-from melange.perfmodel.described import model_shape
+from melange.measurements.file import read_measurements
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
 from melange.profiler.journal import Journal
@@ -207,9 +208,9 @@ def _cell_s(request: RunRequest, expected: _Expectation | None) -> float:
 
 def _expectations(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size, _Expectation]:
     """Expectations by size; empty for a model or GPU that the catalog lacks."""
-    from melange.perfmodel.engine import default_settings
     from melange.perfmodel.estimate import rates_with_band, steady_state
     from melange.perfmodel.hardware import Deployment
+    from melange.serving.engine_settings import default_settings
 
     catalog = load_catalog()
     columns = np.array(sizes, float).reshape(-1, 3).T

@@ -20,7 +20,7 @@ from melange.capacity.guess import SATURATION_GAIN
 from melange.capacity.interval import INDISTINCT, Interval, interval_of, lone_points, open_verdicts
 from melange.capacity.verdict import judge
 from melange.errors import InputError
-from melange.measurements import Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.load import Load, Size
 from melange.slo import Slo
 

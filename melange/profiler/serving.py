@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import EngineError, InputError
-from melange.measurements import ConfigKey
-from melange.perfmodel.engine_args import option_value
+from melange.measurements.measurement import ConfigKey
 from melange.profiler.client import CompletionsClient, Dialect, Endpoint, PromptSource
 from melange.profiler.engine import engine_version, kv_cache, served_models
 from melange.profiler.load import RequestRecord, Size
+from melange.serving.engine_args import option_value
 
 PROBE = Size(32, 4)
 PROBE_TIMEOUT_S = 120.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from melange.capacity.verdict import judge
 from melange.errors import EngineError
-from melange.measurements import Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.client import CompletionsClient
 from melange.profiler.journal import Journal

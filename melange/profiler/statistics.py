@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from melange.arrays import FloatArray
 from melange.capacity.bounds import Bounds, lag_one
-
-FloatArray = NDArray[np.float64]
 
 # When a running load is looked at (share of its time) and the risk of a wrong verdict spent at each look. The risks
 # sum to 3.5%, so by the union bound stopping at the first look that decides keeps the promised 95%, with something

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.markup import escape
 
-from melange.plan import describe_instances
+from melange.plan.plan import describe_instances
 from melange.report.tables import percent, rendered, table, usd
 
 if TYPE_CHECKING:
-    from melange.simulator.promise import AttainReport, SizedFleet
+    from melange.attainment.promise import AttainReport, SizedFleet
 
 
 def render_attain(report: AttainReport, *, colour: bool | None = None) -> str:

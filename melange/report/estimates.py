@@ -8,11 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from melange.measurements import Measurement
+from melange.capacity.profile import ConfigProfile
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.efficiencies import PRIORS
 from melange.perfmodel.limits import PhysicalLimit
-from melange.profiles import ConfigProfile
 from melange.report.tables import rendered, table
 from melange.slo import Slo
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.plan import Plan
-from melange.problem import FloatArray
+from melange.plan.plan import Plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

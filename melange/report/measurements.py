@@ -9,21 +9,20 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from melange.measurements import MeasurementFile
+from melange.arrays import FloatArray
+from melange.capacity.profile import WIDE, ConfigProfile, Profile, nested, profile_from
+from melange.measurements.file import MeasurementFile
 from melange.profiler.check import CheckResult
 from melange.profiler.runner import Estimate, RunRequest
 from melange.profiler.search import Capacity
-from melange.profiles import WIDE, ConfigProfile, Profile, nested, profile_from
 from melange.report.tables import rendered
 from melange.slo import Slo
 
-FloatArray = NDArray[np.float64]
 SCHEMA_VERSION = 1
 SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from melange.report.tables import rendered, table
 
 if TYPE_CHECKING:  # the search loads a solver that an analysis does not need
-    from melange.perfmodel.nanoflow import ServiceAnalysis
-    from melange.perfmodel.pipeline_search import PipelineSearch
+    from melange.nanoflow.costs import ServiceAnalysis
+    from melange.nanoflow.pipeline_search import PipelineSearch
 
 SCHEMA_VERSION = 1
 

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
-from melange.plan import Plan, PlanBucket, describe_instances
+from melange.plan.plan import Plan, PlanBucket, describe_instances
 from melange.report.tables import percent, rendered, table, usd
 
 
@@ -237,8 +237,8 @@ def _change(cost: float | None, now: float) -> str:
 
 
 def _attained(row: Mapping[str, Any]) -> list[RenderableType]:
+    from melange.attainment.promise import AttainReport
     from melange.report.attain import attain_parts
-    from melange.simulator.promise import AttainReport
 
     return attain_parts(AttainReport.from_dict(row))
 

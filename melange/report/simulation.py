@@ -12,7 +12,7 @@ from rich.markup import escape
 from melange.report.tables import percent, rendered, table, usd
 
 if TYPE_CHECKING:
-    from melange.simulator.additivity import Additivity
+    from melange.analysis.additivity import Additivity
     from melange.simulator.lengths import LengthPrice
     from melange.simulator.metrics import Estimate, Latency
     from melange.simulator.report import SimulationReport

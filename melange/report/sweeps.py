@@ -7,11 +7,11 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+from melange.analysis.sweep import Sweep, SweepPoint
 from melange.errors import MissingExtraError
-from melange.plan import describe_instances
+from melange.plan.plan import describe_instances
 from melange.report.figures import check_format, figure_bytes
 from melange.report.tables import percent, rendered, table, usd
-from melange.sweep import Sweep, SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

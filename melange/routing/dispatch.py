@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.compiled import compiled, compiled_part
+from melange.arrays import FloatArray
+from melange.routing.compiled import compiled, compiled_part
 from melange.routing.table import (
     BASE_S,
     COMPUTE_S,
@@ -18,7 +19,6 @@ from melange.routing.table import (
     TPOT_PER_TOKEN,
     TTFT,
     WEIGHTS_S,
-    FloatArray,
     RoutingState,
     RoutingTable,
 )

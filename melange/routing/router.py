@@ -9,7 +9,7 @@ import numpy as np
 
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
-from melange.plan import Plan
+from melange.plan.plan import Plan
 from melange.routing import dispatch
 from melange.routing.policy import Policy
 from melange.routing.table import fleet_configs, new_state, routing_table

@@ -10,14 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock, causal_pairs
-from melange.plan import Plan
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from melange.plan.plan import Plan
 
 # Columns of RoutingTable.clock.
 BASE_S, PER_SEQUENCE_S, WEIGHTS_S, COMPUTE_S, KV_S, PROMPT_S, KV_TOKENS, MAX_SEQUENCES = range(8)
@@ -70,7 +67,7 @@ class RoutingState(NamedTuple):
     input_tokens: FloatArray
     output_tokens: FloatArray
     prompt_tokens: FloatArray
-    alive: NDArray[np.bool_]
+    alive: BoolArray
 
 
 def routing_table(
@@ -185,7 +182,7 @@ def _normalised(rows: FloatArray) -> FloatArray:
     return np.asarray(np.divide(filled, total, out=np.full(filled.shape, 1 / rows.shape[1]), where=total > 0))
 
 
-def _nearest_filled(values: FloatArray, known: NDArray[np.bool_], n_in: int, n_out: int) -> FloatArray:
+def _nearest_filled(values: FloatArray, known: BoolArray, n_in: int, n_out: int) -> FloatArray:
     """Cells without demand take the values of the nearest cell with some, by steps on the grid."""
     cells: Sequence[int] = np.flatnonzero(known).tolist()
     filled = values.copy()

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
-from melange.plan import Plan
+from melange.plan.plan import Plan
 from melange.routing.table import bucket_edges
 
 if TYPE_CHECKING:
     from melange.traces import Trace
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 PROCESSES = ("trace", "poisson", "gamma:CV", "mmpp")
 
@@ -184,7 +182,7 @@ def plan_sizes(plan: Plan, *, spread: bool = True) -> Sizes:
     )
 
 
-def trace_sizes(plan: Plan, trace: Trace) -> tuple[Sizes, NDArray[np.bool_]]:
+def trace_sizes(plan: Plan, trace: Trace) -> tuple[Sizes, BoolArray]:
     """Sizes of a trace's requests, each as likely as the other, and which of them lie within the plan's sizes.
 
     Requests without tokens or above the plan's largest size are dropped and counted; InputError if none is left.
@@ -220,7 +218,7 @@ def drawn_arrivals(sizes: Sizes, process: Process, count: int, rate_rps: float, 
     )
 
 
-def replayed_arrivals(trace: Trace, inside: NDArray[np.bool_], count: int | None) -> Arrivals:
+def replayed_arrivals(trace: Trace, inside: BoolArray, count: int | None) -> Arrivals:
     """A trace's own requests at its own times, the first ``count`` of those inside the plan's sizes.
 
     InputError for a trace without times.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.compiled import compiled_part
+from melange.routing.compiled import compiled_part
 from melange.simulator.state import NEVER, NONE, Machines, Records
 
 

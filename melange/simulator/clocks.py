@@ -15,22 +15,20 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from melange.catalog import Gpu, Model
+from melange.arrays import BoolArray, FloatArray
+from melange.catalog.hardware import Gpu, Model
 from melange.errors import InputError
 from melange.perfmodel.calibrate import Group, fit, group_of
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.efficiencies import Efficiencies
-from melange.perfmodel.engine import EngineSettings, default_settings
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.perfmodel.measured import MIN_POINTS, MeasuredCurve
 from melange.perfmodel.steady import SteadyState
-from melange.plan import Plan, PlanConfig
+from melange.plan.plan import Plan, PlanConfig
+from melange.serving.engine_settings import EngineSettings, default_settings
 from melange.simulator.saturation import saturation_rps
 from melange.slo import Slo
-
-FloatArray = NDArray[np.float64]
 
 LEAST_WEIGHT = 1e-3
 """Sizes with less than this share of a config's load are left out of the match."""
@@ -209,7 +207,7 @@ class _Cells(NamedTuple):
     rates: FloatArray
     weights: FloatArray
 
-    def kept(self, keep: NDArray[np.bool_]) -> _Cells:
+    def kept(self, keep: BoolArray) -> _Cells:
         return _Cells(*(column[keep] for column in self))
 
     @property

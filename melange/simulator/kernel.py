@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from melange.compiled import compiled, compiled_part
+from melange.arrays import FloatArray, IntArray
+from melange.routing.compiled import compiled, compiled_part
 from melange.routing.dispatch import (
     Codes,
     choose,
@@ -27,7 +28,7 @@ from melange.simulator.batching import (
     refresh_due,
     refresh_next_finish,
 )
-from melange.simulator.state import NEVER, NONE, FloatArray, IntArray, Machines
+from melange.simulator.state import NEVER, NONE, Machines
 
 
 class Run(NamedTuple):

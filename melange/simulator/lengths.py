@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from melange.allocation import loads
 from melange.errors import InputError
-from melange.plan import Plan
-from melange.problem import GroupLimit, Problem, Solution
+from melange.plan.plan import Plan
 from melange.routing.policy import policy_by_name
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.metrics import Estimate
 from melange.simulator.simulate import SimulationOptions, simulate
-from melange.solver import solve
+from melange.solver.allocation import loads
+from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.search import solve
 
 if TYPE_CHECKING:
     from melange.traces import Trace

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from melange.arrays import FloatArray
 from melange.perfmodel.clock import StepClock
-
-FloatArray = NDArray[np.float64]
 
 
 def lone_latency_s(

@@ -6,19 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
+from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.perfmodel.clock import StepClock
-from melange.plan import Plan
+from melange.plan.plan import Plan
 from melange.routing.table import RoutingTable
 from melange.simulator.lone import lone_latency_s
 from melange.simulator.run import Played
 from melange.simulator.state import Records
 from melange.slo import Slo, tpot_s
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
@@ -47,7 +44,7 @@ class Outcome:
     ttft_s: FloatArray
     e2e_s: FloatArray
     tpot_s: FloatArray
-    met: NDArray[np.bool_]
+    met: BoolArray
     config: IntArray
     bucket: IntArray
     cause: IntArray
@@ -88,7 +85,7 @@ def _buckets(table: RoutingTable, input_tokens: IntArray, output_tokens: IntArra
     return np.asarray(i * n_out + o, dtype=np.int64)
 
 
-def lone_met(clock: StepClock, slo: Slo, input_tokens: IntArray, output_tokens: IntArray) -> NDArray[np.bool_]:
+def lone_met(clock: StepClock, slo: Slo, input_tokens: IntArray, output_tokens: IntArray) -> BoolArray:
     """Which requests would keep the SLO on an idle replica that has room for them."""
     ttft, e2e = lone_latency_s(clock, input_tokens, output_tokens)
     fits = input_tokens + output_tokens - 1 <= clock.kv_capacity_tokens
@@ -100,7 +97,7 @@ def _causes(
     slo: Slo,
     table: RoutingTable,
     clocks: Sequence[StepClock],
-    met: NDArray[np.bool_],
+    met: BoolArray,
     config: IntArray,
     bucket: IntArray,
     ttft: FloatArray,

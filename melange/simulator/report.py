@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from melange.plan import Plan
+from melange.arrays import FloatArray
+from melange.plan.plan import Plan
 from melange.routing.table import RoutingTable, bucket_edges
-from melange.simulator.metrics import CAUSES, Estimate, FloatArray, Latency, Outcome, attainment_of
+from melange.simulator.metrics import CAUSES, Estimate, Latency, Outcome, attainment_of
 from melange.simulator.run import Played
 
 SCHEMA_VERSION = 1

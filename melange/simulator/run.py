@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melange.arrays import FloatArray, IntArray
 from melange.perfmodel.clock import StepClock
 from melange.routing.policy import Policy, policy_by_name
 from melange.routing.table import RoutingTable, new_state
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.failures import Outage
 from melange.simulator.kernel import Run, play
-from melange.simulator.state import FloatArray, IntArray, Records, new_machines, new_requests
+from melange.simulator.state import Records, new_machines, new_requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import FloatArray
 from melange.perfmodel.clock import StepClock
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
-
-FloatArray = NDArray[np.float64]
 
 ROUNDS = 4
 """How many times over the replica's room is filled."""

@@ -10,12 +10,12 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from melange import __version__
-from melange.compiled import IS_COMPILED
+from melange.arrays import BoolArray
 from melange.errors import InputError
-from melange.plan import Plan
+from melange.plan.plan import Plan
+from melange.routing.compiled import IS_COMPILED
 from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
 from melange.routing.table import RoutingTable, fleet_configs, routing_table
 from melange.simulator.arrivals import (
@@ -103,7 +103,7 @@ class Scenario:
     requests: int
     rate_rps: float
     trace: Trace | None
-    inside: NDArray[np.bool_] | None
+    inside: BoolArray | None
     options: SimulationOptions
 
     def arrivals(self, replication: int) -> Arrivals:

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Records: TypeAlias = Any
 """A numpy record array, or one record of it."""
 

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from melange.arrays import FloatArray
 from melange.profiler.load import Load, LoadRun, RequestRecord, Size
 from melange.profiler.statistics import LOOKS
 from melange.slo import Slo, tpot_s
 
-FloatArray = NDArray[np.float64]
 OVERTIME = 3.0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melange.arrays import FloatArray
 from melange.errors import InputError
 from melange.traces.layout import Layout, Role
 from melange.traces.rows import Rows
@@ -82,7 +83,7 @@ class _Rows:
             missing = next(row for row, content in enumerate(objects) if name not in content)
             raise self.error(missing, role, "is missing") from None
 
-    def _floats(self, values: list[Any], role: Role) -> NDArray[np.float64]:
+    def _floats(self, values: list[Any], role: Role) -> FloatArray:
         # type() and not isinstance(): true and false are no numbers.
         if not set(map(type, values)) <= {int, float}:
             row = next(row for row, value in enumerate(values) if type(value) not in (int, float))

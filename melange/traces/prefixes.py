@@ -5,9 +5,8 @@ from __future__ import annotations
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
-from melange.traces.trace import IntArray
+from melange.arrays import BoolArray, IntArray
 
 BlockId = int | str
 # One byte an id: 256 MiB at most. Larger ids, and text, are numbered in the order they come.
@@ -50,14 +49,14 @@ class PrefixCache:
         hits: IntArray = np.minimum((stops - starts) * self.block_tokens, np.maximum(input_tokens - 1, 0))
         return hits
 
-    def _held_before(self, flat: IntArray) -> NDArray[np.bool_]:
+    def _held_before(self, flat: IntArray) -> BoolArray:
         known = np.zeros(len(flat), dtype=np.bool_)
         inside = flat < len(self._seen)
         known[inside] = self._seen[flat[inside]]
         return known
 
     @staticmethod
-    def _held_by_earlier(flat: IntArray, owner: IntArray) -> NDArray[np.bool_]:
+    def _held_by_earlier(flat: IntArray, owner: IntArray) -> BoolArray:
         _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
         return np.asarray(owner[first][inverse] < owner)
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.traces.layout import Layout, Role
 from melange.traces.prefixes import PrefixCache
-from melange.traces.trace import IntArray, Trace
+from melange.traces.trace import Trace
 
 UNITS_PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 MAX_TOKENS = 2.0**53
@@ -85,7 +86,7 @@ class Assembler:
             )
         return self.prefixes.hit_tokens(hash_ids, inputs)
 
-    def _arrivals(self, rows: Rows) -> NDArray[np.float64] | None:
+    def _arrivals(self, rows: Rows) -> FloatArray | None:
         if "time" not in rows.values or len(rows) == 0:
             return None
         raw, unit = rows.values["time"], self.layout.time_unit

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +25,7 @@ class Trace:
 
     input_tokens: IntArray
     output_tokens: IntArray
-    arrival_s: NDArray[np.float64] | None = None
+    arrival_s: FloatArray | None = None
     cached_tokens: IntArray | None = None
     session: IntArray | None = None
     cached_upper_bound: bool = False

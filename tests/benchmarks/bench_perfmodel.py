@@ -12,12 +12,12 @@ import statistics
 import time
 from collections.abc import Callable
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibrate import calibrate, points_of, read_sets
 from melange.perfmodel.estimate import max_rates_rps, rates_with_band
 from melange.perfmodel.hardware import Deployment, missing_memory_gib
-from melange.sizes import SizeGrid
 from melange.slo import Slo
+from melange.workload.sizes import SizeGrid
 
 SLOS = {
     "mean decode TPOT 40 ms": Slo(tpot_s=0.04, tpot_definition="decode"),

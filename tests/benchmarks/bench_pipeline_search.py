@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 from unittest import mock
 
-from melange.catalog import load_catalog
-from melange.datafiles import data_path
-from melange.perfmodel import pipeline_milp
+from melange.catalog.hardware import load_catalog
+from melange.files.shipped import data_path
+from melange.nanoflow import pipeline_milp
+from melange.nanoflow.modelled_times import modelled_times
+from melange.nanoflow.operation_times import OperationTimes, read_operation_times
+from melange.nanoflow.pipeline_search import PipelineSearch, search_pipeline
 from melange.perfmodel.interference import Interference, read_interference
-from melange.perfmodel.modelled_times import modelled_times
-from melange.perfmodel.operation_times import OperationTimes, read_operation_times
-from melange.perfmodel.pipeline_search import PipelineSearch, search_pipeline
 
 
 def times_of(model: str, gpu: str, tp: int, context_tokens: float, prompt_tokens: float) -> OperationTimes:

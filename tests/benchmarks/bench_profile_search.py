@@ -22,7 +22,7 @@ import numba
 import numpy as np
 
 from melange.capacity.verdict import judge
-from melange.measurements import ConfigKey, Measurement
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.search import REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step

@@ -11,12 +11,12 @@ import itertools
 import os
 import sys
 
-from melange.attain import attain
-from melange.planner import PlanOptions, plan_fleet
+from melange.attainment.closed_loop import attain
+from melange.attainment.trial import Trials, recheck
+from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.workload_file import load_workload
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import SimulationOptions
-from melange.simulator.trial import Trials, recheck
-from melange.workload_file import load_workload
 
 RATES_RPS = (1.0, 2.0, 4.0, 8.0, 16.0)
 TARGETS = (0.95, 0.98, 0.99, 0.993, 0.995)

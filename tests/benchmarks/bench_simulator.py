@@ -14,10 +14,10 @@ import subprocess
 import sys
 import time
 
-from melange.attain import attain
-from melange.planner import PlanOptions, plan_fleet
+from melange.attainment.closed_loop import attain
+from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.workload_file import load_workload
 from melange.simulator.simulate import SimulationOptions, prepare, replicate, simulate
-from melange.workload_file import load_workload
 
 RATE_RPS = 32
 PLAIN_REQUESTS = 1_000

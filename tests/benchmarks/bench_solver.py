@@ -18,9 +18,9 @@ import numpy as np
 import pulp
 from instances import generate
 
-from melange.checker import violations
-from melange.problem import Problem, Solution
-from melange.solver import solve
+from melange.solver.checker import violations
+from melange.solver.problem import Problem, Solution
+from melange.solver.search import solve
 
 GAP = 1e-3
 RATES_RPS = (20.0, 200.0, 2000.0)

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from melange.histogram import workload_from_trace
-from melange.sizes import SizeGrid
 from melange.slo import Slo
+from melange.workload.histogram import workload_from_trace
+from melange.workload.sizes import SizeGrid
 
 GRID = SizeGrid.paper()
 START = np.datetime64("2023-11-16T18:15:46.000000")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.problem import Problem
+from melange.solver.problem import Problem
 
 MODEL_GB, KV_BYTES_PER_TOKEN, MODEL_GFLOP_PER_TOKEN = 13.5, 524_288.0, 13.5
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from melange.capacity.verdict import judge
-from melange.measurements import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.slo import Slo

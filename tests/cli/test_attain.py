@@ -88,7 +88,7 @@ def test_an_interrupted_search_leaves_no_plan_behind(capsys, tmp_path, monkeypat
     def interrupted(self, plan):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("melange.simulator.trial.Trials.screen", interrupted)
+    monkeypatch.setattr("melange.attainment.trial.Trials.screen", interrupted)
     code, text = failure(capsys, "--attain", "0.98", "--plan", str(tmp_path / "plan.json"))
     assert (code, text.strip()) == (130, "melange: interrupted")
     assert not list(tmp_path.iterdir())

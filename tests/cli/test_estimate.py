@@ -1,4 +1,4 @@
-"""The commands estimate, calibrate, limits and accuracy, as users call them."""
+"""The commands estimate, calibrate and limits, as users call them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from melange.cli.accuracy import accuracy
 from melange.cli.calibrate import calibrate
 from melange.cli.estimate import estimate
 from melange.cli.limits import limits
 from melange.errors import InputError
-from melange.measurements import append_measurements, read_measurements
+from melange.measurements.file import append_measurements, read_measurements
 from melange.perfmodel.calibrate import read_sets
 from melange.perfmodel.calibration import read_calibration
 
@@ -133,10 +132,3 @@ def test_limits_marks_the_impossible(tmp_path):
     assert len(only) == 2
     result = CliRunner().invoke(limits, [str(tmp_path / "m.jsonl")])
     assert "1 of 2 throughputs are physically impossible" in result.stderr
-
-
-def test_accuracy_writes_the_page(shared, tmp_path):
-    run(accuracy, shared / "reference/melange", "--splits", 1, "-o", tmp_path / "accuracy.md")
-    assert (tmp_path / "accuracy.md").read_text().startswith("# How accurate the performance model is")
-    with pytest.raises(InputError, match=r"does not hold heatmap_a100_v_a10g\.csv"):
-        run(accuracy, tmp_path, "--splits", 1)

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from melange.cli.main import main
 from melange.cli.profile import profile
 from melange.cli.workload_metrics import from_metrics
-from melange.measurements import read_measurements
+from melange.measurements.file import read_measurements
 from melange.profiler.runner import RunRequest
 from melange.testing.fault_server import FaultServer
 
@@ -212,7 +212,7 @@ def test_workload_from_metrics_independent_and_shaped(tmp_path: Path) -> None:
         from_metrics, [str(scrape), *options, "--trace", str(trace), "-o", str(tmp_path / "b.yaml")]
     )
     assert shaped.exit_code == 0, shaped.output
-    from melange.workload_file import load_workload
+    from melange.planning.workload_file import load_workload
 
     a, b = (load_workload(tmp_path / name).workload for name in ("a.yaml", "b.yaml"))
     assert a.rate_rps == pytest.approx(1.0, abs=0.02)

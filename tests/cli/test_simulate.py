@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from melange.cli.main import main
 from melange.cli.simulate import simulate
-from melange.plan import write_plan
-from melange.planner import PlanOptions, plan_fleet
-from melange.workload_file import load_workload
+from melange.plan.plan import write_plan
+from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.workload_file import load_workload
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from melange.cli.workload import workload
 from melange.errors import InputError
-from melange.workload_file import load_workload
+from melange.planning.workload_file import load_workload
 
 CSV = "arrival_s,input_tokens,output_tokens\n0,20,30\n1,200,30\n2,20,0\n4,9000,30\n8,20,40\n"
 

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("aiohttp")
 
-from melange.measurements import read_measurements
-from melange.perfmodel.pipeline import Pipeline
+from melange.measurements.file import read_measurements
+from melange.nanoflow.pipeline import Pipeline
 from melange.testing.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.e2e

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from e2e.vllm_cpu import profile_command, vllm_environment
 
-from melange.measurements import ConfigKey, Measurement, read_measurements
+from melange.measurements.file import read_measurements
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.profiler.client import Endpoint
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
@@ -157,7 +158,7 @@ def in_real_time() -> None:
 
 
 def bench_serve(url: str, vllm: Path, tiny: Path, result: Path, rate: float, count: int) -> Measurement:
-    from melange.profiler.imports import read_result
+    from melange.interop.benchmarks import read_result
 
     command = [str(vllm), "bench", "serve", "--backend", "openai", "--base-url", url, "--model", "tiny"]
     command += ["--served-model-name", "tiny", "--tokenizer", str(tiny), "--dataset-name", "random"]

@@ -18,11 +18,12 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from melange.catalog import load_catalog
-from melange.measurements import ConfigKey, Measurement, read_measurements
+from melange.catalog.described import extended_catalog
+from melange.catalog.hardware import load_catalog
+from melange.measurements.file import read_measurements
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.perfmodel.calibrate import fit, group_of
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.described import extended_catalog
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.perfmodel.measured import measured_curves
 from melange.profiler.client import CompletionsClient, Endpoint, PromptSource

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from melange import InputError, PlanOptions, Slo, plan_fleet, profile_from, read_measurements, read_prices
 from melange.cli.main import melange as cli
 from melange.interop.aibrix import from_build, from_plan, measurements_of, prices_csv, read_aibrix
-from melange.planner import prepare
+from melange.planning.planner import prepare
 
 # Three output sizes by two input sizes, as AIBrix writes them: rows are outputs.
 PROFILE: dict[str, Any] = {
@@ -137,7 +137,7 @@ def test_fleet_is_the_same_on_reimported_profiles(tmp_path, small_spec):
     from dataclasses import replace
 
     from melange import PriceChoice, ProfileChoice
-    from melange.measurements import append_measurements
+    from melange.measurements.file import append_measurements
 
     exported = from_build(prepare(small_spec))
     rows = [(profile, profile.deployment, 1) for profile in exported]

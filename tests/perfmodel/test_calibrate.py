@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.measurements import LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibrate import (
     calibrate,
     fit,
@@ -22,10 +22,10 @@ from melange.perfmodel.calibrate import (
 )
 from melange.perfmodel.calibration import Calibration, read_calibration, write_calibration
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
-from melange.perfmodel.engine import VLLM_0_2
 from melange.perfmodel.estimate import max_rates_rps, steady_state
 from melange.perfmodel.hardware import Deployment
 from melange.perfmodel.measured import MIN_POINTS
+from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
 
 CATALOG = load_catalog()
@@ -212,7 +212,7 @@ def test_broken_calibration_files_are_one_clear_line(tmp_path, old, new, problem
 
 
 def test_the_shipped_calibration_is_what_the_command_makes():
-    from melange.datafiles import data_path
+    from melange.files.shipped import data_path
 
     shipped = read_calibration(data_path("profiles/calibrations/llama-2-7b-published.yaml"))
     points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in points_of(file)]

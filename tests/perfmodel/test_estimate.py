@@ -7,15 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from melange.catalog import load_catalog
+from melange.capacity.profile import profile_from
+from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.efficiencies import PRIORS
-from melange.perfmodel.engine import VLLM_0_2
 from melange.perfmodel.estimate import deploy, fitting, load_points, max_rates_rps, rates_with_band
 from melange.perfmodel.hardware import Deployment, missing_memory_gib
-from melange.profiles import profile_from
-from melange.sizes import SizeGrid
+from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
+from melange.workload.sizes import SizeGrid
 
 CATALOG = load_catalog()
 DECODE_40 = Slo(tpot_s=0.04, tpot_definition="decode")

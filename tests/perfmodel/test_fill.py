@@ -7,18 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange.catalog import load_catalog
-from melange.measurements import LatencyStats, Measurement
+from melange.capacity.profile import profile_from
+from melange.catalog.hardware import load_catalog
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibrate import points_of, read_sets
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.engine import VLLM_0_2
 from melange.perfmodel.estimate import max_rates_rps
-from melange.perfmodel.fill import bare_sizes, filled_profile, regridded
+from melange.perfmodel.fill import bare_sizes, regridded
 from melange.perfmodel.hardware import Deployment
-from melange.planner import PlanOptions, plan_fleet
-from melange.profiles import profile_from
+from melange.planning.estimated import filled_profile
+from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.spec import ProfileChoice
+from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
-from melange.workload_file import ProfileChoice
 
 CATALOG = load_catalog()
 SLO = Slo(tpot_s=0.06, tpot_definition="decode")

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.perfmodel.efficiencies import GEMM_SHARE, Efficiencies
-from melange.perfmodel.engine import VLLM_0_2, EngineSettings
 from melange.perfmodel.hardware import (
     Deployment,
     kv_bytes_per_token,
@@ -20,6 +19,7 @@ from melange.perfmodel.hardware import (
     step_clock,
     weights_bytes,
 )
+from melange.serving.engine_settings import VLLM_0_2, EngineSettings
 
 CATALOG = load_catalog()
 GIB = 2.0**30

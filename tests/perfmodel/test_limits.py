@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from melange.errors import InputError
-from melange.measurements import Measurement
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import read_sets
 from melange.perfmodel.limits import physical_limit, physical_limits
 

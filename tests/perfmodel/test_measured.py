@@ -6,15 +6,16 @@ import json
 
 import pytest
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.measurements import ConfigKey, Header, LatencyStats, Measurement, MeasurementFile
+from melange.measurements.file import Header, MeasurementFile
+from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.calibrate import calibrate, group_points
-from melange.perfmodel.engine import default_settings
-from melange.perfmodel.engine_args import settings_from_args
 from melange.perfmodel.fill import deployment_of
 from melange.perfmodel.hardware import Deployment, kv_capacity_tokens
 from melange.perfmodel.measured import MIN_POINTS, MeasuredCurve, measured_curves, told_settings
+from melange.serving.engine_args import settings_from_args
+from melange.serving.engine_settings import default_settings
 
 KEY = ConfigKey("llama-3.1-8b", "L4", 1, "bf16", "vllm")
 L4 = load_catalog().gpu("L4")

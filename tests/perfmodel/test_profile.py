@@ -7,17 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
+from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
-from melange.offers import PriceChoice
 from melange.perfmodel.calibration import Calibration, write_calibration
 from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.hardware import Deployment
-from melange.perfmodel.profile import USUAL_GPUS, cached_tokens_at, estimated_profile, profile_sizes
-from melange.planner import plan_fleet
+from melange.perfmodel.profile import cached_tokens_at, profile_sizes
+from melange.planning.estimated import USUAL_GPUS, estimated_profile
+from melange.planning.planner import plan_fleet
+from melange.planning.spec import ProfileChoice, ServingChoice, TypeLimit
 from melange.slo import Slo
-from melange.workload_file import ProfileChoice, ServingChoice, TypeLimit
 
 CATALOG = load_catalog()
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melange.catalog import load_catalog
-from melange.measurements import read_measurements
+from melange.catalog.described import extended_catalog
+from melange.catalog.hardware import load_catalog
+from melange.measurements.file import read_measurements
 from melange.perfmodel.calibrate import calibrate, fit, group_points, points_of, predict, split
-from melange.perfmodel.described import extended_catalog
 from melange.perfmodel.efficiencies import Efficiencies
-from melange.perfmodel.engine import EngineSettings
+from melange.serving.engine_settings import EngineSettings
 
 HERE = Path(__file__).parent / "vllm_cpu"
 SETTINGS = EngineSettings(max_num_seqs=256, max_batched_tokens=2048, max_model_len_tokens=2048)

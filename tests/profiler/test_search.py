@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from melange.capacity.verdict import judge
-from melange.measurements import ConfigKey, Measurement
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.loadpoint import Subject, client_bottleneck, summarise
 from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step

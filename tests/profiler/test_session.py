@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 from melange.errors import EngineError, InputError
-from melange.measurements import ConfigKey, Header, Measurement, read_measurements, record_line
+from melange.measurements.file import Header, read_measurements, record_line
+from melange.measurements.measurement import ConfigKey, Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.journal import Journal
 from melange.profiler.load import Load, LoadRun, Size

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from melange.capacity.interval import Interval
-from melange.measurements import LatencyStats, Measurement, MeasurementFile
+from melange.measurements.file import MeasurementFile
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.profiler.load import Size
 from melange.profiler.search import Capacity
 from melange.report.measurements import render_capacities, render_profile

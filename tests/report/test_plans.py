@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from melange import Limits, PlanOptions, plan_fleet
-from melange.plan import describe_instances
+from melange.plan.plan import describe_instances
 from melange.report.plans import render_plan
 
 

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from melange import InputError, Limits, PlanOptions
+from melange.analysis.sweep import sweep_prices, sweep_rates
 from melange.errors import MissingExtraError
 from melange.report.sweeps import render_sweep, sweep_figure
-from melange.sweep import sweep_prices, sweep_rates
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from simulator.builders import clock
 
 from melange.errors import InputError
-from melange.plan import Plan, PlanBucket, PlanConfig
+from melange.plan.plan import Plan, PlanBucket, PlanConfig
 from melange.routing import POLICY_NAMES, Router, policy_by_name, routing_table
 from melange.slo import Slo
 

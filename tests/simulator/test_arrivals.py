@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melange.errors import InputError
-from melange.planner import PlanOptions, plan_fleet
+from melange.planning.planner import PlanOptions, plan_fleet
 from melange.simulator.arrivals import Process, Sizes, arrival_times, plan_sizes
 from melange.simulator.failures import FailureRule, outages
 

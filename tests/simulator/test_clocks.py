@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 from simulator.builders import poisson
 
-from melange.catalog import load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.measurements import ConfigKey, Header, LatencyStats, Measurement, record_line
+from melange.measurements.file import Header, record_line
+from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.efficiencies import PRIORS, Efficiencies
-from melange.perfmodel.engine import EngineSettings
 from melange.perfmodel.hardware import Deployment, step_clock
-from melange.plan import Plan, read_plan, write_plan
-from melange.planner import plan_fleet
+from melange.plan.plan import Plan, read_plan, write_plan
+from melange.planning.planner import plan_fleet
+from melange.planning.workload_file import load_workload
+from melange.serving.engine_settings import EngineSettings
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.run import play_replica
 from melange.simulator.saturation import saturation_rps
 from melange.simulator.simulate import SimulationOptions, simulate
-from melange.workload_file import load_workload
 
 KEY = ConfigKey("llama-3.1-8b", "H100", 1, "bf16", "vllm")
 SIZES = tuple((i, o) for i in (64, 512, 2048) for o in (32, 128, 512))

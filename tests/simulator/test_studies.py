@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from melange.planner import PlanOptions, plan_fleet
-from melange.simulator.additivity import additivity
+from melange.analysis.additivity import additivity
+from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.workload_file import load_workload
 from melange.simulator.lengths import length_price, problem_of
 from melange.simulator.simulate import SimulationOptions
 from melange.slo import Slo
-from melange.workload_file import load_workload
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_a_limit_on_ttft_makes_additivity_optimistic_for_some_mix(plan):
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_plans_own_numbers_give_back_its_program(plan, tied):
     again = plan_fleet(load_workload("arena-120ms-mean"), PlanOptions(rate_rps=8, tie_outputs=tied))
-    from melange.solver import solve
+    from melange.solver.search import solve
 
     problem, row = problem_of(plan, tied=tied)
     assert solve(problem).cost_usd_per_hour == pytest.approx(again.cost_usd_per_hour)

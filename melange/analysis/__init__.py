@@ -1,0 +1,1 @@
+"""Studies on top of plans: sweeps, odds, cost efficiency, overlap, additivity."""

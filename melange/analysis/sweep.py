@@ -1,0 +1,167 @@
+"""Sweep: the cheapest fleet over a range of rates, TPOT limits or prices of one GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from melange.capacity.profile import Profile
+from melange.catalog.hardware import load_catalog
+from melange.catalog.instances import InstanceType
+from melange.catalog.offers import read_prices
+from melange.errors import InputError
+from melange.plan.plan import Plan
+from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.profile_source import load_profile
+from melange.planning.spec import WorkloadSpec
+
+Axis = Literal["rate_rps", "tpot_s", "price_usd_per_hour"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPoint:
+    """One value of the axis and its plan.
+
+    ``plan`` is None, and ``reason`` says why, where sizes are not measured at that SLO; an infeasible plan or one
+    that ran out of time has its reason too.
+    """
+
+    value: float
+    plan: Plan | None
+    reason: str | None = None
+
+    @property
+    def cost_usd_per_hour(self) -> float | None:
+        return None if self.plan is None else self.plan.cost_usd_per_hour
+
+    @property
+    def status(self) -> str:
+        """The plan's status, or ``not_measured``."""
+        return "not_measured" if self.plan is None else self.plan.status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """Points along one axis, in the order asked. ``gpu`` is the one whose price varies, None otherwise."""
+
+    workload: str
+    axis: Axis
+    points: tuple[SweepPoint, ...]
+    gpu: str | None = None
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """Every GPU type that some point has a single-type baseline for, in order of appearance."""
+        plans = [point.plan for point in self.points if point.plan is not None]
+        return tuple(dict.fromkeys(gpu for plan in plans for gpu in plan.baselines))
+
+
+def sweep_rates(
+    spec: WorkloadSpec,
+    rates_rps: Sequence[float],
+    options: PlanOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Sweep:
+    """The workload solved at each total rate in requests/s. ``progress`` is told (points done, points in all)."""
+    options = options or PlanOptions()
+    _check("rate", rates_rps)
+    profile = _profile(spec, options)
+    points = _points(rates_rps, progress, lambda v: plan_fleet(spec, replace(options, rate_rps=v), profile=profile))
+    return Sweep(workload=spec.workload.name, axis="rate_rps", points=points)
+
+
+def sweep_tpot(
+    spec: WorkloadSpec, tpot_s: Sequence[float], options: PlanOptions | None = None, *, progress: Progress | None = None
+) -> Sweep:
+    """The workload solved at each TPOT limit in seconds, the rest of its SLO as it is.
+
+    A limit at which a size is not measured is a point with a reason; if all of them are, InputError. So is a limit
+    that the profile cannot be asked for (saturation throughputs assumed to keep another one).
+    """
+    options = options or PlanOptions()
+    _check("TPOT limit", tpot_s)
+    slo = options.slo or spec.workload.slo
+
+    def at(value: float) -> Plan | SweepPoint:
+        asked = replace(options, slo=replace(slo, tpot_s=value))
+        profile = _profile(spec, asked)
+        try:
+            return plan_fleet(spec, asked, profile=profile)
+        except InputError as error:
+            return SweepPoint(value=value, plan=None, reason=str(error))
+
+    points = _points(tpot_s, progress, at)
+    if all(point.plan is None for point in points):
+        raise InputError(str(points[0].reason))
+    return Sweep(workload=spec.workload.name, axis="tpot_s", points=points)
+
+
+def sweep_prices(
+    spec: WorkloadSpec,
+    gpu: str,
+    prices_usd_per_hour: Sequence[float],
+    options: PlanOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Sweep:
+    """The workload solved at each price of one GPU type, USD per hour and GPU, whoever rents it out."""
+    options = options or PlanOptions()
+    _check("price", prices_usd_per_hour)
+    name = load_catalog().gpu(gpu).name
+    asked = options.applied(spec)
+    offers = options.offers or read_prices(asked.prices.file)
+    profile = _profile(spec, options)
+    known = {key.gpu for key in profile.configs}
+    if name not in known:
+        raise InputError(f"{name} is not in the profile", fix=f"it holds {', '.join(sorted(known))}")
+    points = _points(
+        prices_usd_per_hour,
+        progress,
+        lambda v: plan_fleet(spec, replace(options, offers=repriced(offers, name, v)), profile=profile),
+    )
+    return Sweep(workload=spec.workload.name, axis="price_usd_per_hour", points=points, gpu=name)
+
+
+def repriced(offers: Sequence[InstanceType], gpu: str, usd_per_hour: float) -> tuple[InstanceType, ...]:
+    """The offers with every one of a GPU type at this price for each of its GPUs."""
+    return tuple(
+        replace(offer, price_usd_per_hour=usd_per_hour * offer.gpus, read_on=None, source="set by the user")
+        if offer.gpu == gpu
+        else offer
+        for offer in offers
+    )
+
+
+def _profile(spec: WorkloadSpec, options: PlanOptions) -> Profile:
+    return load_profile(options.applied(spec), asked_slo=spec.workload.slo)
+
+
+def _check(what: str, values: Sequence[float]) -> None:
+    if not values:
+        raise InputError(f"there is no {what} to sweep over", fix="give at least one value")
+    for value in values:
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"a {what} is {value}", fix="give positive, finite values")
+
+
+def _points(
+    values: Sequence[float], progress: Progress | None, solve_at: Callable[[float], Plan | SweepPoint]
+) -> tuple[SweepPoint, ...]:
+    points = []
+    for n, value in enumerate(values, start=1):
+        answer = solve_at(float(value))
+        points.append(answer if isinstance(answer, SweepPoint) else _point(float(value), answer))
+        if progress is not None:
+            progress(n, len(values))
+    return tuple(points)
+
+
+def _point(value: float, plan: Plan) -> SweepPoint:
+    reason = "; ".join(plan.reasons) or None
+    if plan.status == "unknown":
+        reason = "the time limit passed before a fleet was found"
+    return SweepPoint(value=value, plan=plan, reason=reason)

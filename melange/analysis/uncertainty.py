@@ -1,0 +1,298 @@
+"""How sure is the fleet: rates and demand drawn from their uncertainty, fleets judged by regret on fresh draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from melange.arrays import FloatArray
+from melange.errors import InputError
+from melange.plan.plan import Plan
+from melange.planning.build import Build, config_key, with_figures
+from melange.planning.planner import PlanOptions, plan_fleet, prepare
+from melange.planning.spec import WorkloadSpec
+from melange.solver.problem import GroupLimit, Problem
+from melange.solver.search import solve
+
+# Log-scale standard deviation of a rate by its source, where the rate brings no band of its own. Published and
+# measured figures: run-to-run and machine-to-machine spread; estimates: the model's error on GPUs it never saw.
+SPREAD_BY_SOURCE = MappingProxyType({"measured": 0.05, "published": 0.10, "estimated": 0.20})
+# How that variance divides. Independent noise per cell alone would invent savings: every draw would find some config
+# that happens to shine in some bucket.
+VARIANCE_SHARES = MappingProxyType({"common": 0.3, "gpu": 0.3, "smooth": 0.3, "cell": 0.1})
+CORRELATION_LENGTH = 1.5  # of the smooth part, in natural logarithms of tokens: a factor of 4.5 in size
+CANDIDATES = 5
+NORMAL_80 = 1.2816  # low and high of an estimate are an 80% band
+SOLVE_GAP = 1e-4
+
+Fleet = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOdds:
+    """One candidate fleet, judged on fresh draws with recourse.
+
+    ``instances``: instance key -> count. ``share_optimal``: share of the first draws whose cheapest fleet it is.
+    Costs in USD/h of the fleet plus the instances bought where a draw needs more: mean, 5th and 95th percentile.
+    ``mean_regret_usd_per_hour`` and ``p95_regret_usd_per_hour``: over the cheapest fleet of each draw.
+    ``share_sufficient``: share of the fresh draws that need nothing bought. ``share_stuck``: share that some other
+    fleet serves within the limits, but not this one with whatever it may add. Costs and regrets are over the rest.
+    """
+
+    instances: Mapping[str, int]
+    cost_usd_per_hour: float
+    share_optimal: float
+    mean_cost_usd_per_hour: float
+    p5_cost_usd_per_hour: float
+    p95_cost_usd_per_hour: float
+    mean_regret_usd_per_hour: float
+    p95_regret_usd_per_hour: float
+    share_sufficient: float
+    share_stuck: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertainty:
+    """Candidate fleets, least mean regret first (those that never get stuck before the others), and the range of the
+    cheapest cost over the fresh draws (5th, 50th, 95th percentile).
+
+    ``share_unservable``: share of the fresh draws that no fleet serves within the limits (caps, budget); they are left
+    out of every other figure.
+    """
+
+    draws: int
+    fresh_draws: int
+    seed: int
+    fleets: tuple[FleetOdds, ...]
+    optimal_cost_p5_usd_per_hour: float
+    optimal_cost_p50_usd_per_hour: float
+    optimal_cost_p95_usd_per_hour: float
+    distinct_fleets: int
+    share_unservable: float
+    demand: str
+
+    @property
+    def least_regret(self) -> FleetOdds:
+        return self.fleets[0]
+
+
+def assess(
+    build: Build,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Uncertainty:
+    """Draw rates and demand ``draws`` times, solve each, and judge the fleets found on as many fresh draws.
+
+    log error of a rate = common + per GPU + smooth over size + per cell, its variance split by VARIANCE_SHARES and its
+    total from the rate's own band (low/high as an 80% interval) or its source. Demand is bootstrapped: the trace's kept
+    requests are redrawn over the buckets (fixed total rate). A fleet that a draw overloads buys the cheapest extra
+    instances (recourse). ``progress`` is told (done, total). Raises InputError when the workload has no fleet, or none
+    within its limits in any draw.
+    """
+    if build.problem is None:
+        raise InputError("the workload has sizes that no config can serve", fix="solve it without --uncertainty")
+    if draws < 10:
+        raise InputError(f"{draws} draws are too few", fix="ask for at least 10, for example --uncertainty 200")
+    rng = np.random.default_rng(seed)
+    spread = _spreads(build)
+    total, done = draws * (2 + CANDIDATES), 0
+
+    def tick(steps: int) -> None:
+        nonlocal done
+        done += steps
+        if progress is not None:
+            progress(done, total)
+
+    found: Counter[Fleet] = Counter()
+    for _ in range(draws):
+        answer = _cheapest(_drawn(build, spread, rng))
+        found.update([answer[0]] if answer else [])
+        tick(1)
+    candidates = _candidates(build.problem, found)
+    total = draws * (2 + len(candidates))
+    best = np.full(draws, np.nan)
+    costs = np.full((len(candidates), draws), np.nan)
+    for n in range(draws):
+        problem = _drawn(build, spread, rng)
+        answer = _cheapest(problem)
+        if problem is not None and answer is not None:
+            best[n] = answer[1]
+            costs[:, n] = [best[n] if each == answer[0] else _with_recourse(problem, each) for each in candidates]
+        tick(1 + len(candidates))
+    return _judged(build, candidates, found, best, costs, draws=draws, seed=seed)
+
+
+def _candidates(problem: Problem, found: Counter[Fleet]) -> list[Fleet]:
+    """The fleets that were cheapest most often, and the one at the figures as they stand."""
+    candidates = [fleet for fleet, _ in found.most_common(CANDIDATES)]
+    nominal = _cheapest(problem)
+    if nominal is not None and nominal[0] not in candidates:
+        candidates = [*candidates[: CANDIDATES - 1], nominal[0]]
+    return candidates
+
+
+def _judged(
+    build: Build,
+    candidates: Sequence[Fleet],
+    found: Counter[Fleet],
+    best: FloatArray,
+    costs: FloatArray,
+    *,
+    draws: int,
+    seed: int,
+) -> Uncertainty:
+    """The verdict from ``best`` (draws,) and ``costs`` (candidates, draws), NaN where there is no fleet."""
+    served = np.isfinite(best)
+    if not served.any() or not np.isfinite(costs).any():
+        raise InputError(
+            "no draw of rates and demand has a fleet within the limits",
+            fix="loosen the caps or the budget, or leave --uncertainty out",
+        )
+    assert build.problem is not None
+    rows = [
+        _odds(build.problem, fleet, found[fleet] / draws, costs[k][served], best[served])
+        for k, fleet in enumerate(candidates)
+        if np.isfinite(costs[k]).any()
+    ]
+    rows.sort(key=lambda row: (row.share_stuck, row.mean_regret_usd_per_hour, row.cost_usd_per_hour))
+    p5, p50, p95 = np.percentile(best[served], (5, 50, 95))
+    return Uncertainty(
+        draws=draws,
+        fresh_draws=draws,
+        seed=seed,
+        fleets=tuple(rows),
+        optimal_cost_p5_usd_per_hour=float(p5),
+        optimal_cost_p50_usd_per_hour=float(p50),
+        optimal_cost_p95_usd_per_hour=float(p95),
+        distinct_fleets=len(found),
+        share_unservable=float(np.mean(~served)),
+        demand=_demand_text(build),
+    )
+
+
+def solve_with_uncertainty(
+    spec: WorkloadSpec,
+    options: PlanOptions | None = None,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Plan:
+    """The cheapest fleet at the figures as they stand, with the odds of it and its rivals under ``extra``."""
+    plan = plan_fleet(spec, options)
+    if not plan.solved:
+        return plan
+    odds = assess(prepare(spec, options), draws=draws, seed=seed, progress=progress)
+    return replace(plan, extra={**plan.extra, "uncertainty": asdict(odds)})
+
+
+def _kept_requests(build: Build) -> int | None:
+    kept = build.spec.workload.provenance.get("kept")
+    return kept if isinstance(kept, int) and kept > 0 else None
+
+
+def _demand_text(build: Build) -> str:
+    kept = _kept_requests(build)
+    return "fixed: the workload names no trace size" if kept is None else f"bootstrapped from {kept:,} requests"
+
+
+def _spreads(build: Build) -> FloatArray:
+    """(n_buckets, n_configs) log-scale standard deviation of each max rate: that of the nearest profiled size."""
+    spread = np.empty(build.max_rate_rps.shape)
+    for c, config in enumerate(build.configs):
+        table = build.profile.configs[config_key(config)]
+        by_source = np.vectorize(lambda source: SPREAD_BY_SOURCE.get(source, 0.2), otypes=[float])(table.source)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            band = np.log(table.high_rps / table.low_rps) / (2 * NORMAL_80)
+        cells = np.where(np.isfinite(band), band, by_source)
+        i, o = (
+            np.abs(np.log(build.load_tokens[:, axis, None]) - np.log(sizes)).argmin(axis=1)
+            for axis, sizes in enumerate((table.input_tokens, table.output_tokens))
+        )
+        spread[:, c] = cells[i, o]
+    return spread
+
+
+def _drawn(build: Build, spread: FloatArray, rng: np.random.Generator) -> Problem | None:
+    """The problem under one draw of rates and demand; None when too much of its demand can only be served late."""
+    max_rate = build.max_rate_rps * np.exp(_errors(build, spread, rng))
+    rate = build.rate_rps
+    kept = _kept_requests(build)
+    if kept is not None:
+        total = rate.sum()
+        rate = np.maximum(rng.multinomial(kept, rate / total) / kept, 1e-12) * total
+    drawn = with_figures(build, rate_rps=rate, max_rate_rps=max_rate)
+    return None if drawn.unservable else drawn.problem
+
+
+def _errors(build: Build, spread: FloatArray, rng: np.random.Generator) -> FloatArray:
+    n_buckets, n_configs = spread.shape
+    gpus = [config.instance.gpu for config in build.configs]
+    kinds = [config_key(config) for config in build.configs]
+    by_gpu = {gpu: rng.standard_normal() for gpu in dict.fromkeys(gpus)}
+    root = _size_root(build)
+    by_kind = {
+        kind: (root @ rng.standard_normal(n_buckets), rng.standard_normal(n_buckets)) for kind in dict.fromkeys(kinds)
+    }
+    share = {name: np.sqrt(value) for name, value in VARIANCE_SHARES.items()}
+    common = share["common"] * rng.standard_normal()
+    columns = []
+    for c in range(n_configs):
+        smooth, cell = by_kind[kinds[c]]
+        columns.append(common + share["gpu"] * by_gpu[gpus[c]] + share["smooth"] * smooth + share["cell"] * cell)
+    return np.asarray(spread * np.stack(columns, axis=1))
+
+
+def _size_root(build: Build) -> FloatArray:
+    """Square root of the squared-exponential correlation of buckets over log input and log output size."""
+    sizes = np.log(build.load_tokens)
+    distance2 = ((sizes[:, None, :] - sizes[None, :, :]) ** 2).sum(axis=2)
+    correlation = np.exp(-distance2 / (2 * CORRELATION_LENGTH**2))
+    values, vectors = np.linalg.eigh(correlation)
+    return np.asarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
+
+
+def _cheapest(problem: Problem | None) -> tuple[Fleet, float] | None:
+    """The cheapest fleet and its cost; None where the limits allow none."""
+    if problem is None:
+        return None
+    solution = solve(problem, gap=SOLVE_GAP)
+    if solution.instances is None or solution.cost_usd_per_hour is None:
+        return None
+    return tuple(int(n) for n in solution.instances), solution.cost_usd_per_hour
+
+
+def _with_recourse(problem: Problem, fleet: Fleet) -> float:
+    """Cost of the fleet and the cheapest instances bought on top where it does not carry the problem; NaN if none."""
+    floors = tuple(
+        GroupLimit(name=f"bought {key}", weights={key: 1}, minimum=count)
+        for key, count in zip(problem.instances, fleet, strict=True)
+        if count
+    )
+    answer = _cheapest(replace(problem, limits=(*problem.limits, *floors)))
+    return np.nan if answer is None else answer[1]
+
+
+def _odds(problem: Problem, fleet: Fleet, share_optimal: float, costs: FloatArray, best: FloatArray) -> FleetOdds:
+    cost = float(problem.price_usd_per_hour @ fleet)
+    carried = np.isfinite(costs)
+    share_sufficient = float(np.mean(carried & (costs <= cost + 1e-9)))
+    costs, regret = costs[carried], (costs - best)[carried]
+    return FleetOdds(
+        instances={key: count for key, count in zip(problem.instances, fleet, strict=True) if count},
+        cost_usd_per_hour=cost,
+        share_optimal=share_optimal,
+        mean_cost_usd_per_hour=float(costs.mean()),
+        p5_cost_usd_per_hour=float(np.percentile(costs, 5)),
+        p95_cost_usd_per_hour=float(np.percentile(costs, 95)),
+        mean_regret_usd_per_hour=float(regret.mean()),
+        p95_regret_usd_per_hour=float(np.percentile(regret, 95)),
+        share_sufficient=share_sufficient,
+        share_stuck=float(np.mean(~carried)),
+    )

@@ -1,0 +1,1 @@
+"""The closed loop: the cheapest fleet that keeps its promise in simulation."""

@@ -1,0 +1,169 @@
+"""Trials: does a fleet keep its promise? First a quick look on common seeds, then a sequential test on fresh ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from melange.plan.plan import Plan
+from melange.simulator.clocks import ConfigClock
+from melange.simulator.metrics import attainment_of
+from melange.simulator.simulate import Scenario, SimulationOptions, prepare, replications_of
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
+
+SCREENING = 4
+LOOKS = (16, 24)
+"""Replications after which the confirming test may promise.
+
+Not sooner: a fleet near its limit does well in most replications and breaks down in some, which the spread of a few
+good ones does not show.
+"""
+BATCH = 4
+"""Replications after which the confirming test may give up."""
+ERROR = 0.05
+"""Chance that what any of a search's confirmations promises is not found again by a re-check."""
+SHORTFALL = 0.05
+"""Chance that a fleet which the confirming test would promise in the end is given up at one of its batches."""
+LONGER = 2
+"""How many times as long as the replications that were asked for the confirming ones are."""
+RECHECKED = 10
+"""Replications, as long as was asked for, that a re-check of a promise averages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a trial found: whether it passed, the mean attainment, and over how many replications.
+
+    ``low`` is the bound that a confirming test compared with the target at its end: with confidence 1 - ERROR, what a
+    re-check reaches.
+    """
+
+    passed: bool
+    attainment: float
+    replications: int
+    low: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trials:
+    """Everything that trials of different fleets share: requests, clocks, policy, target.
+
+    Screening uses the replications 0, 1, ... for every fleet alike (common random numbers), the k-th confirmation
+    replications of its own.
+    """
+
+    target: float
+    options: SimulationOptions
+    clocks: Mapping[str, ConfigClock]
+    trace: Trace | None = None
+
+    def scenario(self, plan: Plan) -> Scenario:
+        """The plan made ready to be played."""
+        return prepare(plan, self.trace, self.options, clocks=self.clocks)
+
+    def screen(self, plan: Plan) -> Verdict:
+        """A quick look: fails once three standard errors below the target, passes on the mean of four replications."""
+        values, hopeful = self._look(plan)
+        mean = float(np.mean(values))
+        return Verdict(passed=hopeful and mean >= self.target, attainment=mean, replications=len(values))
+
+    def expects(self, plan: Plan) -> bool:
+        """Whether a quick look, on the same seeds, expects the confirming test to pass at its last look."""
+        values, hopeful = self._look(plan)
+        if not hopeful:
+            return False
+        margin = _margin(values, LOOKS[-1], _error(1)) / float(np.sqrt(LONGER))
+        return float(np.mean(values)) - margin >= self.target
+
+    def _look(self, plan: Plan) -> tuple[list[float], bool]:
+        """Attainments of up to SCREENING replications, and whether they left hope to the last."""
+        scenario, values = self.scenario(plan), list[float]()
+        for index in range(SCREENING):
+            values += _attainments(scenario, index, 1)
+            if len(values) > 1:
+                margin = 3.0 * float(np.std(values, ddof=1)) / np.sqrt(len(values))
+            else:
+                margin = max(0.02, 2.0 * (1.0 - self.target))
+            if np.mean(values) + margin < self.target:
+                return values, False
+        return values, True
+
+    def confirm(self, plan: Plan, attempt: int) -> Verdict:
+        """Whether a re-check of the plan reaches the target, at an error of ERROR over all attempts (1, 2, ...).
+
+        A group-sequential test on fresh seeds. At each look the target is compared with the one-sided prediction bound
+        for the mean of the RECHECKED replications that somebody else may play: a confidence bound for the long-run
+        mean alone would let a fleet just above the target promise what every second re-check denies. The errors of all
+        looks and attempts add up to ERROR (see _error), so by the union bound no choice that the search makes among
+        them exceeds it: the test is valid as far as replication means are normal. Giving up early can only withhold
+        promises. Undecided at the last look counts as failed.
+
+        Replications are LONGER than asked: a fleet near its limit breaks down sooner or later, and what is promised
+        must not hang on when.
+        """
+        error = _error(attempt)
+        asked = self.options.requests
+        longer = replace(self.options, requests=None if asked is None else LONGER * asked)
+        scenario = replace(self, options=longer).scenario(plan)
+        counted = scenario.requests * (1.0 - self.options.warmup_share)
+        values: list[float] = []
+        low = 0.0
+        while len(values) < LOOKS[-1]:
+            values += _attainments(scenario, attempt * 1000 + len(values), BATCH)
+            low = promised(values, error, counted)
+            if len(values) in LOOKS and low >= self.target:
+                return Verdict(passed=True, attainment=float(np.mean(values)), replications=len(values), low=low)
+            if _within_reach(values, error, counted) < self.target:
+                break
+        return Verdict(passed=False, attainment=float(np.mean(values)), replications=len(values), low=low)
+
+
+def _error(attempt: int) -> float:
+    """The error of one look of an attempt (1, 2, ...); over all looks and attempts they add up to ERROR."""
+    return ERROR / (attempt * (attempt + 1)) / len(LOOKS)
+
+
+def promised(values: Sequence[float], error: float, counted: float) -> float:
+    """What the mean of RECHECKED further replications, each 1/LONGER as long, reaches but for a chance of ``error``.
+
+    The t prediction bound for the mean of further observations (Hahn and Meeker, Statistical Intervals, 1991, section
+    4.7), a replication 1/LONGER as long varying LONGER times as much. Where no request missed there is no spread to go
+    by: then at most -ln(error) / n of them do (Hanley and Lippman-Hand, JAMA 249, 1983), n being ``counted`` requests
+    a replication. No bound is above that one.
+    """
+    count = len(values)
+    return min(float(np.mean(values)) - _margin(values, count, error), _ceiling(count, error, counted))
+
+
+def _within_reach(values: Sequence[float], error: float, counted: float) -> float:
+    """The bound at the last look if the mean turns out as high as it may be but for a chance of SHORTFALL."""
+    count, last = len(values), LOOKS[-1]
+    higher = float(student_t.ppf(1.0 - SHORTFALL, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return min(float(np.mean(values)) + higher - _margin(values, last, error), _ceiling(last, error, counted))
+
+
+def _margin(values: Sequence[float], count: int, error: float) -> float:
+    """Mean less prediction bound for ``count`` replications that spread as these do."""
+    spread = float(np.std(values, ddof=1) * np.sqrt(1.0 / count + LONGER / RECHECKED))
+    return float(student_t.ppf(1.0 - error, count - 1)) * spread
+
+
+def _ceiling(count: int, error: float, counted: float) -> float:
+    return 1.0 + float(np.log(error)) / (counted * count)
+
+
+def _attainments(scenario: Scenario, first: int, count: int) -> list[float]:
+    slo = scenario.plan.slo
+    return [attainment_of(r.outcome, slo) for r in replications_of(scenario, first, count)]
+
+
+def recheck(plan: Plan, trials: Trials, seed: int, replications: int = RECHECKED) -> float:
+    """Mean attainment of a plan on seeds that no trial has used."""
+    other = replace(trials, options=replace(trials.options, seed=seed))
+    return float(np.mean(_attainments(other.scenario(plan), 0, replications)))

@@ -1,0 +1,277 @@
+"""Profile: for one SLO, the highest sustainable request rate per size and configuration."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from melange.arrays import FloatArray, IntArray, TextArray
+from melange.capacity.interval import Interval, interval_of
+from melange.errors import InputError
+from melange.files.shipped import data_path
+from melange.measurements.file import MeasurementFile, read_measurements
+from melange.measurements.measurement import ConfigKey, Measurement
+from melange.slo import Slo
+
+WIDE = 1.5  # high / low of a measured interval, from which on a reader is warned
+DOUBTS_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ConfigProfile:
+    """One configuration's table.
+
+    ``input_tokens``: (n,) and ``output_tokens``: (m,) ascending sizes. Arrays of shape (n, m):
+    ``max_rate_rps`` (requests/s of one replica; 0 = cannot meet the SLO at any load, NaN = none is known to hold),
+    ``next_failing_rps`` (the other end of its interval: the lowest rate known to fail; NaN = none is known),
+    ``low_rps`` and ``high_rps`` (band of an estimate; NaN = none), ``source`` (``measured``, ``estimated``,
+    ``published``; empty = no value).
+    ``assumed_slo`` says that bare capacities without an SLO were taken for this SLO.
+    """
+
+    key: ConfigKey
+    input_tokens: FloatArray
+    output_tokens: FloatArray
+    max_rate_rps: FloatArray
+    next_failing_rps: FloatArray
+    low_rps: FloatArray
+    high_rps: FloatArray
+    source: TextArray
+    assumed_slo: bool = False
+
+    def rate_at(self, input_tokens: ArrayLike, output_tokens: ArrayLike) -> FloatArray:
+        """Max rate of one replica at these sizes, elementwise, in requests/s.
+
+        GPU-seconds per request are interpolated bilinearly in the logarithms of sizes and seconds. Sizes under the
+        smallest profiled one take its rate (conservative). NaN above the largest profiled size, and where a
+        neighbouring cell with weight is NaN; 0 where one is 0.
+        """
+        return _interpolate(self, np.asarray(input_tokens, float), np.asarray(output_tokens, float))
+
+    def source_at(self, input_tokens: float, output_tokens: float) -> str:
+        """What the rate at one size rests on: ``estimated`` if any cell with weight is, else their source, or ""."""
+        i0, i1, wi = _brackets(self.input_tokens, np.array([input_tokens]))
+        o0, o1, wo = _brackets(self.output_tokens, np.array([output_tokens]))
+        rows = {int(i0[0])} | ({int(i1[0])} if wi[0] > 0 else set())
+        columns = {int(o0[0])} | ({int(o1[0])} if wo[0] > 0 else set())
+        found = {str(self.source[i, o]) for i in rows for o in columns} - {""}
+        return "estimated" if "estimated" in found else min(found, default="")
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready table; NaN becomes None."""
+        return {
+            "input_tokens": self.input_tokens.tolist(),
+            "output_tokens": self.output_tokens.tolist(),
+            "max_rate_rps": nested(self.max_rate_rps),
+            "low_rps": nested(self.low_rps),
+            "high_rps": nested(self.high_rps),
+            "source": self.source.tolist(),
+            "assumed_slo": self.assumed_slo,
+        }
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The distinct sources of its values."""
+        return tuple(sorted({str(s) for s in self.source.ravel() if s}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The tables of every configuration for one SLO, with warnings about what they rest on."""
+
+    slo: Slo
+    configs: Mapping[ConfigKey, ConfigProfile]
+    warnings: tuple[str, ...] = ()
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "configs", MappingProxyType(dict(self.configs)))
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+
+def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = False) -> Profile:
+    """The profile that load points give for an SLO.
+
+    Per configuration and size: the lower end of :func:`melange.capacity.interval.interval_of`, the highest rate
+    confirmed (open loops decide where there are any, closed ones otherwise); 0 only when a lone request fails, NaN
+    where no rate is known to hold. Wide intervals are among the warnings. Bare capacities count when the SLO has no
+    threshold or ``assume_slo`` says so; otherwise InputError. Points with cached prefixes are left to the performance
+    model.
+    """
+    plain = [point for point in points if not point.cached_tokens]
+    if not plain:
+        raise InputError(
+            "the profile has no load points without cached prefix", fix="measure some with melange profile"
+        )
+    by_key = sorted(plain, key=lambda p: p.key)
+    configs, warnings = {}, []
+    for key, group in groupby(by_key, lambda p: p.key):
+        configs[key], doubts = _config_profile(key, list(group), slo, assume_slo)
+        warnings += [_doubts_text(key, doubts)] if doubts else []
+    if any(config.assumed_slo for config in configs.values()):
+        warnings.append(
+            f"published saturation throughputs without an SLO are assumed to keep {slo.describe()} (assume_slo: true)"
+        )
+    if any("estimated" in config.sources for config in configs.values()):
+        warnings.append("rates are estimated by the performance model, not measured")
+    return Profile(slo=slo, configs=configs, warnings=tuple(warnings))
+
+
+def _doubts_text(key: ConfigKey, doubts: Sequence[str]) -> str:
+    more = f" and {len(doubts) - DOUBTS_NAMED} more" if len(doubts) > DOUBTS_NAMED else ""
+    named = "; ".join(doubts[:DOUBTS_NAMED])
+    return (
+        f"{key.describe()}: rates known only roughly, the lower end is used: {named}{more}; measure on to narrow them"
+    )
+
+
+def _config_profile(
+    key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: bool
+) -> tuple[ConfigProfile, list[str]]:
+    """One configuration's table, and in words the sizes whose rate is known only roughly."""
+    inputs = sorted({p.input_tokens for p in points})
+    outputs = sorted({p.output_tokens for p in points})
+    shape = (len(inputs), len(outputs))
+    rate, failing, low, high = (np.full(shape, np.nan) for _ in range(4))
+    source = np.full(shape, "", dtype="<U9")
+    assumed, doubts = False, []
+    cells: dict[tuple[int, int], list[Measurement]] = {}
+    for point in points:
+        cells.setdefault((inputs.index(point.input_tokens), outputs.index(point.output_tokens)), []).append(point)
+    for cell, group in cells.items():
+        best = _cell(key, group, slo, assume_slo)
+        rate[cell], failing[cell], low[cell], high[cell], source[cell] = best.values()
+        assumed |= best.assumed
+        doubts += [f"{inputs[cell[0]]:g} -> {outputs[cell[1]]:g} tokens {best.doubt}"] if best.doubt else []
+    table = ConfigProfile(
+        key=key,
+        input_tokens=np.array(inputs, float),
+        output_tokens=np.array(outputs, float),
+        max_rate_rps=rate,
+        next_failing_rps=failing,
+        low_rps=low,
+        high_rps=high,
+        source=source,
+        assumed_slo=assumed,
+    )
+    return table, doubts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    rate: float = np.nan
+    failing: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    source: str = ""
+    assumed: bool = False
+    doubt: str = ""
+
+    def values(self) -> tuple[float, float, float, float, str]:
+        return self.rate, self.failing, self.low, self.high, self.source
+
+
+def _cell(key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: bool) -> _Cell:
+    curve = [p for p in points if p.loop != "capacity" and (p.valid or p.saturated)]
+    if curve:
+        return _from_curve(curve, slo)
+    bare = [p for p in points if p.loop == "capacity" and p.valid]
+    if not bare:
+        return _Cell()
+    if slo.thresholds_s and not assume_slo and any(p.achieved_rps for p in bare):
+        raise InputError(
+            f"the profile of {key.describe()} holds saturation throughputs without an SLO, "
+            f"which say nothing about {slo.describe()}",
+            fix="set profiles.assume_slo: true to take them for this SLO, or use --fill estimated",
+        )
+    best = max(bare, key=lambda p: p.achieved_rps)
+    nan = float("nan")
+    return _Cell(
+        rate=best.achieved_rps,
+        low=nan if best.low_rps is None else best.low_rps,
+        high=nan if best.high_rps is None else best.high_rps,
+        source=best.source,
+        assumed=bool(slo.thresholds_s) and best.achieved_rps > 0,
+    )
+
+
+def _from_curve(curve: Sequence[Measurement], slo: Slo) -> _Cell:
+    known = interval_of(curve, slo)
+    high = np.nan if known.high_rps is None else known.high_rps
+    if known.point is None:
+        return _Cell(failing=high)
+    return _Cell(
+        rate=known.low_rps,
+        failing=high,
+        low=np.nan if known.point.low_rps is None else known.point.low_rps,
+        high=np.nan if known.point.high_rps is None else known.point.high_rps,
+        source=known.point.source,
+        doubt=_doubt(known) if known.point.source == "measured" else "",
+    )
+
+
+def _doubt(known: Interval) -> str:
+    """What a reader of a measured rate must know; empty for a narrow interval."""
+    if known.basis == "closed loops":
+        return f"{known.low_rps:.3g} req/s from closed loops only"
+    return f"{known.describe()} req/s" if known.width > WIDE else ""
+
+
+def _interpolate(config: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> FloatArray:
+    inputs, outputs = np.broadcast_arrays(inputs, outputs)
+    i0, i1, wi = _brackets(config.input_tokens, inputs)
+    o0, o1, wo = _brackets(config.output_tokens, outputs)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_s = -np.log(config.max_rate_rps)  # +inf where the rate is 0, NaN where not measured
+        total = np.zeros(inputs.shape)
+        for i, weight_i in ((i0, 1 - wi), (i1, wi)):
+            for o, weight_o in ((o0, 1 - wo), (o1, wo)):
+                weight = weight_i * weight_o
+                total = total + np.where(weight > 0, weight * log_s[i, o], 0.0)
+        rate = np.exp(-total)
+    outside = (inputs > config.input_tokens[-1] * (1 + 1e-9)) | (outputs > config.output_tokens[-1] * (1 + 1e-9))
+    return np.where(outside | np.isnan(inputs) | np.isnan(outputs), np.nan, rate)
+
+
+def _brackets(sizes: FloatArray, values: FloatArray) -> tuple[IntArray, IntArray, FloatArray]:
+    clipped = np.clip(np.nan_to_num(values, nan=sizes[0]), sizes[0], sizes[-1])
+    upper = np.clip(np.searchsorted(sizes, clipped, side="left"), 0, len(sizes) - 1)
+    lower = np.where(sizes[upper] == clipped, upper, np.maximum(upper - 1, 0))
+    span = np.log(sizes[upper]) - np.log(sizes[lower])
+    weight = np.where(span > 0, (np.log(clipped) - np.log(sizes[lower])) / np.where(span > 0, span, 1.0), 0.0)
+    return lower, upper, weight
+
+
+def nested(array: FloatArray) -> list[list[float | None]]:
+    """Rows of a table, JSON-ready: NaN becomes None."""
+    return [[None if np.isnan(v) else float(v) for v in row] for row in array]
+
+
+def read_profile_set(name: str) -> tuple[MeasurementFile, ...]:
+    """The measurement files of a shipped set such as ``melange-2024/llama-2-7b`` (a folder under ``profiles/``)."""
+    folder = data_path(f"profiles/{name}")
+    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+    if not files:
+        near = difflib.get_close_matches(name, profile_sets(), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"unknown profile set {name!r}",
+            fix=f"{hint}shipped sets: {', '.join(profile_sets())}; "
+            "or estimated/<model>, such as estimated/llama-3.1-8b",
+        )
+    return tuple(read_measurements(file) for file in files)
+
+
+def profile_sets() -> tuple[str, ...]:
+    """Names of the shipped profile sets."""
+    root = data_path("profiles")
+    found = {Path(os.path.relpath(file.parent, root)).as_posix() for file in root.glob("*/*/*.jsonl")}
+    return tuple(sorted(found))

@@ -1,0 +1,1 @@
+"""What can be rented and served: GPUs, models, instance types, dated offers."""

@@ -1,0 +1,173 @@
+"""What hardware and models are: GPUs and language models with sourced physical figures."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+
+from melange.errors import InputError
+from melange.files.shipped import data_path
+
+Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BYTES_PER_PARAMETER: Mapping[str, float] = MappingProxyType(
+    {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU type's physical figures.
+
+    ``memory_gib`` is what software can use. ``tflops`` gives dense rates per *natively computed* precision; a
+    precision that is absent can still be stored (weights are read at its size) but computes at fp16.
+    ``interconnect_gb_s`` is one direction of the GPU-to-GPU link.
+    """
+
+    name: str
+    memory_gib: float
+    bandwidth_gb_s: float
+    tflops: Mapping[str, float]
+    interconnect: str
+    interconnect_gb_s: float
+    vendor: str = "nvidia"
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("memory_gib", "bandwidth_gb_s", "interconnect_gb_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"GPU {self.name}: {name} is {value}", fix="give a positive figure")
+        if "fp16" not in self.tflops:
+            raise InputError(f"GPU {self.name}: tflops has no fp16 rate", fix="give dense fp16 TFLOPS")
+        for precision, rate in self.tflops.items():
+            if precision not in PRECISIONS or not (math.isfinite(rate) and rate > 0):
+                raise InputError(
+                    f"GPU {self.name}: tflops {precision}: {rate}", fix=f"use precisions {', '.join(PRECISIONS)}"
+                )
+        object.__setattr__(self, "tflops", MappingProxyType(dict(self.tflops)))
+
+    def is_native(self, precision: str) -> bool:
+        """Whether the GPU computes in this precision (else it only stores it and computes in fp16)."""
+        return precision in self.tflops
+
+    def compute_tflops(self, precision: str) -> float:
+        """Dense rate that a model stored in ``precision`` computes at."""
+        return self.tflops.get(precision, self.tflops["fp16"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A decoder's shape. ``parameters`` counts all weights, ``active_parameters`` those one token uses."""
+
+    name: str
+    parameters: float
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate: int
+    vocabulary: int
+    active_parameters: float = 0.0
+    experts: int = 1
+    experts_per_token: int = 1
+    max_context_tokens: int = 4096
+    tied_embeddings: bool = False
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "layers", "hidden", "heads", "kv_heads", "head_size", "intermediate", "vocabulary"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"model {self.name}: {name} is {getattr(self, name)}", fix="give a positive figure")
+        if self.heads % self.kv_heads:
+            raise InputError(
+                f"model {self.name}: {self.heads} heads do not divide into {self.kv_heads} KV heads",
+                fix="heads must be a multiple of kv_heads",
+            )
+        if not 1 <= self.experts_per_token <= self.experts:
+            raise InputError(
+                f"model {self.name}: {self.experts_per_token} of {self.experts} experts a token",
+                fix="experts_per_token lies between 1 and experts",
+            )
+        if not self.active_parameters:
+            object.__setattr__(self, "active_parameters", self.parameters)
+        if self.active_parameters > self.parameters:
+            raise InputError(f"model {self.name}: active_parameters exceed parameters", fix="check the two figures")
+
+    @property
+    def kv_hidden(self) -> int:
+        """Width of one token's keys (or values) in one layer."""
+        return self.kv_heads * self.head_size
+
+    def kv_bytes_per_token(self, bytes_per_element: float = 2.0) -> float:
+        """Bytes of KV cache that one token holds over all layers (kappa in the NanoFlow paper)."""
+        return 2.0 * self.kv_hidden * self.layers * bytes_per_element
+
+    def weight_bytes(self, precision: str) -> float:
+        return self.parameters * BYTES_PER_PARAMETER[precision]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """The shipped GPUs and models, looked up by name or alias."""
+
+    gpus: Mapping[str, Gpu] = field(default_factory=dict)
+    models: Mapping[str, Model] = field(default_factory=dict)
+
+    def gpu(self, name: str) -> Gpu:
+        """The GPU of this name or alias (case-insensitive); an unknown one raises with the nearest names."""
+        return _lookup("GPU", name, self.gpus.values())
+
+    def model(self, name: str) -> Model:
+        """The model of this name or alias (case-insensitive); an unknown one raises with the nearest names."""
+        return _lookup("model", name, self.models.values())
+
+
+T = TypeVar("T", Gpu, Model)
+
+
+def figures_of(entry: Gpu | Model) -> dict[str, Any]:
+    """An entry's figures, JSON-ready: what ``Gpu(**row)`` and ``Model(**row)`` take, without aliases and source."""
+    row = {item.name: getattr(entry, item.name) for item in fields(entry) if item.name not in ("aliases", "source")}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in row.items()}
+
+
+def _lookup(kind: str, name: str, entries: Iterable[T]) -> T:
+    known: dict[str, T] = {key.lower(): entry for entry in entries for key in _names(entry)}
+    found = known.get(name.lower())
+    if found is not None:
+        return found
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+    names = ", ".join(dict.fromkeys(known[key].name for key in near))
+    listing = "melange gpus" if kind == "GPU" else "melange gpus --models"
+    hint = f"did you mean {names}? " if names else ""
+    raise InputError(f"unknown {kind} {name!r}", fix=f"{hint}'{listing}' lists what is known")
+
+
+def _names(entry: Gpu | Model) -> tuple[str, ...]:
+    return (entry.name, *entry.aliases)
+
+
+@cache
+def load_catalog() -> Catalog:
+    """The catalog that ships with Mélange (``profiles/catalog``)."""
+    gpus = yaml.load(data_path("profiles/catalog/gpus.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+    models = yaml.load(data_path("profiles/catalog/models.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+    return Catalog(
+        gpus={name: Gpu(name=name, **_tuples(row)) for name, row in gpus["gpus"].items()},
+        models={name: Model(name=name, **_tuples(row)) for name, row in models["models"].items()},
+    )
+
+
+def _tuples(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}

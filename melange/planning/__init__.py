@@ -1,0 +1,1 @@
+"""From a workload's specification to its plan."""

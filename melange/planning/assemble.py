@@ -1,0 +1,259 @@
+"""Plan assembly: what a solved problem says, in the fields of plan.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from melange import __version__
+from melange.arrays import FloatArray
+from melange.catalog.hardware import figures_of, load_catalog
+from melange.errors import InputError
+from melange.plan.plan import HOURS_PER_MONTH, Baseline, Costs, Plan, PlanBucket, PlanConfig, PlanLimit
+from melange.planning.build import Build, config_key
+from melange.slo import Slo
+from melange.solver.problem import Problem, Solution
+from melange.workload.workload import Workload
+
+
+def with_fleet(
+    plan: Plan,
+    problem: Problem,
+    solution: Solution,
+    *,
+    baselines: Mapping[str, Baseline],
+    utilization: Mapping[str, float],
+    costs: Costs | None,
+) -> Plan:
+    """The plan with what solving gave: fleet, cost, proof, utilisation, baselines and the limits that bind.
+
+    A solution without a fleet adds its status, bound and baselines alone.
+    """
+    costed = {name: b.cost_usd_per_hour for name, b in baselines.items() if b.cost_usd_per_hour is not None}
+    plan = replace(
+        plan,
+        status=solution.status,  # type: ignore[arg-type]
+        cost_usd_per_hour=solution.cost_usd_per_hour,
+        bound_usd_per_hour=solution.bound_usd_per_hour,
+        gap=solution.gap,
+        baselines=baselines,
+        best_single_type=min(costed, key=lambda name: costed[name]) if costed else None,
+    )
+    if solution.instances is None or solution.replicas is None:
+        return plan
+    return replace(
+        plan,
+        instances=counts(problem.instances, solution.instances),
+        replicas=counts(problem.configs, solution.replicas),
+        utilization=utilization,
+        limits=_limits(problem, solution),
+        costs=costs,
+    )
+
+
+def plan_of(build: Build, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
+    """The plan of a built workload; ``baselines`` as single_type_baselines gives them."""
+    workload = build.spec.workload
+    plan = Plan(
+        status=solution.status,  # type: ignore[arg-type]
+        slo=workload.slo,
+        workload=_workload_row(workload),
+        configs={config.name: _config(build, c) for c, config in enumerate(build.configs)},
+        buckets=_buckets(build, solution),
+        headroom=build.spec.headroom,
+        warnings=(*build.warnings, *additivity_warning(workload.slo)),
+        dropped_offers=tuple(
+            {"instance": d.offer.name, "gpu": d.offer.gpu, "provider": d.offer.provider, "reason": d.reason}
+            for d in build.dropped
+        ),
+        provenance=_provenance(build),
+    )
+    if build.problem is None:
+        return plan
+    cost, used = solution.cost_usd_per_hour, {}
+    if solution.shares is not None and solution.replicas is not None:
+        load = utilised(build.expand(solution.shares), build.rate_rps, build.max_rate_rps)
+        used = per_replica(build.problem.configs, load, solution)
+    return with_fleet(
+        plan,
+        build.problem,
+        solution,
+        baselines=baselines,
+        utilization=used,
+        costs=None if cost is None else costs_of(cost, workload),
+    )
+
+
+def counts(names: Sequence[str], numbers: np.ndarray[Any, Any]) -> dict[str, int]:
+    """Whole numbers by name, zeros left out."""
+    return {name: int(number) for name, number in zip(names, numbers, strict=True) if number}
+
+
+def costs_of(usd_per_hour: float, workload: Workload) -> Costs:
+    """A fleet's cost per month and per million tokens, at the workload's true means."""
+    hourly_inputs = workload.input_tokens_per_s * 3600 / 1e6
+    hourly_outputs = workload.output_tokens_per_s * 3600 / 1e6
+    return Costs(
+        usd_per_hour=usd_per_hour,
+        usd_per_month=usd_per_hour * HOURS_PER_MONTH,
+        usd_per_million_tokens=usd_per_hour / (hourly_inputs + hourly_outputs),
+        usd_per_million_input_tokens=usd_per_hour / hourly_inputs,
+        usd_per_million_output_tokens=usd_per_hour / hourly_outputs,
+    )
+
+
+def utilised(shares: FloatArray, rate_rps: FloatArray, max_rate_rps: FloatArray) -> FloatArray:
+    """(n_configs,) replicas kept busy: shares and max rates (n_buckets, n_configs), rates (n_buckets,) w/o headroom."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        load = np.where(shares > 0, shares * rate_rps[:, None] / max_rate_rps, 0.0)
+    return np.asarray(load.sum(axis=0), dtype=np.float64)
+
+
+def per_replica(configs: Sequence[str], load: FloatArray, solution: Solution) -> dict[str, float]:
+    """Load / replicas by config in use."""
+    assert solution.replicas is not None
+    return {name: float(load[c] / solution.replicas[c]) for c, name in enumerate(configs) if solution.replicas[c]}
+
+
+def _buckets(build: Build, solution: Solution) -> tuple[PlanBucket, ...]:
+    w = build.spec.workload
+    shares = None if solution.shares is None else build.expand(solution.shares)
+    rows = []
+    for b, (i, j) in enumerate(build.cells):
+        rates = build.max_rate_rps[b]
+        rows.append(
+            PlanBucket(
+                input_tokens_max=w.grid.input_edges_tokens[i],
+                output_tokens_max=w.grid.output_edges_tokens[j],
+                rate_rps=float(build.rate_rps[b]),
+                mean_input_tokens=float(w.mean_input_tokens[i, j]),
+                mean_output_tokens=float(w.mean_output_tokens[i, j]),
+                mean_product_tokens2=float(w.mean_product_tokens2[i, j]),
+                mean_cached_tokens=float(w.mean_cached_tokens[i, j]),
+                load_input_tokens=float(build.load_tokens[b, 0]),
+                load_output_tokens=float(build.load_tokens[b, 1]),
+                shares={}
+                if shares is None
+                else {c.name: float(s) for c, s in zip(build.configs, shares[b], strict=True) if s > 0},
+                max_rate_rps={
+                    c.name: None if np.isnan(r) else float(r) for c, r in zip(build.configs, rates, strict=True)
+                },
+                sources=_sources(build, b),
+            )
+        )
+    return tuple(rows)
+
+
+def additivity_warning(slo: Slo) -> tuple[str, ...]:
+    """Loads of different sizes are added up, which is optimistic for limits that include waiting (docs/design.md)."""
+    waiting = [name for name, limit in (("TTFT", slo.ttft_s), ("E2E", slo.e2e_s)) if limit is not None]
+    if slo.tpot_s is not None and slo.tpot_definition == "e2e_per_token":
+        waiting.append("TPOT (e2e_per_token)")
+    if not waiting:
+        return ()
+    return (
+        f"loads of different sizes are added up, which is optimistic where the limit includes waiting "
+        f"({', '.join(waiting)}): see 'melange simulate --additivity', or solve with --attain",
+    )
+
+
+def _sources(build: Build, bucket: int) -> dict[str, str]:
+    size = build.load_tokens[bucket]
+    found = {c.name: build.profile.configs[config_key(c)].source_at(size[0], size[1]) for c in build.configs}
+    return {name: source for name, source in found.items() if source}
+
+
+def _config(build: Build, c: int) -> PlanConfig:
+    config, catalog = build.configs[c], load_catalog()
+    offer, table = config.instance, build.profile.configs[config_key(config)]
+    try:
+        shape = figures_of(catalog.model(config.model))
+    except InputError:
+        shape = None
+    return PlanConfig(
+        gpu=offer.gpu,
+        instance=offer.name,
+        instance_key=offer.key,
+        gpus_per_instance=offer.gpus,
+        tp=config.tp,
+        precision=config.precision,
+        engine=config.engine,
+        model=config.model,
+        price_usd_per_hour=offer.price_usd_per_hour,
+        provider=offer.provider or None,
+        region=offer.region,
+        spot=offer.spot,
+        price_set=offer.price_set or None,
+        price_read_on=offer.read_on,
+        headroom=float(build.headroom[c]),
+        sources=table.sources,
+        hardware=figures_of(catalog.gpu(offer.gpu)),
+        model_shape=shape,
+        profile=table.to_dict(),
+    )
+
+
+def _limits(problem: Problem, solution: Solution) -> tuple[PlanLimit, ...]:
+    """Every limit asked for; a cap binds when one more unit would exceed it, a floor when the fleet sits on it."""
+    assert solution.instances is not None
+    counts = dict(zip(problem.instances, solution.instances, strict=True))
+    rows: list[PlanLimit] = []
+    for limit in problem.limits:
+        used = float(sum(weight * counts[key] for key, weight in limit.weights.items()))
+        step = min(limit.weights.values(), default=1)
+        if limit.maximum is not None:
+            binding = used + step > limit.maximum
+            rows.append(PlanLimit(name=limit.name, kind="max", value=limit.maximum, used=used, binding=binding))
+        if limit.minimum:
+            rows.append(
+                PlanLimit(
+                    name=limit.name, kind="min", value=limit.minimum, used=used, binding=used - step < limit.minimum
+                )
+            )
+    if problem.max_cost_usd_per_hour is not None:
+        cost = float(solution.cost_usd_per_hour or 0.0)
+        cheapest = float(problem.price_usd_per_hour.min())
+        rows.append(
+            PlanLimit(
+                name="cost_usd_per_hour",
+                kind="max_cost",
+                value=problem.max_cost_usd_per_hour,
+                used=cost,
+                binding=cost + cheapest > problem.max_cost_usd_per_hour,
+            )
+        )
+    return tuple(rows)
+
+
+def _workload_row(w: Workload) -> dict[str, Any]:
+    return {
+        "name": w.name,
+        "model": w.model,
+        "rate_rps": w.total_rate_rps,
+        "representative": w.representative,
+        "input_edges_tokens": list(w.grid.input_edges_tokens),
+        "output_edges_tokens": list(w.grid.output_edges_tokens),
+        "input_tokens_per_s": w.input_tokens_per_s,
+        "output_tokens_per_s": w.output_tokens_per_s,
+        "burstiness_cv": w.burstiness_cv,
+        "provenance": dict(w.provenance),
+    }
+
+
+def _provenance(build: Build) -> dict[str, Any]:
+    spec = build.spec
+    return {
+        "melange_version": __version__,
+        "workload_file": spec.file,
+        "profile": dict(build.profile.provenance),
+        "prices": {
+            "set": None if spec.prices.file else spec.prices.price_set,
+            "file": spec.prices.file,
+            "spot": spec.prices.spot,
+            "read_on": {offer.key: offer.read_on for offer in build.offers},
+            "source": {offer.key: offer.source for offer in build.offers},
+        },
+    }

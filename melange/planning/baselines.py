@@ -1,0 +1,74 @@
+"""Baselines: the cheapest fleet of each GPU type alone, the yardstick of every saving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from melange.arrays import BoolArray
+from melange.plan.plan import Baseline
+from melange.planning.assemble import counts
+from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.search import solve
+
+
+def single_type_baselines(
+    problem: Problem,
+    solution: Solution,
+    instances_of: Mapping[str, set[str]],
+    unmeasured: BoolArray,
+    *,
+    gap: float | None = None,
+    time_limit_s: float | None = None,
+) -> dict[str, Baseline]:
+    """The cheapest fleet of each GPU type alone, within that type's own limits; budget and other floors left out.
+
+    ``instances_of`` maps a GPU type to its instance keys. ``unmeasured``: (n_buckets, n_configs) of the problem, true
+    where no rate is known, so that "cannot" and "not measured" are told apart. ``solution`` is what savings compare.
+    """
+    result = {}
+    for gpu, keys in instances_of.items():
+        own = tuple(limit for limit in problem.limits if set(limit.weights) & keys)
+        alone = replace(problem, limits=own, max_cost_usd_per_hour=None).only_instances(keys)
+        if alone is None:
+            result[gpu] = Baseline(reason=f"no {gpu} config is profiled for this model")
+            continue
+        columns = np.array([c for c, name in enumerate(problem.configs) if name in alone.configs])
+        stuck = np.flatnonzero(~np.isfinite(alone.load).any(axis=1))
+        if stuck.size:
+            unknown = bool(unmeasured[np.ix_(stuck, columns)].any())
+            result[gpu] = Baseline(reason=_stuck_reason([alone.buckets[b] for b in stuck], unknown))
+        else:
+            result[gpu] = _baseline(alone, solution.cost_usd_per_hour, gap, time_limit_s)
+    return result
+
+
+def _baseline(
+    alone: Problem, cost_usd_per_hour: float | None, gap: float | None, time_limit_s: float | None
+) -> Baseline:
+    best = solve(alone, gap=gap, time_limit_s=time_limit_s)
+    if best.instances is None or best.replicas is None or best.cost_usd_per_hour is None:
+        if best.status == "unknown":
+            return Baseline(reason="the time limit passed before a fleet was found", proven=False)
+        caps = ", ".join(_limit_text(limit) for limit in alone.limits)
+        return Baseline(reason=f"the limits do not allow enough of it ({caps})")
+    return Baseline(
+        instances=counts(alone.instances, best.instances),
+        replicas=counts(alone.configs, best.replicas),
+        cost_usd_per_hour=best.cost_usd_per_hour,
+        savings=None if cost_usd_per_hour is None else 1 - cost_usd_per_hour / best.cost_usd_per_hour,
+        proven=best.status == "optimal",
+    )
+
+
+def _stuck_reason(labels: list[str], unmeasured: bool) -> str:
+    names = ", ".join(labels[:4]) + (" ..." if len(labels) > 4 else "")
+    return f"sizes not measured on it: {names}" if unmeasured else f"it cannot meet the SLO for sizes {names}"
+
+
+def _limit_text(limit: GroupLimit) -> str:
+    parts = [f"{limit.name} >= {limit.minimum}"] if limit.minimum else []
+    parts += [f"{limit.name} <= {limit.maximum}"] if limit.maximum is not None else []
+    return " and ".join(parts)

@@ -1,0 +1,334 @@
+"""workload.yaml: what is to be served, and from which profiles, prices and fleet; read and written here."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from melange.catalog.offers import DEFAULT_PRICE_SET, PriceChoice
+from melange.errors import InputError
+from melange.files.documents import Document, read_document
+from melange.files.shipped import data_path
+from melange.files.text import write_atomic
+from melange.planning.spec import ProfileChoice, ServingChoice, TypeLimit, WorkloadSpec
+from melange.slo import Slo
+from melange.workload.sizes import SizeGrid
+from melange.workload.workload import Workload
+
+_MEANS = ("mean_input_tokens", "mean_output_tokens", "mean_product_tokens2", "mean_cached_tokens")
+
+
+def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
+    """Read a workload file; a path that does not exist but names a shipped one (``arena-120ms``) finds it.
+
+    Raises InputError with file, line and column for anything wrong in it.
+    """
+    document = read_document(_find(file), "workload")
+    data = document.data
+    try:
+        slo = _slo(document)
+        if "trace" in data and "buckets" in data.get("sizes", {}):
+            raise document.error(("trace",), "both trace and sizes.buckets are given", "keep one of them")
+        workload = _workload_from_trace(document, slo) if "trace" in data else _workload_from_sizes(document, slo)
+        return WorkloadSpec(
+            workload=workload,
+            profiles=_profiles(document),
+            prices=_prices(document),
+            fleet=_fleet(document),
+            serving=ServingChoice(**{key: tuple(value) for key, value in data.get("serving", {}).items()}),
+            headroom=data.get("headroom", 0.0),
+            file=document.file,
+            places=_places(document),
+        )
+    except InputError as error:
+        raise error.located(document.file) from error
+
+
+def _places(document: Document) -> dict[str, tuple[int, int]]:
+    """Where the keys stand that WorkloadSpec.places speaks of."""
+    paths: list[tuple[str, ...]] = [("model",), ("prices",), ("profiles",), ("profiles", "set"), ("serving",)]
+    paths += [("sizes", f"{axis}_edges_tokens") for axis in ("input", "output")]
+    paths += [("fleet", name, "#key") for name in document.data.get("fleet", {})]
+    return {
+        ".".join(part for part in path if part != "#key"): document.marks[path]
+        for path in paths
+        if path in document.marks
+    }
+
+
+def _find(file: str | os.PathLike[str]) -> Path:
+    path = Path(file)
+    if path.exists():
+        return path
+    for name in (path.name, f"{path.name}.yaml"):
+        shipped = data_path(f"workloads/{name}")
+        if shipped.is_file() and path.parent.name in ("", "workloads"):
+            return shipped
+    return path
+
+
+def _slo(document: Document) -> Slo:
+    row = document.data.get("slo", {})
+    if row.get("statistic") == "attainment" and "attainment" not in row:
+        raise document.error(("slo", "statistic"), "slo.attainment is missing", "give the share, for example 0.99")
+    if row.get("statistic") == "mean" and "attainment" in row:
+        raise document.error(
+            ("slo", "attainment"), "slo has both statistic: mean and an attainment", "keep one of them"
+        )
+    if "tpot_ms" in row and "tpot_definition" not in row:
+        raise document.error(
+            ("slo",), "slo.tpot_definition is missing", "say decode (vLLM's TPOT) or e2e_per_token (the paper's)"
+        )
+    values = {f"{name}_s": row[f"{name}_ms"] / 1000 for name in ("tpot", "ttft", "e2e") if f"{name}_ms" in row}
+    rest = {key: row[key] for key in ("tpot_definition", "attainment", "scope") if key in row}
+    try:
+        return Slo(**values, **rest)
+    except InputError as error:
+        raise document.error(("slo",), error.problem, error.fix) from error
+
+
+def _grid(document: Document) -> SizeGrid:
+    sizes = document.data.get("sizes", {})
+    if "input_edges_tokens" not in sizes:
+        return SizeGrid.paper()
+    for name in ("input_edges_tokens", "output_edges_tokens"):
+        edges = sizes[name]
+        for i, (low, high) in enumerate(pairwise(edges)):
+            if high <= low:
+                raise document.error(
+                    ("sizes", name, i + 1), f"{name} is not ascending: {high} follows {low}", "sort the edges"
+                )
+    return SizeGrid(
+        input_edges_tokens=tuple(sizes["input_edges_tokens"]), output_edges_tokens=tuple(sizes["output_edges_tokens"])
+    )
+
+
+def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
+    data = document.data
+    if "sizes" not in data or "buckets" not in data["sizes"]:
+        raise document.error(
+            (), "neither sizes.buckets nor trace is given", "add one of them; see 'melange schema workload'"
+        )
+    if "rate_rps" not in data:
+        raise document.error((), "rate_rps is missing", "give requests per second")
+    grid = _grid(document)
+    shape = grid.shape
+    rate = np.zeros(shape)
+    means = {name: np.full(shape, np.nan) for name in _MEANS}
+    for n, row in enumerate(data["sizes"]["buckets"]):
+        cell = _cell(document, grid, n, row)
+        if rate[cell] > 0:
+            raise document.error(("sizes", "buckets", n), "this bucket occurs twice", "merge the two")
+        rate[cell] = row["share"]
+        for name in _MEANS:
+            means[name][cell] = row.get(name, _default_mean(name, row))
+    total = sum(rate.ravel().tolist())
+    if not math.isfinite(total):
+        raise document.error(("sizes", "buckets"), f"the shares sum to {total}", "give shares that sum to 1")
+    if not total:
+        raise document.error(("sizes", "buckets"), "the histogram is empty: every share is 0", "give it some requests")
+    try:
+        return Workload(
+            name=data["name"],
+            grid=grid,
+            rate_rps=rate / total * data["rate_rps"],
+            **means,
+            slo=slo,
+            model=data.get("model"),
+            representative=data["sizes"].get("representative", "mean"),
+            burstiness_cv=data["sizes"].get("burstiness_cv"),
+            provenance=data["sizes"].get("provenance", {}),
+        )
+    except InputError as error:
+        raise document.error(("sizes", "buckets"), error.problem, error.fix) from error
+
+
+def _default_mean(name: str, row: Mapping[str, float]) -> float:
+    """Means that a hand-written bucket may leave out: the upper edge, their product, nothing cached."""
+    inputs = row.get("mean_input_tokens", row["input_tokens_max"])
+    outputs = row.get("mean_output_tokens", row["output_tokens_max"])
+    defaults = {
+        "mean_input_tokens": inputs,
+        "mean_output_tokens": outputs,
+        "mean_product_tokens2": inputs * outputs,
+        "mean_cached_tokens": 0.0,
+    }
+    return float(defaults[name])
+
+
+def _cell(document: Document, grid: SizeGrid, n: int, row: Mapping[str, Any]) -> tuple[int, int]:
+    indices = []
+    for name, edges in (("input_tokens_max", grid.input_edges_tokens), ("output_tokens_max", grid.output_edges_tokens)):
+        if row[name] not in edges:
+            raise document.error(
+                ("sizes", "buckets", n, name), f"{name} {row[name]} is not an edge of the grid", f"edges: {list(edges)}"
+            )
+        indices.append(edges.index(row[name]))
+    return indices[0], indices[1]
+
+
+def _workload_from_trace(document: Document, slo: Slo) -> Workload:
+    from melange.workload.histogram import workload_from_trace
+
+    row = document.data["trace"]
+    path = Path(row["path"])
+    path = path if path.is_absolute() else Path(document.file).parent / path
+    window = row.get("window_s")
+    workload, _ = workload_from_trace(
+        path,
+        format=row.get("format", "auto"),
+        columns=row.get("columns"),
+        **{name: row[name] for name in ("time_unit", "block_tokens") if name in row},
+        grid=_grid(document),
+        rate_rps=document.data.get("rate_rps"),
+        window_s=None if window is None else (float(window[0]), float(window[1])),
+        slo=slo,
+        name=document.data["name"],
+        model=document.data.get("model"),
+        representative=document.data.get("sizes", {}).get("representative", "mean"),
+    )
+    return workload
+
+
+def _profiles(document: Document) -> ProfileChoice:
+    row = dict(document.data.get("profiles", {}))
+    base = Path(document.file).parent
+    row["files"] = tuple(str(p if Path(p).is_absolute() else base / p) for p in row.get("files", ()))
+    if row.get("calibration"):
+        row["calibration"] = str(base / row["calibration"])
+    if not row.get("set") and not row["files"]:
+        model = document.data.get("model")
+        if not model:
+            raise document.error((), "neither profiles nor model is given", "name a profile set, files, or a model")
+        row["set"] = f"estimated/{model}"
+    return ProfileChoice(**row)
+
+
+def _prices(document: Document) -> PriceChoice:
+    row = document.data.get("prices", DEFAULT_PRICE_SET)
+    if isinstance(row, str):
+        return PriceChoice(price_set=row)
+    file = row.get("file")
+    return PriceChoice(
+        price_set=row.get("set", DEFAULT_PRICE_SET),
+        file=None if file is None else str(Path(document.file).parent / file),
+        providers=tuple(row.get("providers", ())),
+        regions=tuple(row.get("regions", ())),
+        spot=row.get("spot", False),
+    )
+
+
+def _fleet(document: Document) -> dict[str, TypeLimit] | None:
+    if "fleet" not in document.data:
+        return None
+    limits = {}
+    for name, row in document.data["fleet"].items():
+        low, high = (row or {}).get("min", 0), (row or {}).get("max")
+        if high is not None and high < low:
+            raise document.error(("fleet", name), f"fleet.{name}: min {low} exceeds max {high}", "raise the maximum")
+        limits[name] = TypeLimit(minimum=low, maximum=high)
+    return limits
+
+
+def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
+    """The YAML text of a spec; :func:`load_workload` reads it back to equal values (numbers keep 10 digits)."""
+    w = spec.workload
+    data: dict[str, Any] = {"version": 1, "name": w.name}
+    if w.model:
+        data["model"] = w.model
+    data |= {"slo": _slo_row(w.slo), "rate_rps": _short(w.total_rate_rps)}
+    sizes: dict[str, Any] = {
+        "input_edges_tokens": list(w.grid.input_edges_tokens),
+        "output_edges_tokens": list(w.grid.output_edges_tokens),
+        "representative": w.representative,
+    }
+    if w.burstiness_cv is not None:
+        sizes["burstiness_cv"] = _short(w.burstiness_cv)
+    if w.provenance:
+        sizes["provenance"] = dict(w.provenance)
+    sizes["buckets"] = [_bucket_row(w, i, j) for i, j in zip(*np.nonzero(w.rate_rps), strict=True)]
+    data |= {"sizes": sizes, "profiles": _profiles_row(spec.profiles), "prices": _prices_row(spec.prices)}
+    if spec.fleet is not None:
+        data["fleet"] = {
+            k: {n: v for n, v in (("min", t.minimum or None), ("max", t.maximum)) if v is not None}
+            for k, t in spec.fleet.items()
+        }
+    serving = {n: list(v) for n in ("tp", "precisions", "engines") if (v := getattr(spec.serving, n))}
+    if serving:
+        data["serving"] = serving
+    data["headroom"] = spec.headroom
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    head = "".join(f"# {line}\n" for line in (comment or "").splitlines())
+    return head + text
+
+
+def write_workload(path: str | os.PathLike[str], spec: WorkloadSpec, comment: str | None = None) -> None:
+    """Write a workload file, replacing an old one in one step."""
+    write_atomic(path, dump_workload(spec, comment))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style for the document, flow style for the rows of a table."""
+
+
+class _Row(dict[str, Any]):
+    """A mapping written on one line."""
+
+
+_Dumper.add_representer(_Row, lambda d, v: d.represent_mapping("tag:yaml.org,2002:map", v, flow_style=True))
+_Dumper.add_representer(
+    list,
+    lambda d, v: d.represent_sequence(
+        "tag:yaml.org,2002:seq", v, flow_style=all(not isinstance(x, dict | list) for x in v)
+    ),
+)
+
+
+def _bucket_row(w: Workload, i: int, j: int) -> _Row:
+    row = _Row(
+        input_tokens_max=w.grid.input_edges_tokens[i],
+        output_tokens_max=w.grid.output_edges_tokens[j],
+        share=_short(w.rate_rps[i, j] / w.total_rate_rps),
+    )
+    row.update({name: _short(getattr(w, name)[i, j]) for name in _MEANS})
+    return row
+
+
+def _short(value: float) -> float | int:
+    rounded = float(f"{float(value):.10g}")
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _slo_row(slo: Slo) -> _Row:
+    row = _Row({f"{name}_ms": _short(value * 1000) for name, value in slo.thresholds_s.items()})
+    if slo.tpot_s is not None:
+        row["tpot_definition"] = slo.tpot_definition
+    row["statistic"] = slo.statistic
+    if slo.attainment is not None:
+        row |= {"attainment": slo.attainment, "scope": slo.scope}
+    return row
+
+
+def _profiles_row(choice: ProfileChoice) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name in ("set", "assume_slo", "reason", "fill", "calibration"):
+        if getattr(choice, name):
+            row[name] = getattr(choice, name)
+    if choice.files:
+        row["files"] = list(choice.files)
+    return row
+
+
+def _prices_row(choice: PriceChoice) -> str | dict[str, Any]:
+    lists: Mapping[str, Sequence[str]] = {"providers": choice.providers, "regions": choice.regions}
+    row: dict[str, Any] = {name: list(value) for name, value in lists.items() if value}
+    row |= {"spot": True} if choice.spot else {}
+    row |= {"file": choice.file} if choice.file else {}
+    return {"set": choice.price_set, **row} if row else choice.price_set

@@ -1,0 +1,65 @@
+"""From the arguments that a vLLM server was started with to the limits that shape its iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from melange.catalog.hardware import Gpu
+from melange.errors import InputError
+from melange.serving.engine_settings import EngineSettings, default_settings
+
+_THOUSANDS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}  # as vLLM reads --max-model-len 8k
+
+
+def option_value(args: Sequence[str], *names: str) -> str | None:
+    """Value of an engine argument, given as ``--name value`` or ``--name=value``; None where absent."""
+    for position, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name in names:
+            if equals:
+                return value
+            return args[position + 1] if position + 1 < len(args) else None
+    return None
+
+
+def settings_from_args(
+    args: Sequence[str], *, gpu: Gpu, engine: str = "vllm", version: str | None = None
+) -> EngineSettings:
+    """What the engine chooses on this GPU, with what its arguments say instead; a value that is none: InputError."""
+    found: dict[str, object] = {}
+    for name, option in (
+        ("max_num_seqs", "--max-num-seqs"),
+        ("max_batched_tokens", "--max-num-batched-tokens"),
+        ("block_tokens", "--block-size"),
+        ("max_model_len_tokens", "--max-model-len"),
+    ):
+        text = option_value(args, option)
+        if text is not None and text not in ("auto", "-1"):
+            found[name] = _count(option, text)
+    fraction = option_value(args, "--gpu-memory-utilization")
+    if fraction is not None:
+        found["memory_fraction"] = _number("--gpu-memory-utilization", fraction)
+    if (option_value(args, "--kv-cache-dtype") or "").startswith("fp8"):
+        found["kv_bytes_per_element"] = 1.0
+    if "--no-enable-chunked-prefill" in args:
+        found["chunked_prefill"] = False
+    settings = replace(default_settings(gpu, engine, version), **found)  # type: ignore[arg-type]
+    if settings.max_batched_tokens < settings.max_num_seqs and "max_batched_tokens" not in found:
+        settings = replace(settings, max_batched_tokens=settings.max_num_seqs)
+    return settings
+
+
+def _count(option: str, text: str) -> int:
+    return (
+        int(_number(option, text[:-1]) * _THOUSANDS[text[-1]])
+        if text[-1:] in _THOUSANDS
+        else int(_number(option, text))
+    )
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{option} is {text!r}", fix="give a number") from None

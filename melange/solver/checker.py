@@ -1,0 +1,134 @@
+"""Re-verify a solution against its problem, in plain loops that share no code with the solver."""
+
+from __future__ import annotations
+
+import math
+
+from melange.solver.problem import Problem, Solution
+
+TOLERANCE = 1e-9
+COST_TOLERANCE = 1e-6
+
+
+def violations(problem: Problem, solution: Solution) -> list[str]:
+    """One sentence for each promise of the problem that the solution breaks; empty if it keeps them all.
+
+    A solution without a plan (infeasible, unknown) has nothing to break, unless it carries a cost or half a plan.
+    """
+    parts = (solution.shares, solution.replicas, solution.instances, solution.cost_usd_per_hour)
+    if solution.status in ("infeasible", "unknown"):
+        return [] if all(part is None for part in parts) else [f"status {solution.status} comes with a plan"]
+    if solution.status not in ("optimal", "feasible"):
+        return [f"status is {solution.status!r}"]
+    if any(part is None for part in parts):
+        return [f"status {solution.status} comes without a whole plan"]
+    shape = _shape_faults(problem, solution)
+    if shape:
+        return shape
+    return [
+        *_share_faults(problem, solution),
+        *_load_faults(problem, solution),
+        *_machine_faults(problem, solution),
+        *_limit_faults(problem, solution),
+        *_cost_faults(problem, solution),
+    ]
+
+
+def _shape_faults(problem: Problem, solution: Solution) -> list[str]:
+    assert solution.shares is not None
+    assert solution.replicas is not None
+    assert solution.instances is not None
+    faults = []
+    if solution.shares.shape != (len(problem.buckets), len(problem.configs)):
+        faults.append(f"shares have shape {solution.shares.shape}")
+    if solution.replicas.shape != (len(problem.configs),):
+        faults.append(f"replicas have shape {solution.replicas.shape}")
+    if solution.instances.shape != (len(problem.instances),):
+        faults.append(f"instances have shape {solution.instances.shape}")
+    return faults
+
+
+def _share_faults(problem: Problem, solution: Solution) -> list[str]:
+    assert solution.shares is not None
+    faults = []
+    for bucket, row, loads in zip(problem.buckets, solution.shares.tolist(), problem.load.tolist(), strict=True):
+        for config, share, load in zip(problem.configs, row, loads, strict=True):
+            if not 0 <= share <= 1 + TOLERANCE:
+                faults.append(f"bucket {bucket} sends a share of {share} to {config}")
+            if share > 0 and math.isinf(load):
+                faults.append(f"bucket {bucket} sends {share} to {config}, which may not serve it")
+            if problem.slice_factor is not None:
+                slices = share * problem.slice_factor
+                if abs(slices - round(slices)) > TOLERANCE * problem.slice_factor:
+                    faults.append(f"bucket {bucket} sends {slices} slices to {config}")
+        if abs(math.fsum(row) - 1) > TOLERANCE:
+            faults.append(f"shares of bucket {bucket} sum to {math.fsum(row)}")
+    return faults
+
+
+def _load_faults(problem: Problem, solution: Solution) -> list[str]:
+    assert solution.shares is not None
+    assert solution.replicas is not None
+    faults = []
+    shares, load = solution.shares.tolist(), problem.load.tolist()
+    for c, (config, replicas) in enumerate(zip(problem.configs, solution.replicas.tolist(), strict=True)):
+        carried = math.fsum(
+            shares[b][c] * load[b][c] for b in range(len(shares)) if shares[b][c] > 0 and math.isfinite(load[b][c])
+        )
+        if carried > replicas + TOLERANCE * max(1.0, replicas):
+            faults.append(f"{config} carries a load of {carried} on {replicas} replicas")
+        if replicas == 0 and any(row[c] > 0 for row in shares):
+            faults.append(f"{config} is sent requests but has no replica")
+        if replicas < 0:
+            faults.append(f"{config} has {replicas} replicas")
+    return faults
+
+
+def _machine_faults(problem: Problem, solution: Solution) -> list[str]:
+    assert solution.replicas is not None
+    assert solution.instances is not None
+    faults = []
+    used = [0] * len(problem.instances)
+    homes, degrees = problem.config_instance.tolist(), problem.gpus_per_replica.tolist()
+    for home, degree, replicas in zip(homes, degrees, solution.replicas.tolist(), strict=True):
+        used[home] += degree * replicas
+    sizes = problem.gpus_per_instance.tolist()
+    for instance, count, size, gpus in zip(problem.instances, solution.instances.tolist(), sizes, used, strict=True):
+        if count < 0:
+            faults.append(f"{count} instances of {instance}")
+        if gpus > count * size:
+            faults.append(f"replicas on {instance} use {gpus} GPUs, {count} instances have {count * size}")
+    return faults
+
+
+def _limit_faults(problem: Problem, solution: Solution) -> list[str]:
+    assert solution.instances is not None
+    faults = []
+    counts = dict(zip(problem.instances, solution.instances.tolist(), strict=True))
+    for limit in problem.limits:
+        total = sum(weight * counts[key] for key, weight in limit.weights.items())
+        if total < limit.minimum:
+            faults.append(f"limit {limit.name}: {total} is below the minimum {limit.minimum}")
+        if limit.maximum is not None and total > limit.maximum:
+            faults.append(f"limit {limit.name}: {total} is above the maximum {limit.maximum}")
+    return faults
+
+
+def _cost_faults(problem: Problem, solution: Solution) -> list[str]:
+    assert solution.instances is not None
+    assert solution.cost_usd_per_hour is not None
+    faults = []
+    prices = problem.price_usd_per_hour.tolist()
+    cost = math.fsum(p * n for p, n in zip(prices, solution.instances.tolist(), strict=True))
+    if abs(cost - solution.cost_usd_per_hour) > COST_TOLERANCE * max(1.0, cost):
+        faults.append(f"instances cost {cost} USD/h, the solution says {solution.cost_usd_per_hour}")
+    if problem.max_cost_usd_per_hour is not None and cost > problem.max_cost_usd_per_hour * (1 + TOLERANCE):
+        faults.append(f"cost {cost} USD/h is above the maximum {problem.max_cost_usd_per_hour}")
+    bound, gap = solution.bound_usd_per_hour, solution.gap
+    if bound is None or gap is None:
+        return [*faults, "a plan comes without its bound and gap"]
+    if bound > cost * (1 + TOLERANCE):
+        faults.append(f"bound {bound} USD/h is above the cost {cost}")
+    if cost > 0 and abs(gap - (cost - bound) / cost) > COST_TOLERANCE:
+        faults.append(f"gap {gap} is not that of cost {cost} and bound {bound}")
+    return faults

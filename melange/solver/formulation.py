@@ -1,0 +1,171 @@
+"""The integer program, written with PuLP and run by HiGHS in this process.
+
+    minimise    sum_i price_i n_i
+    subject to  sum_c x_bc                 = 1              every bucket b
+                sum_b load_bc x_bc        <= r_c            every config c
+                sum_{c on i} tp_c r_c     <= gpus_i n_i     every instance type i
+                minimum <= sum_i w_i n_i  <= maximum        every limit
+                sum_i price_i n_i         <= maximum cost
+                x in [0, 1] (or multiples of 1/N), r and n whole
+
+This is the Mélange paper's program (arXiv 2404.14527, section 5.3) with shares in place of binary slices, and with
+replicas that share machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pulp
+
+from melange.arrays import FloatArray, IntArray
+from melange.solver.highs import SILENT, run_program
+from melange.solver.problem import Problem
+
+# With continuous shares the tree is small and these heuristics cost more than they save (off, 0.1% takes half the
+# time). Slices need them all, or where few pairs are left the two that search near the relaxation.
+CONTINUOUS = {
+    "mip_allow_restart": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+}
+# Beyond this many pairs a hard relaxation makes some of them worth their time again.
+LARGE_PAIRS = 4_000
+LARGE = {**CONTINUOUS, "mip_heuristic_run_rens": True, "mip_heuristic_run_rins": True}
+NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What one run gave: ``infeasible`` is proven; ``shares`` and ``instances`` of the best point found, or None;
+    ``bound_usd_per_hour`` is proven (-inf if there is none).
+    """
+
+    infeasible: bool
+    bound_usd_per_hour: float
+    shares: FloatArray | None = None
+    instances: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A PuLP model and its variables: ``shares[b, c]`` counts slices if the problem has them, else is a share."""
+
+    program: pulp.LpProblem
+    shares: dict[tuple[int, int], Any]
+    replicas: list[Any]
+    instances: list[Any]
+    slices: int
+
+
+def single_config(problem: Problem) -> dict[int, int]:
+    """Configs alone on their instance type that fill it: config -> replicas an instance, so r needs no variable."""
+    alone: dict[int, int] = {}
+    for c, i in enumerate(problem.config_instance):
+        per_instance, rest = divmod(int(problem.gpus_per_instance[i]), int(problem.gpus_per_replica[c]))
+        if rest == 0 and int((problem.config_instance == i).sum()) == 1:
+            alone[c] = per_instance
+    return alone
+
+
+def build(problem: Problem) -> Model:
+    """The program of the module's docstring for this problem."""
+    program = pulp.LpProblem("fleet", pulp.LpMinimize)
+    slices = problem.slice_factor or 1
+    kind = pulp.LpContinuous if problem.slice_factor is None else pulp.LpInteger
+    buckets, configs = np.nonzero(np.isfinite(problem.load))
+    shares = {
+        (b, c): program.add_variable(f"x_{b}_{c}", 0, slices, kind)
+        for b, c in zip(buckets.tolist(), configs.tolist(), strict=True)
+    }
+    instances = [program.add_variable(f"n_{i}", 0, None, pulp.LpInteger) for i in range(len(problem.instances))]
+    alone = single_config(problem)
+    replicas = [
+        alone[c] * instances[int(problem.config_instance[c])]
+        if c in alone
+        else program.add_variable(f"r_{c}", 0, None, pulp.LpInteger)
+        for c in range(len(problem.configs))
+    ]
+    model = Model(program, shares, replicas, instances, slices)
+    program += _cost(problem, instances)
+    _add_serving(model, problem)
+    _add_machines(model, problem, alone)
+    _add_limits(model, problem)
+    return model
+
+
+def _cost(problem: Problem, instances: list[Any]) -> pulp.LpAffineExpression:
+    return pulp.LpAffineExpression(list(zip(instances, problem.price_usd_per_hour.tolist(), strict=True)))
+
+
+def _add_serving(model: Model, problem: Problem) -> None:
+    program = model.program
+    by_bucket: list[list[tuple[Any, float]]] = [[] for _ in problem.buckets]
+    by_config: list[list[tuple[Any, float]]] = [[] for _ in problem.configs]
+    for (b, c), variable in model.shares.items():
+        by_bucket[b].append((variable, 1.0))
+        by_config[c].append((variable, float(problem.load[b, c]) / model.slices))
+    for terms in by_bucket:
+        program += pulp.LpAffineExpression(terms) == model.slices
+    for c, terms in enumerate(by_config):
+        program += pulp.LpAffineExpression(terms) - model.replicas[c] <= 0
+
+
+def _add_machines(model: Model, problem: Problem, alone: dict[int, int]) -> None:
+    program = model.program
+    for i, instance in enumerate(model.instances):
+        on_it = [c for c in np.flatnonzero(problem.config_instance == i).tolist() if c not in alone]
+        if on_it:
+            used = [(model.replicas[c], int(problem.gpus_per_replica[c])) for c in on_it]
+            program += pulp.LpAffineExpression(used) <= int(problem.gpus_per_instance[i]) * instance
+
+
+def _add_limits(model: Model, problem: Problem) -> None:
+    program = model.program
+    place = {key: i for i, key in enumerate(problem.instances)}
+    for limit in problem.limits:
+        total = pulp.LpAffineExpression([(model.instances[place[key]], w) for key, w in limit.weights.items()])
+        program += total >= limit.minimum
+        if limit.maximum is not None:
+            program += total <= limit.maximum
+    if problem.max_cost_usd_per_hour is not None:
+        program += _cost(problem, model.instances) <= problem.max_cost_usd_per_hour
+
+
+def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: float = 0.0) -> Outcome:
+    """Solve under HiGHS's ``options`` over the defaults; ``at_least`` is a bound already proven elsewhere."""
+    model = build(problem)
+    if at_least_usd_per_hour > 0:
+        program = model.program
+        # Rounding in the sum must not cut off a plan that costs exactly the bound.
+        program += _cost(problem, model.instances) >= at_least_usd_per_hour * (1 - 1e-9)
+    verdict = run_program(model.program, {**SILENT, **_heuristics(problem), **options})
+    bound = max(verdict.bound, at_least_usd_per_hour)
+    if verdict.values is None:
+        return Outcome(infeasible=verdict.infeasible, bound_usd_per_hour=bound)
+    return _outcome(model, problem, verdict.values, bound)
+
+
+def _heuristics(problem: Problem) -> Mapping[str, Any]:
+    if problem.slice_factor is not None:
+        return {}
+    return CONTINUOUS if np.isfinite(problem.load).sum() <= LARGE_PAIRS else LARGE
+
+
+def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -> Outcome:
+    shares = np.zeros(problem.load.shape)
+    for (b, c), variable in model.shares.items():
+        shares[b, c] = values[variable.index]
+    if problem.slice_factor is not None:
+        shares = np.rint(shares)
+    return Outcome(
+        infeasible=False,
+        bound_usd_per_hour=bound,
+        shares=shares / model.slices,
+        instances=np.rint([values[variable.index] for variable in model.instances]).astype(np.int64),
+    )

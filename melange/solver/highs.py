@@ -1,0 +1,63 @@
+"""Run a PuLP program in HiGHS, silently and in this process, and read HiGHS's own verdict.
+
+PuLP reports a time-limited incumbent as optimal, so its status is not used at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import highspy
+import numpy as np
+import pulp
+
+from melange.arrays import FloatArray
+
+FEASIBILITY_TOLERANCE = 1e-9
+SILENT: Mapping[str, Any] = {
+    "parallel": "off",  # one thread: the same answer on every machine
+    "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE,
+    "mip_feasibility_tolerance": FEASIBILITY_TOLERANCE,
+    "mip_abs_gap": 0.0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Verdict:
+    """``infeasible`` is proven; ``values`` of the best point by the variables' ``index``, None if none was found;
+    ``bound`` is a proven lower bound of the objective, -inf if there is none.
+    """
+
+    infeasible: bool
+    bound: float
+    values: FloatArray | None = None
+
+
+def run_program(program: pulp.LpProblem, options: Mapping[str, Any], start: Sequence[float] | None = None) -> Verdict:
+    """Minimise the program under HiGHS's ``options``; ``start`` is a point to begin from, by variable index."""
+    solver = pulp.HiGHS(msg=False, **options)
+    solver.createAndConfigureSolver(program)
+    solver.buildSolverModel(program)
+    highs = program.solverModel
+    if start is not None:
+        solution = highspy.HighsSolution()
+        solution.col_value = list(start)
+        highs.setSolution(solution)
+    highs.run()
+    status, info = highs.getModelStatus(), highs.getInfo()
+    # Every program here has a bounded objective, so "unbounded or infeasible" can only be infeasible.
+    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
+        return Verdict(infeasible=True, bound=math.inf)
+    bound = float(info.mip_dual_bound)
+    return Verdict(
+        infeasible=False,
+        bound=bound if math.isfinite(bound) else -math.inf,
+        values=np.array(highs.getSolution().col_value) if _has_point(info) else None,
+    )
+
+
+def _has_point(info: Any) -> bool:
+    return bool(info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible)

@@ -1,0 +1,156 @@
+"""Problem: the integer program's numbers, nothing about how they came to be or how they are solved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.arrays import FloatArray, IntArray
+from melange.errors import InputError
+
+# Far beyond any fleet, and still well within what floating-point arithmetic tells apart.
+MOST_REPLICAS = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLimit:
+    """A cap or floor over several instance types: minimum <= sum of weight x instances <= maximum.
+
+    ``weights`` maps an instance key to its weight (its GPU count for a limit counted in GPUs, 1 for instances).
+    """
+
+    name: str
+    weights: Mapping[str, int]
+    minimum: int = 0
+    maximum: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.minimum < 0 or (self.maximum is not None and self.maximum < 0):
+            raise InputError(f"limit {self.name}: {self.minimum}..{self.maximum}", fix="limits are >= 0")
+        if self.maximum is not None and self.maximum < self.minimum:
+            raise InputError(
+                f"limit {self.name}: at least {self.minimum} and at most {self.maximum}", fix="raise the maximum"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Problem:
+    """Minimise the price of whole instances such that their replicas carry every bucket's load.
+
+    ``load``: (n_buckets, n_configs), the replicas that serving *all* of a bucket on a config takes (rate / max
+    rate); ``inf`` where the config may not serve the bucket. Buckets without demand are left out.
+    ``config_instance``: (n_configs,) index into ``instances``; ``gpus_per_replica``: (n_configs,) the TP degree.
+    ``price_usd_per_hour`` and ``gpus_per_instance``: (n_instances,).
+    Replicas share instances: for each instance type, sum of tp x replicas <= gpus x instances.
+    ``slice_factor`` None lets shares be continuous; N makes each share a multiple of 1/N (the paper's slices).
+    """
+
+    buckets: tuple[str, ...]
+    configs: tuple[str, ...]
+    instances: tuple[str, ...]
+    load: FloatArray
+    config_instance: IntArray
+    gpus_per_replica: IntArray
+    gpus_per_instance: IntArray
+    price_usd_per_hour: FloatArray
+    limits: tuple[GroupLimit, ...] = ()
+    max_cost_usd_per_hour: float | None = None
+    slice_factor: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("load", float), ("price_usd_per_hour", float), ("config_instance", np.int64),
+            ("gpus_per_replica", np.int64), ("gpus_per_instance", np.int64),
+        ):  # fmt: skip
+            array = np.array(getattr(self, name), dtype=kind)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        self._check_shapes()
+        self._check_numbers()
+
+    def _check_shapes(self) -> None:
+        n_b, n_c, n_i = len(self.buckets), len(self.configs), len(self.instances)
+        wanted = {
+            "load": (n_b, n_c), "config_instance": (n_c,), "gpus_per_replica": (n_c,),
+            "gpus_per_instance": (n_i,), "price_usd_per_hour": (n_i,),
+        }  # fmt: skip
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise InputError(f"problem: {name} has shape {getattr(self, name).shape}, expected {shape}")
+        if n_b == 0 or n_c == 0:
+            raise InputError("problem: there is nothing to serve or nothing to serve it with")
+        for names in (self.buckets, self.configs, self.instances):
+            if len(set(names)) != len(names):
+                raise InputError(f"problem: a name occurs twice in {', '.join(names)}")
+
+    def _check_numbers(self) -> None:
+        if np.isnan(self.load).any() or (self.load < 0).any():
+            raise InputError("problem: a load is negative or NaN", fix="use inf where a config may not serve a bucket")
+        lightest = self.load.min(axis=1)
+        least = float(lightest[np.isfinite(lightest)].sum())
+        if least > MOST_REPLICAS:
+            raise InputError(f"the load takes {least:.3g} replicas", fix="check the rate, its unit and the headroom")
+        if not (np.isfinite(self.price_usd_per_hour) & (self.price_usd_per_hour > 0)).all():
+            raise InputError("problem: prices are finite and positive")
+        if ((self.config_instance < 0) | (self.config_instance >= len(self.instances))).any():
+            raise InputError("problem: a config names an instance that is not there")
+        if (self.gpus_per_replica > self.gpus_per_instance[self.config_instance]).any():
+            raise InputError("problem: a replica needs more GPUs than its instance has")
+        if self.slice_factor is not None and self.slice_factor < 1:
+            raise InputError(f"slice factor is {self.slice_factor}", fix="give a whole number from 1")
+        if self.max_cost_usd_per_hour is not None and not (
+            math.isfinite(self.max_cost_usd_per_hour) and self.max_cost_usd_per_hour > 0
+        ):
+            raise InputError(f"maximum cost is {self.max_cost_usd_per_hour}", fix="give a positive price per hour")
+        for limit in self.limits:
+            for key in limit.weights:
+                if key not in self.instances:
+                    raise InputError(f"limit {limit.name}: instance {key!r} is not in the problem")
+
+    def only_instances(self, keys: set[str]) -> Problem | None:
+        """The problem with these instance types alone, or None if no config is left.
+
+        Limits lose the other instances; a floor that can no longer be met stays and makes the problem infeasible.
+        """
+        keep_i = [i for i, key in enumerate(self.instances) if key in keys]
+        keep_c = [c for c in range(len(self.configs)) if int(self.config_instance[c]) in keep_i]
+        if not keep_c:
+            return None
+        position = {old: new for new, old in enumerate(keep_i)}
+        return replace(
+            self,
+            configs=tuple(self.configs[c] for c in keep_c),
+            instances=tuple(self.instances[i] for i in keep_i),
+            load=self.load[:, keep_c],
+            config_instance=np.array([position[int(self.config_instance[c])] for c in keep_c]),
+            gpus_per_replica=self.gpus_per_replica[keep_c],
+            gpus_per_instance=self.gpus_per_instance[keep_i],
+            price_usd_per_hour=self.price_usd_per_hour[keep_i],
+            limits=tuple(
+                replace(limit, weights={key: w for key, w in limit.weights.items() if key in keys})
+                for limit in self.limits
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Solution:
+    """What solving a problem gave.
+
+    ``status``: ``optimal`` is proven to the gap asked, ``feasible`` a plan with a larger gap, ``infeasible`` proven
+    to have none, ``unknown`` when time ran out without a plan. For the last two the arrays are None and
+    ``cost_usd_per_hour`` is None; ``bound_usd_per_hour`` is a proven lower bound (None if there is none).
+    ``shares``: (n_buckets, n_configs), rows sum to 1. ``gap`` is (cost - bound) / cost.
+    """
+
+    status: str
+    shares: FloatArray | None = None
+    replicas: IntArray | None = None
+    instances: IntArray | None = None
+    cost_usd_per_hour: float | None = None
+    bound_usd_per_hour: float | None = None
+    gap: float | None = None
+    solve_s: float = 0.0

@@ -1,0 +1,131 @@
+"""Workload: how many requests of which size arrive per second, and the promise they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import numpy as np
+
+from melange.arrays import FloatArray
+from melange.errors import InputError
+from melange.slo import Slo
+from melange.workload.sizes import SizeGrid
+
+Representative = Literal["mean", "upper_edge"]
+
+_MEANS = ("mean_input_tokens", "mean_output_tokens", "mean_product_tokens2", "mean_cached_tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Workload:
+    """Request rate and size moments per bucket of a grid, plus the SLO.
+
+    All arrays have the grid's shape (n_input, n_output) and are read-only. ``rate_rps`` is in requests/s and never
+    negative; the means are per request of the bucket and NaN where the bucket has no requests.
+    ``mean_product_tokens2`` is the mean of input x output, ``mean_cached_tokens`` that of prefix-hit input tokens.
+    ``representative`` says at which size a bucket's load is taken: its ``mean`` sizes, or the ``upper_edge`` as in
+    the paper. ``burstiness_cv`` is the coefficient of variation of inter-arrival times where a trace told it.
+    """
+
+    name: str
+    grid: SizeGrid
+    rate_rps: FloatArray
+    mean_input_tokens: FloatArray
+    mean_output_tokens: FloatArray
+    mean_product_tokens2: FloatArray
+    mean_cached_tokens: FloatArray
+    slo: Slo
+    model: str | None = None
+    representative: Representative = "mean"
+    burstiness_cv: float | None = None
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("rate_rps", *_MEANS):
+            array = np.array(getattr(self, name), dtype=float)
+            if array.shape != self.grid.shape:
+                raise InputError(
+                    f"workload {self.name}: {name} has shape {array.shape}, its grid {self.grid.shape}",
+                    fix="give one value per bucket",
+                )
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if self.representative not in get_args(Representative):
+            raise InputError(
+                f"workload {self.name}: representative is {self.representative!r}", fix="use mean or upper_edge"
+            )
+        self._check_rates()
+        self._check_means()
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def _check_rates(self) -> None:
+        if not np.all(np.isfinite(self.rate_rps)) or np.any(self.rate_rps < 0):
+            bad = self.rate_rps[~(np.isfinite(self.rate_rps) & (self.rate_rps >= 0))][0]
+            raise InputError(f"workload {self.name}: a bucket's rate is {bad}", fix="rates are finite and >= 0")
+        if not self.rate_rps.any():
+            raise InputError(f"workload {self.name} is empty: every bucket's rate is 0", fix="give it some requests")
+
+    def _check_means(self) -> None:
+        busy = self.rate_rps > 0
+        for name in _MEANS:
+            values = getattr(self, name)[busy]
+            least = 0.0 if name == "mean_cached_tokens" else 1.0
+            if not np.all(np.isfinite(values) & (values >= least * (1 - 1e-9))):
+                raise InputError(
+                    f"workload {self.name}: {name} of a bucket with requests is "
+                    f"{values[~(np.isfinite(values) & (values >= least * (1 - 1e-9)))][0]}",
+                    fix=f"means are finite and at least {least:g}",
+                )
+        edges_in, edges_out = self.grid.upper_edges()
+        for name, edges in (("mean_input_tokens", edges_in), ("mean_output_tokens", edges_out)):
+            values = getattr(self, name)
+            above = busy & (values > edges * (1 + 1e-9))
+            if above.any():
+                raise InputError(
+                    f"workload {self.name}: {name} {values[above][0]:g} lies above its bucket's edge "
+                    f"{edges[above][0]:g}",
+                    fix="check edges and means",
+                )
+        cached = busy & (self.mean_cached_tokens > self.mean_input_tokens * (1 + 1e-9))
+        if cached.any():
+            raise InputError(
+                f"workload {self.name}: mean_cached_tokens {self.mean_cached_tokens[cached][0]:g} exceeds "
+                f"mean_input_tokens {self.mean_input_tokens[cached][0]:g}",
+                fix="cached tokens are part of the input",
+            )
+        products = busy & (self.mean_product_tokens2 > edges_in * edges_out * (1 + 1e-9))
+        if products.any():
+            raise InputError(
+                f"workload {self.name}: mean_product_tokens2 {self.mean_product_tokens2[products][0]:g} lies above "
+                f"the product of its bucket's edges {(edges_in * edges_out)[products][0]:g}",
+                fix="give the mean of input x output tokens",
+            )
+
+    @property
+    def total_rate_rps(self) -> float:
+        return float(self.rate_rps.sum())
+
+    @property
+    def input_tokens_per_s(self) -> float:
+        """Input tokens that arrive per second, by the true means."""
+        return float(np.nansum(self.rate_rps * np.nan_to_num(self.mean_input_tokens)))
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Output tokens generated per second, by the true means."""
+        return float(np.nansum(self.rate_rps * np.nan_to_num(self.mean_output_tokens)))
+
+    def representative_tokens(self) -> tuple[FloatArray, FloatArray]:
+        """Input and output size at which each bucket's load is taken; shape of the grid, NaN for empty buckets."""
+        if self.representative == "upper_edge":
+            return self.grid.upper_edges()
+        return self.mean_input_tokens, self.mean_output_tokens
+
+    def at_rate(self, rate_rps: float) -> Workload:
+        """The same mix of sizes at another total rate in requests/s."""
+        if not (np.isfinite(rate_rps) and rate_rps > 0):
+            raise InputError(f"rate is {rate_rps}", fix="give a positive number of requests per second")
+        return replace(self, rate_rps=self.rate_rps * (rate_rps / self.total_rate_rps))

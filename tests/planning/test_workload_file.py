@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+
+from melange import InputError, load_workload, write_workload
+from melange.planning.spec import TypeLimit
+from melange.planning.workload_file import dump_workload
+
+GOOD = """\
+version: 1
+name: mine
+model: llama-2-7b
+slo: {tpot_ms: 120, tpot_definition: e2e_per_token, statistic: mean}
+rate_rps: 4
+sizes:
+  input_edges_tokens: [100, 1000]
+  output_edges_tokens: [100]
+  buckets:
+  - {input_tokens_max: 100, output_tokens_max: 100, share: 3}
+  - {input_tokens_max: 1000, output_tokens_max: 100, share: 1, mean_input_tokens: 400, mean_output_tokens: 50}
+profiles: {set: melange-2024/llama-2-7b, assume_slo: true}
+prices: paper-2024
+fleet: {L4: {max: 10}, A10G: {}, H100: {min: 0}}
+"""
+
+
+def load(tmp_path, text):
+    file = tmp_path / "w.yaml"
+    file.write_text(text)
+    return load_workload(file)
+
+
+def test_the_file_as_values(tmp_path):
+    spec = load(tmp_path, GOOD)
+    assert spec.workload.rate_rps.tolist() == [[3.0], [1.0]]
+    assert spec.workload.mean_input_tokens.tolist() == [[100.0], [400.0]]
+    assert spec.workload.slo.tpot_s == 0.12
+    assert spec.fleet == {"L4": TypeLimit(maximum=10), "A10G": TypeLimit(), "H100": TypeLimit()}
+    assert spec.prices.price_set == "paper-2024"
+
+
+def test_written_files_read_back_equal(tmp_path, small_spec):
+    spec = replace(
+        small_spec,
+        headroom=0.1,
+        fleet={"L4": TypeLimit(minimum=1, maximum=3)},
+        prices=replace(small_spec.prices, spot=True, providers=("aws",)),
+    )
+    write_workload(tmp_path / "w.yaml", spec, comment="a comment")
+    again = load_workload(tmp_path / "w.yaml")
+    assert again.workload.slo == spec.workload.slo
+    assert (again.fleet, again.prices, again.profiles, again.headroom) == (
+        spec.fleet,
+        spec.prices,
+        spec.profiles,
+        spec.headroom,
+    )
+    np.testing.assert_allclose(again.workload.rate_rps, spec.workload.rate_rps)
+    np.testing.assert_allclose(again.workload.mean_product_tokens2[0], spec.workload.mean_product_tokens2[0])
+    assert dump_workload(replace(again, file=None)) == dump_workload(spec)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rate_rps: 4", "rate_rsp: 4", r"w.yaml:5:1: unknown key 'rate_rsp' in the document; did you mean 'rate_rps'"),
+        ("rate_rps: 4", "rate_rps: -4", r"w.yaml:5:11: rate_rps is -4; give a value above 0"),
+        ("rate_rps: 4", "rate_rps: fast", r"w.yaml:5:11: rate_rps is the text 'fast', not a number"),
+        ("rate_rps: 4", "rate_rps: .nan", r"w.yaml:5:11: the value is NaN"),
+        ("rate_rps: 4", "rate_rps: .inf", r"w.yaml:5:11: the value is infinite"),
+        ("rate_rps: 4\n", "", "rate_rps is missing"),
+        ("share: 3", "share: .nan", r"w.yaml:10:\d+: the value is NaN"),
+        ("[100, 1000]", "[1000, 100]", r"w.yaml:7:30: input_edges_tokens is not ascending: 100 follows 1000"),
+        ("share: 3", "share: -3", r"w.yaml:10:.*-3; give a value at least 0"),
+        ("{input_tokens_max: 1000, ", "{input_tokens_max: 900, ", r"w.yaml:11:24: input_tokens_max 900 is not an edge"),
+        ("share: 3", "shar: 3", "unknown key 'shar'.*did you mean 'share'"),
+        ("statistic: mean", "statistic: median", r"w.yaml:4:\d+: slo.statistic is the text 'median'"),
+        ("statistic: mean", "statistic: attainment", "attainment is missing"),
+        ("tpot_definition: e2e_per_token, ", "", "tpot_definition is missing"),
+        ("{max: 10}", "{max: 1, min: 2}", "min 2 exceeds max 1"),
+        ("version: 1", "version: 2", "version is 2"),
+        ("name: mine", "name: mine\nname: yours", r"w.yaml:3:1: key 'name' occurs twice"),
+        ("[100]\n", "[]\n", "output_edges_tokens is empty"),
+        ("name: mine", "name: [", "not valid YAML"),
+        ("mean_output_tokens: 50", "mean_output_tokens: 500", "above its bucket's edge"),
+    ],
+)
+def test_bad_input_names_place_problem_and_cure(tmp_path, old, new, message):
+    assert old in GOOD
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, GOOD.replace(old, new))
+
+
+def test_an_empty_histogram_is_refused(tmp_path):
+    with pytest.raises(InputError, match="histogram is empty"):
+        load(tmp_path, GOOD.replace("share: 3", "share: 0").replace("share: 1,", "share: 0,"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"\x00\x01\xff", "not a text file"), (b"- 1\n", "no mapping"), (b"", "no mapping")]
+)
+def test_files_that_are_no_workload(tmp_path, content, message):
+    file = tmp_path / "w.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_workload(file)
+    with pytest.raises(InputError, match="cannot read it"):
+        load_workload(tmp_path / "absent.yaml")
+
+
+def test_numbers_that_yaml_reads_as_text(tmp_path):
+    assert load(tmp_path, GOOD.replace("rate_rps: 4", "rate_rps: 1e1")).workload.total_rate_rps == pytest.approx(10)
+
+
+def test_json_is_yaml(tmp_path):
+    file = tmp_path / "w.json"
+    import json
+
+    file.write_text(json.dumps(yaml.safe_load(GOOD)))
+    assert load_workload(file).workload.total_rate_rps == 4
