@@ -39,7 +39,7 @@ def outputs():
     def run(how: str) -> str:
         environment = {k: v for k, v in os.environ.items() if k != "NUMBA_DISABLE_JIT"}
         environment |= {"NUMBA_DISABLE_JIT": "1"} if how == "plain" else {}
-        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
         command = [sys.executable, "-c", CODE, how]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
