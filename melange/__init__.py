@@ -56,7 +56,7 @@ _WHERE = {
     "plan_release": "interop.release",
     "profile_from": "capacity.profile",
     "read_measurements": "measurements.file",
-    "read_plan": "plan.plan",
+    "read_plan": "plan.file",
     "read_prices": "catalog.offers",
     "read_trace": "traces",
     "render_plan": "report.plans",
@@ -66,7 +66,7 @@ _WHERE = {
     "sweep_rates": "analysis.sweep",
     "sweep_tpot": "analysis.sweep",
     "workload_from_trace": "workload.histogram",
-    "write_plan": "plan.plan",
+    "write_plan": "plan.file",
     "write_workload": "planning.workload_file",
 }
 

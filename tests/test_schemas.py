@@ -11,14 +11,27 @@ import pytest
 from click.testing import CliRunner
 
 from melange import LatencyStats, Limits, Measurement, Plan, PlanOptions, load_workload, plan_fleet
+from melange.capacity.basis import Basis
+from melange.capacity.rates import RateTable
 from melange.catalog.hardware import Gpu, Model, load_catalog
 from melange.cli.main import melange as cli
 from melange.files.documents import SCHEMAS, load_schema
 from melange.files.shipped import data_path
 from melange.interop.release import plan_release
+from melange.measurements.curve import CurvePoint, MeasuredCurve
 from melange.measurements.file import Header, record_line
-from melange.plan.plan import Baseline, Costs, PlanBucket, PlanConfig, PlanLimit
+from melange.plan.bucket import PlanBucket
+from melange.plan.config import LeftOutOffer, PlanConfig
+from melange.plan.costs import Baseline, Costs, PlanLimit
+from melange.plan.demand import PlanDemand
+from melange.plan.file import plan_record
+from melange.plan.nanobatching import NanoBatchingEffect
+from melange.plan.odds import FleetOdds, Uncertainty
+from melange.plan.promise import AttainReport, SizedFleet
+from melange.serving.efficiencies import Efficiencies
+from melange.serving.engine_settings import EngineSettings
 from melange.slo import Slo
+from melange.solver.explanation import BreakEven, CapValue, Explanation, NextFleet
 
 CATALOG_ONLY = {"aliases", "source"}  # kept in the catalog, left out of plans
 
@@ -70,11 +83,32 @@ def test_every_field_is_described(name):
         ("plan", "slo", names(Slo) | {"statistic"}),
         ("plan", "hardware", names(Gpu) - CATALOG_ONLY),
         ("plan", "model_shape", names(Model) - CATALOG_ONLY),
+        ("plan", "workload", names(PlanDemand)),
+        ("plan", "profile", names(RateTable)),
+        ("plan", "dropped_offer", names(LeftOutOffer)),
+        ("plan", "explanation", names(Explanation)),
+        ("plan", "cap_value", names(CapValue)),
+        ("plan", "break_even", names(BreakEven)),
+        ("plan", "next_fleet", names(NextFleet)),
+        ("plan", "attain", names(AttainReport)),
+        ("plan", "sized_fleet", names(SizedFleet)),
+        ("plan", "uncertainty", names(Uncertainty)),
+        ("plan", "fleet_odds", names(FleetOdds)),
+        ("plan", "nanobatching", names(NanoBatchingEffect)),
+        ("plan", "basis", names(Basis)),
+        ("plan", "curve", names(MeasuredCurve)),
+        ("plan", "engine_settings", names(EngineSettings)),
+        ("plan", "efficiencies", names(Efficiencies)),
     ],
 )
 def test_schema_and_dataclass_have_the_same_fields(schema, path, expected):
     part = load_schema(schema) if path is None else load_schema(schema)["$defs"][path]
     assert set(part["properties"]) == expected
+
+
+def test_a_row_of_a_curve_has_every_field_of_a_load_point():
+    row = load_schema("plan")["$defs"]["curve"]["properties"]["points"]["items"]
+    assert len(row["prefixItems"]) == row["minItems"] == row["maxItems"] == len(CurvePoint._fields)
 
 
 def test_every_field_of_a_plan_is_required():
@@ -92,14 +126,14 @@ def test_every_field_of_a_plan_is_required():
     ],
 )
 def test_plans_keep_their_schema(small_spec, options):
-    validator("plan").validate(json.loads(json.dumps(plan_fleet(small_spec, options).to_dict())))
+    validator("plan").validate(json.loads(json.dumps(plan_record(plan_fleet(small_spec, options)))))
 
 
 def test_plan_of_a_release_config_keeps_its_schema(tmp_path):
     path = tmp_path / "config.json"
     rows = {"gpu_info": {"A": {"cost": 1, "tputs": [[1, 0.5]]}, "B": {"cost": 2, "tputs": [[0, 2]]}}}
     path.write_text(json.dumps(rows | {"workload_distribution": [[0.5, 0.5]], "total_request_rate": 2}))
-    validator("plan").validate(plan_release(path).to_dict())
+    validator("plan").validate(plan_record(plan_release(path)))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +141,7 @@ def test_plan_of_a_release_config_keeps_its_schema(tmp_path):
     [{"status": "done"}, {"cost_usd_per_hour": "4"}, {"instances": {"L4": 0}}, {"gap": -0.1}, {"surprise": 1}],
 )
 def test_a_wrong_plan_breaks_its_schema(small_spec, change):
-    row = plan_fleet(small_spec).to_dict() | change
+    row = plan_record(plan_fleet(small_spec)) | change
     assert not validator("plan").is_valid(row)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from melange.capacity.profile import Profile
+from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.plan import Plan
 from melange.planning.planner import PlanOptions, plan_fleet
 from melange.planning.profile_source import load_profile
@@ -39,14 +40,14 @@ class NanoBatching:
 
     @property
     def plan(self) -> Plan:
-        """The mixed plan, with what nano-batching changes in the fleet and its cost under ``extra["nanobatching"]``."""
-        changed = {
-            "without_usd_per_hour": self.without.cost_usd_per_hour,
-            "saving_usd_per_hour": self.saving_usd_per_hour,
-            "fleet_change": {name: list(pair) for name, pair in self.fleet_change.items()},
-            "summary": self.describe(),
-        }
-        return replace(self.mixed, extra={**self.mixed.extra, "nanobatching": changed})
+        """The mixed plan, with what nano-batching changes in the fleet and its cost as ``nanobatching``."""
+        changed = NanoBatchingEffect(
+            without_usd_per_hour=self.without.cost_usd_per_hour,
+            saving_usd_per_hour=self.saving_usd_per_hour,
+            fleet_change=self.fleet_change,
+            summary=self.describe(),
+        )
+        return replace(self.mixed, nanobatching=changed)
 
     def describe(self) -> str:
         """One line for people: what changes, and that nobody measured it."""

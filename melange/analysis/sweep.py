@@ -16,6 +16,7 @@ from melange.plan.plan import Plan
 from melange.planning.planner import PlanOptions, plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
+from melange.solver.problem import Status
 
 Axis = Literal["rate_rps", "tpot_s", "price_usd_per_hour"]
 Progress = Callable[[int, int], None]
@@ -38,7 +39,7 @@ class SweepPoint:
         return None if self.plan is None else self.plan.cost_usd_per_hour
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status | Literal["not_measured"]:
         """The plan's status, or ``not_measured``."""
         return "not_measured" if self.plan is None else self.plan.status
 
@@ -162,6 +163,6 @@ def _points(
 
 def _point(value: float, plan: Plan) -> SweepPoint:
     reason = "; ".join(plan.reasons) or None
-    if plan.status == "unknown":
+    if plan.status == Status.UNKNOWN:
         reason = "the time limit passed before a fleet was found"
     return SweepPoint(value=value, plan=plan, reason=reason)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.plan import Plan
 from melange.planning.build import Build, config_key, with_figures
 from melange.planning.planner import PlanOptions, plan_fleet, prepare
@@ -30,54 +31,6 @@ NORMAL_80 = 1.2816  # low and high of an estimate are an 80% band
 SOLVE_GAP = 1e-4
 
 Fleet = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetOdds:
-    """One candidate fleet, judged on fresh draws with recourse.
-
-    ``instances``: instance key -> count. ``share_optimal``: share of the first draws whose cheapest fleet it is.
-    Costs in USD/h of the fleet plus the instances bought where a draw needs more: mean, 5th and 95th percentile.
-    ``mean_regret_usd_per_hour`` and ``p95_regret_usd_per_hour``: over the cheapest fleet of each draw.
-    ``share_sufficient``: share of the fresh draws that need nothing bought. ``share_stuck``: share that some other
-    fleet serves within the limits, but not this one with whatever it may add. Costs and regrets are over the rest.
-    """
-
-    instances: Mapping[str, int]
-    cost_usd_per_hour: float
-    share_optimal: float
-    mean_cost_usd_per_hour: float
-    p5_cost_usd_per_hour: float
-    p95_cost_usd_per_hour: float
-    mean_regret_usd_per_hour: float
-    p95_regret_usd_per_hour: float
-    share_sufficient: float
-    share_stuck: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uncertainty:
-    """Candidate fleets, least mean regret first (those that never get stuck before the others), and the range of the
-    cheapest cost over the fresh draws (5th, 50th, 95th percentile).
-
-    ``share_unservable``: share of the fresh draws that no fleet serves within the limits (caps, budget); they are left
-    out of every other figure.
-    """
-
-    draws: int
-    fresh_draws: int
-    seed: int
-    fleets: tuple[FleetOdds, ...]
-    optimal_cost_p5_usd_per_hour: float
-    optimal_cost_p50_usd_per_hour: float
-    optimal_cost_p95_usd_per_hour: float
-    distinct_fleets: int
-    share_unservable: float
-    demand: str
-
-    @property
-    def least_regret(self) -> FleetOdds:
-        return self.fleets[0]
 
 
 def assess(
@@ -184,17 +137,16 @@ def solve_with_uncertainty(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """The cheapest fleet at the figures as they stand, with the odds of it and its rivals under ``extra``."""
+    """The cheapest fleet at the figures as they stand, with the odds of it and its rivals as ``uncertainty``."""
     plan = plan_fleet(spec, options)
     if not plan.solved:
         return plan
     odds = assess(prepare(spec, options), draws=draws, seed=seed, progress=progress)
-    return replace(plan, extra={**plan.extra, "uncertainty": asdict(odds)})
+    return replace(plan, uncertainty=odds)
 
 
 def _kept_requests(build: Build) -> int | None:
-    kept = build.spec.workload.provenance.get("kept")
-    return kept if isinstance(kept, int) and kept > 0 else None
+    return build.spec.workload.sample_requests
 
 
 def _demand_text(build: Build) -> str:

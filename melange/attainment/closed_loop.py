@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from melange.attainment.fleet_search import FleetSearch, Progress, cheapest, first_passing, fleet_search, spot_check
 from melange.attainment.fleets import Counts, fleet_cost
-from melange.attainment.promise import AttainReport, SizedFleet
+from melange.attainment.promise import sized_fleet
 from melange.attainment.single_types import lone_share, sized_types
 from melange.attainment.trial import Trials
 from melange.capacity.profile import Profile
 from melange.errors import InfeasibleError, InputError
-from melange.plan.plan import Baseline, Plan
+from melange.plan.costs import Baseline
+from melange.plan.plan import Plan
+from melange.plan.promise import AttainReport, SizedFleet
 from melange.planning.assemble import additivity_warning
 from melange.planning.planner import PlanOptions, plan_fleet, prepare_each
 from melange.planning.spec import WorkloadSpec
@@ -50,7 +52,7 @@ def attain(
 
     ``simulation`` says how to play a fleet (policy, arrivals, by default Poisson; requests a replication, by default
     5,000 or ten minutes of arrivals; its replications are the test's own); ``trace`` gives sizes. At most
-    ``max_fleets`` are simulated. The plan carries the report under ``extra["attain"]`` and the single-type fleets *of
+    ``max_fleets`` are simulated. The plan carries the report as ``attain`` and the single-type fleets *of
     the same promise* as baselines (none where ``single_types`` is False). InputError for a target outside (0, 1), an
     SLO without thresholds or a replayed trace, InfeasibleError when no fleet can keep the promise.
     """
@@ -114,9 +116,9 @@ def _answer(
     verdicts = search.verdicts
     report = AttainReport(
         target=search.trials.target,
-        fleet=SizedFleet.of(plan, verdicts[best]),
+        fleet=sized_fleet(plan, verdicts[best]),
         bound_usd_per_hour=paper.bound_usd_per_hour,
-        paper=SizedFleet.of(paper, search.trials.screen(paper)),
+        paper=sized_fleet(paper, search.trials.screen(paper)),
         promise_usd_per_hour=cost - base,
         promise_share=cost / base - 1,
         single_type=single,
@@ -137,7 +139,7 @@ def _answer(
     settled = additivity_warning(plan.slo)  # The mix was played, not added up.
     kept = (warning for warning in plan.warnings if warning not in settled)
     warnings = (*kept, *_short_warning(scenario.requests / scenario.rate_rps))
-    return replace(plan, warnings=warnings, extra={**paper.extra, "attain": report.to_dict()}), report
+    return replace(plan, warnings=warnings, routing=paper.routing, attain=report), report
 
 
 def _short_warning(span_s: float) -> tuple[str, ...]:

@@ -17,12 +17,13 @@ from melange.attainment.fleets import Counts, arranged, dominates, fleet_cost, f
 from melange.attainment.trial import Trials, Verdict
 from melange.catalog.instances import InstanceType
 from melange.errors import InfeasibleError
-from melange.plan.plan import Baseline, Plan
+from melange.plan.costs import Baseline
+from melange.plan.plan import Plan
 from melange.planning.assemble import plan_of
 from melange.planning.build import Build
 from melange.planning.late import Late
 from melange.planning.planner import PlanOptions
-from melange.solver.problem import Problem, Solution
+from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
 
 Progress = Callable[[str], None]
@@ -75,7 +76,7 @@ class FleetSearch:
         cost = fleet_cost(problem, counts)
         gap = max(0.0, 1 - bound_usd / cost)
         solution = Solution(
-            status="optimal" if gap <= 1e-9 else "feasible",
+            status=Status.OPTIMAL if gap <= 1e-9 else Status.FEASIBLE,
             shares=shares,
             replicas=replicas,
             instances=np.array(counts, dtype=np.int64),

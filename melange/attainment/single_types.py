@@ -10,9 +10,10 @@ import numpy as np
 
 from melange.attainment.fleet_search import HEADROOMS, FleetSearch, widened
 from melange.attainment.fleets import Counts, fleet_cost
-from melange.attainment.promise import SizedFleet
+from melange.attainment.promise import sized_fleet
 from melange.attainment.trial import Trials
 from melange.plan.plan import Plan
+from melange.plan.promise import SizedFleet
 from melange.simulator.metrics import lone_met
 from melange.solver.problem import Problem
 from melange.solver.search import solve
@@ -51,7 +52,7 @@ def _cheapest_passed(search: FleetSearch, keys: set[str]) -> SizedFleet | None:
         return None
     best = min(passed, key=lambda counts: (fleet_cost(search.problem, counts), counts))
     plan = search.plan(best)
-    return None if plan is None else SizedFleet.of(plan, search.verdicts[best])
+    return None if plan is None else sized_fleet(plan, search.verdicts[best])
 
 
 def _alone(problem: Problem, keys: set[str]) -> Problem | None:

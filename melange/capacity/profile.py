@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from melange.arrays import FloatArray, IntArray, TextArray
+from melange.capacity.basis import Basis
 from melange.capacity.interval import Interval, interval_of
+from melange.capacity.rates import Rates, RateTable
 from melange.errors import InputError
 from melange.files.shipped import data_path
 from melange.measurements.file import MeasurementFile, read_measurements
@@ -65,17 +67,17 @@ class ConfigProfile:
         found = {str(self.source[i, o]) for i in rows for o in columns} - {""}
         return "estimated" if "estimated" in found else min(found, default="")
 
-    def to_dict(self) -> dict[str, object]:
-        """JSON-ready table; NaN becomes None."""
-        return {
-            "input_tokens": self.input_tokens.tolist(),
-            "output_tokens": self.output_tokens.tolist(),
-            "max_rate_rps": nested(self.max_rate_rps),
-            "low_rps": nested(self.low_rps),
-            "high_rps": nested(self.high_rps),
-            "source": self.source.tolist(),
-            "assumed_slo": self.assumed_slo,
-        }
+    def table(self) -> RateTable:
+        """The table without arrays; NaN becomes None."""
+        return RateTable(
+            input_tokens=tuple(self.input_tokens.tolist()),
+            output_tokens=tuple(self.output_tokens.tolist()),
+            max_rate_rps=_tuples(self.max_rate_rps),
+            low_rps=_tuples(self.low_rps),
+            high_rps=_tuples(self.high_rps),
+            source=tuple(tuple(row) for row in self.source.tolist()),
+            assumed_slo=self.assumed_slo,
+        )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -85,11 +87,15 @@ class ConfigProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The tables of every configuration for one SLO, with warnings about what they rest on."""
+    """The tables of every configuration for one SLO, with warnings about what they rest on.
+
+    ``basis`` is what later commands compute with; ``provenance`` is for reading only.
+    """
 
     slo: Slo
     configs: Mapping[ConfigKey, ConfigProfile]
     warnings: tuple[str, ...] = ()
+    basis: Basis = field(default_factory=Basis)
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -248,6 +254,10 @@ def _brackets(sizes: FloatArray, values: FloatArray) -> tuple[IntArray, IntArray
     span = np.log(sizes[upper]) - np.log(sizes[lower])
     weight = np.where(span > 0, (np.log(clipped) - np.log(sizes[lower])) / np.where(span > 0, span, 1.0), 0.0)
     return lower, upper, weight
+
+
+def _tuples(array: FloatArray) -> Rates:
+    return tuple(tuple(row) for row in nested(array))
 
 
 def nested(array: FloatArray) -> list[list[float | None]]:

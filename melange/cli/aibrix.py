@@ -128,7 +128,7 @@ def export(source: str, only: tuple[str, ...], output: str | None) -> None:
 def _exported(source: str, only: tuple[str, ...], now: float) -> Any:
     from melange.errors import InputError
     from melange.interop.aibrix import from_build, from_plan
-    from melange.plan.plan import read_plan
+    from melange.plan.file import read_plan
     from melange.planning.planner import prepare
     from melange.planning.workload_file import load_workload
 

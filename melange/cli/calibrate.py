@@ -46,9 +46,9 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
     """
     from melange.catalog.described import extended_catalog
     from melange.catalog.hardware import load_catalog
+    from melange.measurements.curve import told_settings
     from melange.perfmodel import calibrate as module
     from melange.perfmodel.calibration import write_calibration
-    from melange.perfmodel.measured import told_settings
     from melange.report.estimates import render_calibration
 
     catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [], given["model_configs"])

@@ -67,7 +67,7 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
       melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
       melange simulate plan.json --compare-policies --plot plots
     """
-    from melange.plan.plan import read_plan
+    from melange.plan.file import read_plan
     from melange.routing.compiled import IS_COMPILED
     from melange.traces import read_trace
 

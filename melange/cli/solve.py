@@ -62,24 +62,25 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve arena-120ms-mean --attain 0.99
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
-    from melange.plan.plan import write_plan
+    from melange.plan.file import write_plan
     from melange.report.plans import render_plan
+    from melange.solver.problem import Status
 
     plan = _answer(given)
     if given["plan_file"]:
         write_plan(given["plan_file"], plan)
     click.echo(render_plan(plan, given["output"]))
-    if plan.status == "infeasible":
+    if plan.status == Status.INFEASIBLE:
         click.echo("melange: no fleet serves the workload within its limits: " + "; ".join(plan.reasons), err=True)
         ctx.exit(3)
     if not plan.solved:
         click.echo("melange: the time limit passed before any fleet was found; raise --time-limit", err=True)
         ctx.exit(4)
-    if "attain" in plan.extra:
-        if not plan.extra["attain"]["complete"]:
+    if plan.attain is not None:
+        if not plan.attain.complete:
             click.echo("melange: the search ended before every cheaper fleet was ruled out", err=True)
             ctx.exit(4)
-    elif plan.status == "feasible":
+    elif plan.status == Status.FEASIBLE:
         click.echo("melange: the time limit passed before the fleet was proven cheapest", err=True)
         ctx.exit(4)
 

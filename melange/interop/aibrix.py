@@ -235,9 +235,9 @@ def from_plan(plan: Plan, *, created_unix_s: float | None = None) -> tuple[Aibri
                 f"the plan holds no profile of {name}: it was made from a config without sizes",
                 fix="solve a workload.yaml and export that plan",
             )
-        table = np.array([[np.nan if v is None else v for v in row] for row in c.profile["max_rate_rps"]], dtype=float)
+        table = np.array([[np.nan if v is None else v for v in row] for row in c.profile.max_rate_rps], dtype=float)
         price = c.price_usd_per_hour * c.tp / c.gpus_per_instance
-        sizes = (np.array(c.profile[key], dtype=float) for key in ("input_tokens", "output_tokens"))
+        sizes = (np.array(tokens, dtype=float) for tokens in (c.profile.input_tokens, c.profile.output_tokens))
         entries.append((name, price, *sizes, table))
     return _on_one_grid(entries, created_unix_s)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.files.documents import Document, check_schema, read_document
 from melange.files.text import parse_json, read_text
-from melange.plan.plan import HOURS_PER_MONTH, Costs, Plan, PlanBucket, PlanConfig
+from melange.plan.bucket import PlanBucket
+from melange.plan.config import PlanConfig
+from melange.plan.costs import HOURS_PER_MONTH, Costs
+from melange.plan.demand import PlanDemand
+from melange.plan.plan import Plan
 from melange.planning.assemble import per_replica, utilised, with_fleet
 from melange.planning.baselines import single_type_baselines
 from melange.planning.planner import PlanOptions, solve_checked, with_extras
@@ -254,9 +258,9 @@ def _unsolved(
 ) -> Plan:
     """The plan's inputs and shares, before the fleet is filled in."""
     return Plan(
-        status=solution.status,  # type: ignore[arg-type]
+        status=solution.status,
         slo=Slo(),
-        workload=_workload_row(config, rate),
+        workload=_demand(config, rate),
         configs={gpu: _config(config, gpu, float(headroom[config.gpus.index(gpu)])) for gpu in problem.configs},
         buckets=_buckets(config, problem, solution, rate),
         headroom=0.0 if options.headroom is None else options.headroom,
@@ -283,14 +287,12 @@ def _warnings(config: ReleaseConfig, rate: FloatArray, options: PlanOptions) -> 
     return tuple(rows)
 
 
-def _workload_row(config: ReleaseConfig, rate: FloatArray) -> Mapping[str, Any]:
-    unknown = ("model", "representative", "input_edges_tokens", "output_edges_tokens", "input_tokens_per_s")
-    return {
-        "name": Path(config.file).stem,
-        "rate_rps": float(rate.sum()),
-        **dict.fromkeys((*unknown, "output_tokens_per_s", "burstiness_cv")),
-        "provenance": {"cells": config.cells.tolist()},
-    }
+def _demand(config: ReleaseConfig, rate: FloatArray) -> PlanDemand:
+    return PlanDemand(
+        name=Path(config.file).stem,
+        rate_rps=float(rate.sum()),
+        provenance={"cells": config.cells.tolist()},
+    )
 
 
 def _config(config: ReleaseConfig, gpu: str, headroom: float) -> PlanConfig:

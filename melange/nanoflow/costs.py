@@ -15,8 +15,8 @@ from typing import Literal
 
 from melange.catalog.hardware import BYTES_PER_PARAMETER, Gpu, Model
 from melange.errors import InputError
-from melange.perfmodel.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
 from melange.perfmodel.operations import OperationKind, layer_kinds
+from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
 
 Bound = Literal["compute", "memory", "network"]
 

@@ -10,10 +10,10 @@ from melange.catalog.hardware import Gpu, Model
 from melange.nanoflow.costs import BatchShape, Device, OperationCost, layer_costs
 from melange.nanoflow.operation_times import OperationTimes
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.hardware import Deployment, gemm_flops
 from melange.perfmodel.operations import OperationKind, layer_kinds
 from melange.perfmodel.overlap import LAUNCH_S
+from melange.serving.efficiencies import Efficiencies
 
 
 def modelled_times(

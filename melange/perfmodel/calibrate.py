@@ -21,14 +21,14 @@ from melange.arrays import BoolArray, FloatArray
 from melange.capacity.profile import profile_sets, read_profile_set
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
+from melange.measurements.curve import MIN_POINTS
 from melange.measurements.file import MeasurementFile, read_measurements
 from melange.measurements.measurement import ConfigKey, Measurement
 from melange.perfmodel.calibration import Calibration, Label
-from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
-from melange.perfmodel.measured import MIN_POINTS
 from melange.perfmodel.steady import SteadyState
+from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 
 NOISE = 0.1  # expected log error of one load point: measurement noise and what the model leaves out
@@ -333,8 +333,8 @@ def _common_settings(groups: Sequence[Group]) -> EngineSettings | None:
 
     What one GPU's KV cache holds says nothing about another's.
     """
-    distinct = {replace(group.deployment.engine, kv_cache_tokens=None) for group in groups}
-    return distinct.pop() if len(distinct) == 1 else None
+    first, *others = (replace(group.deployment.engine, kv_cache_tokens=None) for group in groups)
+    return first if all(other == first for other in others) else None
 
 
 def _subset(group: Group, chosen: BoolArray) -> Group | None:

@@ -12,8 +12,9 @@ import yaml
 
 from melange.errors import InputError
 from melange.files.documents import Document, read_document
+from melange.files.records import from_plain, to_plain
 from melange.files.text import write_atomic
-from melange.perfmodel.efficiencies import PRIORS, Efficiencies
+from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings
 
 FILE_VERSION = 1
@@ -78,10 +79,10 @@ class Calibration:
                     "spread": float(f"{self.spreads[name]:.3g}"),
                     "from": "data" if name in self.fitted else "prior",
                 }
-                for name, value in self.efficiencies.to_dict().items()
+                for name, value in to_plain(self.efficiencies).items()
             },
             "model_error": float(f"{self.model_error:.3g}"),
-            "settings": None if self.settings is None else self.settings.to_dict(),
+            "settings": None if self.settings is None else to_plain(self.settings),
             "errors": _plain(self.errors),
             "provenance": _plain(self.provenance),
         }
@@ -89,7 +90,7 @@ class Calibration:
 
 def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
     """Write a calibration file in one step."""
-    head = "# Written by 'melange calibrate'. Efficiencies are explained in melange/perfmodel/efficiencies.py.\n"
+    head = "# Written by 'melange calibrate'. Efficiencies are explained in melange/serving/efficiencies.py.\n"
     write_atomic(path, head + yaml.safe_dump(calibration.to_dict(), sort_keys=False, width=110))
 
 
@@ -114,13 +115,17 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
             efficiencies=Efficiencies(**values),
             spreads={name: _figure(document, name, row, "spread") for name, row in rows.items()},
             fitted=tuple(name for name, row in rows.items() if row.get("from") == "data"),
-            settings=None if settings is None else EngineSettings.from_dict(settings),
+            settings=None if settings is None else _settings(settings),
             **data,
         )
     except InputError as error:
         raise error.located(path) from error
     except TypeError as error:
         raise InputError(f"not a calibration: {error}", file=path, fix="write one with 'melange calibrate'") from error
+
+
+def _settings(row: object) -> EngineSettings:
+    return from_plain(EngineSettings, row, "engine settings", fix="use the fields that 'melange calibrate' writes")
 
 
 def _figure(document: Document, name: str, row: object, key: str) -> float:

@@ -13,11 +13,11 @@ from melange.errors import InputError
 from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.calibration import PRIOR_MODEL_ERROR, Calibration
 from melange.perfmodel.clock import StepClock, stacked
-from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.hardware import Deployment, missing_memory_gib, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.overlap import engine_clock
 from melange.perfmodel.steady import SteadyState
+from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.slo import Slo
 
 # Rungs of a rate ladder: with c slots, c ** rung requests are in decode. Even steps in the logarithm of the load.

@@ -13,7 +13,7 @@ import numpy as np
 from melange.catalog.hardware import BYTES_PER_PARAMETER, Gpu, Model
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
+from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 
 GIB = 2.0**30
@@ -149,7 +149,7 @@ def missing_memory_gib(deployment: Deployment) -> float:
 def gemm_share(deployment: Deployment) -> float:
     """Share of the fp16 peak that large matrix products reach on this GPU with this engine's libraries."""
     usual = GEMM_SHARE.get(deployment.gpu.name, DEFAULT_GEMM_SHARE)
-    return dict(deployment.engine.gemm_shares).get(deployment.gpu.name, usual)
+    return deployment.engine.gemm_shares.get(deployment.gpu.name, usual)
 
 
 def gemm_flops(deployment: Deployment, precision: str, efficiencies: Efficiencies) -> float:

@@ -10,9 +10,13 @@ import numpy as np
 
 from melange import __version__
 from melange.arrays import FloatArray
-from melange.catalog.hardware import figures_of, load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.plan.plan import HOURS_PER_MONTH, Baseline, Costs, Plan, PlanBucket, PlanConfig, PlanLimit
+from melange.plan.bucket import PlanBucket
+from melange.plan.config import LeftOutOffer, PlanConfig
+from melange.plan.costs import HOURS_PER_MONTH, Baseline, Costs, PlanLimit
+from melange.plan.demand import PlanDemand
+from melange.plan.plan import Plan
 from melange.planning.build import Build, config_key
 from melange.slo import Slo
 from melange.solver.problem import Problem, Solution
@@ -35,7 +39,7 @@ def with_fleet(
     costed = {name: b.cost_usd_per_hour for name, b in baselines.items() if b.cost_usd_per_hour is not None}
     plan = replace(
         plan,
-        status=solution.status,  # type: ignore[arg-type]
+        status=solution.status,
         cost_usd_per_hour=solution.cost_usd_per_hour,
         bound_usd_per_hour=solution.bound_usd_per_hour,
         gap=solution.gap,
@@ -58,17 +62,18 @@ def plan_of(build: Build, solution: Solution, baselines: Mapping[str, Baseline])
     """The plan of a built workload; ``baselines`` as single_type_baselines gives them."""
     workload = build.spec.workload
     plan = Plan(
-        status=solution.status,  # type: ignore[arg-type]
+        status=solution.status,
         slo=workload.slo,
-        workload=_workload_row(workload),
+        workload=_demand(workload),
         configs={config.name: _config(build, c) for c, config in enumerate(build.configs)},
         buckets=_buckets(build, solution),
         headroom=build.spec.headroom,
         warnings=(*build.warnings, *additivity_warning(workload.slo)),
         dropped_offers=tuple(
-            {"instance": d.offer.name, "gpu": d.offer.gpu, "provider": d.offer.provider, "reason": d.reason}
+            LeftOutOffer(instance=d.offer.name, gpu=d.offer.gpu, provider=d.offer.provider, reason=d.reason)
             for d in build.dropped
         ),
+        basis=build.profile.basis,
         provenance=_provenance(build),
     )
     if build.problem is None:
@@ -170,7 +175,7 @@ def _config(build: Build, c: int) -> PlanConfig:
     config, catalog = build.configs[c], load_catalog()
     offer, table = config.instance, build.profile.configs[config_key(config)]
     try:
-        shape = figures_of(catalog.model(config.model))
+        shape = replace(catalog.model(config.model), aliases=(), source="")
     except InputError:
         shape = None
     return PlanConfig(
@@ -190,9 +195,9 @@ def _config(build: Build, c: int) -> PlanConfig:
         price_read_on=offer.read_on,
         headroom=float(build.headroom[c]),
         sources=table.sources,
-        hardware=figures_of(catalog.gpu(offer.gpu)),
+        hardware=replace(catalog.gpu(offer.gpu), aliases=(), source=""),
         model_shape=shape,
-        profile=table.to_dict(),
+        profile=table.table(),
     )
 
 
@@ -228,19 +233,19 @@ def _limits(problem: Problem, solution: Solution) -> tuple[PlanLimit, ...]:
     return tuple(rows)
 
 
-def _workload_row(w: Workload) -> dict[str, Any]:
-    return {
-        "name": w.name,
-        "model": w.model,
-        "rate_rps": w.total_rate_rps,
-        "representative": w.representative,
-        "input_edges_tokens": list(w.grid.input_edges_tokens),
-        "output_edges_tokens": list(w.grid.output_edges_tokens),
-        "input_tokens_per_s": w.input_tokens_per_s,
-        "output_tokens_per_s": w.output_tokens_per_s,
-        "burstiness_cv": w.burstiness_cv,
-        "provenance": dict(w.provenance),
-    }
+def _demand(w: Workload) -> PlanDemand:
+    return PlanDemand(
+        name=w.name,
+        model=w.model,
+        rate_rps=w.total_rate_rps,
+        representative=w.representative,
+        input_edges_tokens=w.grid.input_edges_tokens,
+        output_edges_tokens=w.grid.output_edges_tokens,
+        input_tokens_per_s=w.input_tokens_per_s,
+        output_tokens_per_s=w.output_tokens_per_s,
+        burstiness_cv=w.burstiness_cv,
+        provenance=dict(w.provenance),
+    )
 
 
 def _provenance(build: Build) -> dict[str, Any]:

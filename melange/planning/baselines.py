@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from melange.arrays import BoolArray
-from melange.plan.plan import Baseline
+from melange.plan.costs import Baseline
 from melange.planning.assemble import counts
-from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import solve
 
 
@@ -50,7 +50,7 @@ def _baseline(
 ) -> Baseline:
     best = solve(alone, gap=gap, time_limit_s=time_limit_s)
     if best.instances is None or best.replicas is None or best.cost_usd_per_hour is None:
-        if best.status == "unknown":
+        if best.status == Status.UNKNOWN:
             return Baseline(reason="the time limit passed before a fleet was found", proven=False)
         caps = ", ".join(_limit_text(limit) for limit in alone.limits)
         return Baseline(reason=f"the limits do not allow enough of it ({caps})")
@@ -59,7 +59,7 @@ def _baseline(
         replicas=counts(alone.configs, best.replicas),
         cost_usd_per_hour=best.cost_usd_per_hour,
         savings=None if cost_usd_per_hour is None else 1 - cost_usd_per_hour / best.cost_usd_per_hour,
-        proven=best.status == "optimal",
+        proven=best.status == Status.OPTIMAL,
     )
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from
 from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
 from melange.errors import InputError
+from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import ConfigKey, Measurement
 from melange.perfmodel.calibrate import calibrate
 from melange.perfmodel.calibration import Calibration, read_calibration
 from melange.perfmodel.estimate import config_key, deploy, fitting
 from melange.perfmodel.fill import filled_table
 from melange.perfmodel.hardware import Deployment
-from melange.perfmodel.measured import MIN_POINTS
 from melange.perfmodel.profile import cached_tokens_at, estimated_table, profile_sizes, warnings_of
 from melange.planning.spec import WorkloadSpec
 from melange.serving.engine_settings import EngineSettings
@@ -53,12 +54,11 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
         slo=spec.workload.slo,
         configs=configs,
         warnings=warnings_of(calibration, spec.workload.slo),
+        basis=Basis(efficiencies=calibration.efficiencies, engine_settings=calibration.settings),
         provenance={
             "set": spec.profiles.set,
             "source": "estimated",
             "calibration": calibration.describe(),
-            "efficiencies": calibration.efficiencies.to_dict(),
-            "engine_settings": None if calibration.settings is None else calibration.settings.to_dict(),
         },
     )
 
@@ -133,13 +133,12 @@ def filled_profile(
         slo=slo,
         configs=configs,
         warnings=(f"{estimated} of {cells} profile cells are filled by the model", *warnings_of(calibration, slo)),
+        basis=Basis(efficiencies=calibration.efficiencies, engine_settings=calibration.settings),
         provenance={
             "set": spec.profiles.set,
             "files": list(spec.profiles.files),
             "fill": "estimated",
             "calibration": calibration.describe(),
-            "efficiencies": calibration.efficiencies.to_dict(),
-            "engine_settings": None if calibration.settings is None else calibration.settings.to_dict(),
         },
     )
 

@@ -12,7 +12,8 @@ from melange.capacity.profile import Profile
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
 from melange.errors import InfeasibleError, InputError, MelangeError
-from melange.plan.plan import Baseline, Plan
+from melange.plan.costs import Baseline
+from melange.plan.plan import Plan
 from melange.planning.assemble import costs_of, plan_of
 from melange.planning.baselines import single_type_baselines
 from melange.planning.build import Build, able_types, build_problem, seen_by_type, without_able_types
@@ -22,7 +23,7 @@ from melange.planning.rentable import Limits
 from melange.planning.spec import WorkloadSpec
 from melange.slo import Slo
 from melange.solver.checker import violations
-from melange.solver.problem import Problem, Solution
+from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
 
 __all__ = [
@@ -118,7 +119,7 @@ def plan_fleet(spec: WorkloadSpec, options: PlanOptions | None = None, *, profil
     options = options or PlanOptions()
     builds = prepare_each(spec, options, profile)
     if builds[0].problem is None:
-        plan = plan_of(builds[0], Solution(status="infeasible"), {})
+        plan = plan_of(builds[0], Solution(status=Status.INFEASIBLE), {})
         return _labelled(replace(plan, reasons=_unservable_reasons(spec, builds[0], options)), options)
     build, solution, reasons = _cheapest(builds, options)
     assert build.problem is not None
@@ -142,20 +143,20 @@ def _cheapest(builds: Sequence[Build], options: PlanOptions) -> _Solved:
 
     if not solved:
         reason = "a minimum asks for a GPU type beside which too much is late or not measured: measure it, or drop it"
-        return builds[-1], Solution(status="infeasible"), (reason,)
+        return builds[-1], Solution(status=Status.INFEASIBLE), (reason,)
 
     def cost(entry: _Solved) -> tuple[float, bool, float]:
         usd = entry[1].cost_usd_per_hour
         fewest = late_share(entry[0].late, entry[0].rate_rps)
-        return np.inf if usd is None else round(usd, 9), entry[1].status == "infeasible", fewest
+        return np.inf if usd is None else round(usd, 9), entry[1].status == Status.INFEASIBLE, fewest
 
     build, best, reasons = min(solved, key=cost)
-    rivals = [solution for _, solution, _ in solved if solution.status != "infeasible"]
+    rivals = [solution for _, solution, _ in solved if solution.status != Status.INFEASIBLE]
     if len(rivals) < 2:
         return build, best, reasons
     bounds = [solution.bound_usd_per_hour for solution in rivals]
     bound = None if None in bounds else min(value for value in bounds if value is not None)
-    return build, _bounded(best, bound, all(solution.status == "optimal" for solution in rivals)), reasons
+    return build, _bounded(best, bound, all(solution.status == Status.OPTIMAL for solution in rivals)), reasons
 
 
 def _consistent(build: Build, options: PlanOptions) -> _Solved | None:
@@ -179,7 +180,7 @@ def _bounded(best: Solution, bound_usd_per_hour: float | None, proven: bool) -> 
     if usd is None:
         return replace(best, bound_usd_per_hour=bound_usd_per_hour)
     gap = None if bound_usd_per_hour is None else max(0.0, (usd - bound_usd_per_hour) / usd)
-    status = best.status if proven else "feasible"
+    status = best.status if proven else Status.FEASIBLE
     return replace(best, bound_usd_per_hour=bound_usd_per_hour, gap=gap, status=status)
 
 
@@ -202,7 +203,7 @@ def solve_checked(problem: Problem, options: PlanOptions) -> tuple[Solution, tup
     faults = violations(problem, solution)
     if faults:
         raise MelangeError(f"the solver's plan fails its check: {faults[0]}")
-    if solution.status != "infeasible":
+    if solution.status != Status.INFEASIBLE:
         return solution, ()
     from melange.solver.explain import infeasibility_reasons
 
@@ -219,9 +220,8 @@ def with_extras(plan: Plan, problem: Problem, solution: Solution, options: PlanO
     if options.explain:
         from melange.solver.explain import explain
 
-        plan = replace(
-            plan, explanation=explain(problem, solution, gap=options.gap, time_limit_s=options.time_limit_s).to_dict()
-        )
+        explanation = explain(problem, solution, gap=options.gap, time_limit_s=options.time_limit_s)
+        plan = replace(plan, explanation=explanation)
     return plan
 
 
@@ -230,7 +230,7 @@ def _labelled(plan: Plan, options: PlanOptions) -> Plan:
     return replace(
         plan,
         slice_factor=options.slice_factor,
-        extra={"routing": "input-only"} if options.tie_outputs else {},
+        routing="input-only" if options.tie_outputs else None,
         provenance={**plan.provenance, **asked},
     )
 
@@ -238,7 +238,7 @@ def _labelled(plan: Plan, options: PlanOptions) -> Plan:
 def solved_fleet(spec: WorkloadSpec, options: PlanOptions | None = None) -> Plan:
     """:func:`plan_fleet`, but no fleet is an InfeasibleError."""
     plan = plan_fleet(spec, options)
-    if plan.status == "infeasible":
+    if plan.status == Status.INFEASIBLE:
         raise InfeasibleError("no fleet serves the workload: " + "; ".join(plan.reasons))
     return plan
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from, read_profile_set
 from melange.errors import InputError
+from melange.measurements.curve import measured_curves, told_settings
 from melange.measurements.file import MeasurementFile, read_measurements
-from melange.perfmodel.measured import measured_curves, told_settings
 from melange.planning.spec import ProfileChoice, WorkloadSpec
 from melange.slo import Slo
 
@@ -63,18 +65,18 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
     except InputError as error:
         raise spec.located(error, "profiles") from error
     facts = [dict(header.facts) for file in files for header in file.headers]
-    return Profile(
-        slo=profile.slo,
-        configs=profile.configs,
-        warnings=profile.warnings,
-        provenance={
-            "set": choice.set,
-            "files": list(choice.files),
-            "headers": facts,
-            "reason": choice.reason,
-            "curves": [curve.to_dict() for curve in measured_curves(files)],
-        },
+    return replace(
+        profile,
+        basis=Basis(curves=measured_curves(files), engine_version=_engine_version(facts)),
+        provenance={"set": choice.set, "files": list(choice.files), "headers": facts, "reason": choice.reason},
     )
+
+
+def _engine_version(headers: Sequence[Mapping[str, object]]) -> str | None:
+    """The engine version that all headers name, None where they differ or name none."""
+    versions = {header.get("engine_version") for header in headers}
+    version = versions.pop() if len(versions) == 1 else None
+    return version if isinstance(version, str) else None
 
 
 def _files(choice: ProfileChoice) -> Sequence[MeasurementFile]:

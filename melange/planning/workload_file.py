@@ -144,6 +144,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
             model=data.get("model"),
             representative=data["sizes"].get("representative", "mean"),
             burstiness_cv=data["sizes"].get("burstiness_cv"),
+            sample_requests=data["sizes"].get("sample_requests"),
             provenance=data["sizes"].get("provenance", {}),
         )
     except InputError as error:
@@ -251,6 +252,8 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     }
     if w.burstiness_cv is not None:
         sizes["burstiness_cv"] = _short(w.burstiness_cv)
+    if w.sample_requests is not None:
+        sizes["sample_requests"] = w.sample_requests
     if w.provenance:
         sizes["provenance"] = dict(w.provenance)
     sizes["buckets"] = [_bucket_row(w, i, j) for i, j in zip(*np.nonzero(w.rate_rps), strict=True)]

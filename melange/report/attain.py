@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import RenderableType
 from rich.markup import escape
 
 from melange.plan.plan import describe_instances
+from melange.plan.promise import AttainReport, SizedFleet
 from melange.report.tables import percent, rendered, table, usd
-
-if TYPE_CHECKING:
-    from melange.attainment.promise import AttainReport, SizedFleet
 
 
 def render_attain(report: AttainReport, *, colour: bool | None = None) -> str:
     """What the promise takes and costs, beside the plan for the mean load and every GPU type alone.
 
-    JSON and YAML need no rendering of their own: the plan carries the report under ``extra.attain``.
+    JSON and YAML need no rendering of their own: the plan carries the report as ``attain``.
     """
     return rendered(*attain_parts(report), colour=colour)
 

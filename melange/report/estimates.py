@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from melange.capacity.profile import ConfigProfile
+from melange.files.records import to_plain
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.efficiencies import PRIORS
 from melange.perfmodel.limits import PhysicalLimit
 from melange.report.tables import rendered, table
+from melange.serving.efficiencies import PRIORS
 from melange.slo import Slo
 
 
@@ -33,7 +34,7 @@ def render_estimates(
                 "schema_version": 1,
                 "slo": slo.to_dict(),
                 "calibration": calibration.describe(),
-                "rates": [{**config.key._asdict(), **config.to_dict()} for config in tables],
+                "rates": [{**config.key._asdict(), **to_plain(config.table())} for config in tables],
                 "points": [point.to_dict() for point in points],
                 "notes": list(notes),
             },
@@ -96,7 +97,7 @@ def render_calibration(calibration: Calibration, output: str) -> str:
             "data" if name in calibration.fitted else "prior",
             PRIORS[name].meaning,
         )
-        for name, value in calibration.efficiencies.to_dict().items()
+        for name, value in to_plain(calibration.efficiencies).items()
     ]
     parts: list[Any] = [
         table(f"Calibration {calibration.name} ({calibration.label})", ("", "value", "1 sd", "from", "meaning"), rows)

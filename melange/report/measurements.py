@@ -16,6 +16,7 @@ from rich.text import Text
 
 from melange.arrays import FloatArray
 from melange.capacity.profile import WIDE, ConfigProfile, Profile, nested, profile_from
+from melange.files.records import to_plain
 from melange.measurements.file import MeasurementFile
 from melange.profiler.check import CheckResult
 from melange.profiler.runner import Estimate, RunRequest
@@ -112,7 +113,8 @@ def _shaded(text: str, value: float, low: float, top: float) -> Text:
 def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
     rows = []
     for config in profile.configs.values():
-        row = {**config.key._asdict(), **config.to_dict(), "next_failing_rps": nested(config.next_failing_rps)}
+        table = to_plain(config.table())
+        row = {**config.key._asdict(), **table, "next_failing_rps": nested(config.next_failing_rps)}
         if usd_per_hour is not None:
             per_usd = _tokens_per_usd(config, usd_per_hour)
             row["tokens_per_usd"] = nested(per_usd)

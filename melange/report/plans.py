@@ -6,22 +6,28 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 from rich.console import Group, RenderableType
 from rich.markup import escape
 
-from melange.plan.plan import Plan, PlanBucket, describe_instances
+from melange.plan.bucket import PlanBucket
+from melange.plan.file import plan_record
+from melange.plan.odds import Uncertainty
+from melange.plan.plan import Plan, describe_instances
+from melange.plan.promise import AttainReport
+from melange.report.attain import attain_parts
 from melange.report.tables import percent, rendered, table, usd
+from melange.solver.explanation import Explanation
+from melange.solver.problem import Status
 
 
 def render_plan(plan: Plan, output: str = "table", *, colour: bool | None = None) -> str:
     """The plan as ``table``, ``json``, ``yaml`` or ``csv`` (one row per config in use)."""
     if output == "json":
-        return json.dumps(plan.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        return json.dumps(plan_record(plan), indent=2, ensure_ascii=False, allow_nan=False)
     if output == "yaml":
-        return yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True, width=120).rstrip()
+        return yaml.safe_dump(plan_record(plan), sort_keys=False, allow_unicode=True, width=120).rstrip()
     if output == "csv":
         return _csv(plan)
     return rendered(*_parts(plan), colour=colour)
@@ -51,14 +57,14 @@ def _parts(plan: Plan) -> list[RenderableType]:
         parts += [f"  - {escape(reason)}" for reason in plan.reasons]
     if plan.limits:
         parts += [_limit_table(plan), ""]
-    if plan.explanation:
+    if plan.explanation is not None:
         parts += [*_explanation(plan.explanation), ""]
-    if "attain" in plan.extra:
-        parts += [*_attained(plan.extra["attain"]), ""]
-    if "nanobatching" in plan.extra:
-        parts += [escape(plan.extra["nanobatching"]["summary"]), ""]
-    if "uncertainty" in plan.extra:
-        parts += [*_uncertainty(plan.extra["uncertainty"]), ""]
+    if plan.attain is not None:
+        parts += [*attain_parts(plan.attain), ""]
+    if plan.nanobatching is not None:
+        parts += [escape(plan.nanobatching.summary), ""]
+    if plan.uncertainty is not None:
+        parts += [*_uncertainty(plan.uncertainty), ""]
     parts += [f"warning: {escape(warning)}" for warning in plan.warnings]
     if plan.dropped_offers:
         parts.append(
@@ -70,24 +76,24 @@ def _parts(plan: Plan) -> list[RenderableType]:
 def _headline(plan: Plan) -> str:
     w = plan.workload
     headroom = f", headroom {percent(plan.headroom, 0)}" if plan.headroom else ""
-    head = f"[bold]{escape(str(w.get('name')))}[/bold]: {w.get('rate_rps'):g} req/s"
-    head += f" of {escape(str(w['model']))}" if w.get("model") else ""
+    head = f"[bold]{escape(w.name)}[/bold]: {w.rate_rps:g} req/s"
+    head += f" of {escape(w.model)}" if w.model else ""
     head += f", {escape(plan.slo.describe())}{headroom}\n"
-    if plan.status == "infeasible":
+    if plan.status == Status.INFEASIBLE:
         return head + "[bold]no fleet can serve it:[/bold]"
     if not plan.solved:
         return head + "[bold]time ran out before any fleet was found[/bold]"
     fleet = escape(describe_instances(plan.instances))
-    if "attain" in plan.extra:
-        return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_promise(plan.extra['attain'])})"
-    proof = "proven cheapest" if plan.status == "optimal" else "not proven cheapest"
+    if plan.attain is not None:
+        return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_promise(plan.attain)})"
+    proof = "proven cheapest" if plan.status == Status.OPTIMAL else "not proven cheapest"
     gap = f"at most {percent(plan.gap, 2)} above the bound {usd(plan.bound_usd_per_hour)}" if plan.gap else "gap 0"
     return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({proof}, {gap})"
 
 
-def _promise(report: Mapping[str, Any]) -> str:
-    kept = f"confirmed at {percent(report['fleet']['attainment'], 2)} of simulated requests keeping the SLO"
-    ruled = "every cheaper fleet ruled out" if report["complete"] else "cheaper fleets may keep it too"
+def _promise(report: AttainReport) -> str:
+    kept = f"confirmed at {percent(report.fleet.attainment, 2)} of simulated requests keeping the SLO"
+    ruled = "every cheaper fleet ruled out" if report.complete else "cheaper fleets may keep it too"
     return f"{kept}, {ruled}"
 
 
@@ -103,7 +109,7 @@ def _fleet_table(plan: Plan) -> Group:
                 percent(plan.utilization[name]), "/".join(c.sources), c.price_read_on or "-",
             )
         )  # fmt: skip
-    columns = ("config", "instance", "rented from", "inst.", "repl.", "$/h each", "utilized", "rates", "price of")
+    columns = ("config", "instance", "rented from", "inst.", "repl.", "$/h each", "utilization", "rates", "price of")
     return table("Fleet", columns, rows, left=3)
 
 
@@ -192,29 +198,27 @@ def _limit_table(plan: Plan) -> Group:
     return table("Limits", ("limit", "used", ""), rows)
 
 
-def _explanation(explanation: Mapping[str, Any]) -> list[RenderableType]:
+def _explanation(explanation: Explanation) -> list[RenderableType]:
     capped = [
         (
-            f"{row['name']} <= {row['maximum']}",
-            str(row["used"]),
-            _change(row["one_more_usd_per_hour"], row["cost_usd_per_hour"]),
-            _change(row["one_fewer_usd_per_hour"], row["cost_usd_per_hour"]),
+            f"{row.name} <= {row.maximum}",
+            str(row.used),
+            _change(row.one_more_usd_per_hour, row.cost_usd_per_hour),
+            _change(row.one_fewer_usd_per_hour, row.cost_usd_per_hour),
         )
-        for row in explanation.get("capped", ())
+        for row in explanation.capped
     ]
     entries = [
         (
-            row["instance"],
-            usd(row["price_usd_per_hour"], 3),
-            "never: it cannot help"
-            if row["break_even_usd_per_hour"] is None
-            else usd(row["break_even_usd_per_hour"], 3),
+            row.instance,
+            usd(row.price_usd_per_hour, 3),
+            "never: it cannot help" if row.break_even_usd_per_hour is None else usd(row.break_even_usd_per_hour, 3),
         )
-        for row in explanation.get("break_even", ())
+        for row in explanation.break_even
     ]
     rivals = [
-        (describe_instances(row["instances"]), usd(row["cost_usd_per_hour"]), f"+{percent(row['above_best'])}")
-        for row in explanation.get("next_best", ())
+        (describe_instances(row.instances), usd(row.cost_usd_per_hour), f"+{percent(row.above_best)}")
+        for row in explanation.next_best
     ]
     parts: list[RenderableType] = []
     if capped:
@@ -236,48 +240,41 @@ def _change(cost: float | None, now: float) -> str:
     )
 
 
-def _attained(row: Mapping[str, Any]) -> list[RenderableType]:
-    from melange.attainment.promise import AttainReport
-    from melange.report.attain import attain_parts
-
-    return attain_parts(AttainReport.from_dict(row))
-
-
-def _uncertainty(odds: Mapping[str, Any]) -> list[RenderableType]:
-    stuck = any(fleet["share_stuck"] for fleet in odds["fleets"])
+def _uncertainty(odds: Uncertainty) -> list[RenderableType]:
+    stuck = any(fleet.share_stuck for fleet in odds.fleets)
     rows = [
         (
-            describe_instances(fleet["instances"]),
-            usd(fleet["cost_usd_per_hour"]),
-            percent(fleet["share_optimal"], 0),
-            percent(fleet["share_sufficient"], 0),
-            *([percent(fleet["share_stuck"], 0)] if stuck else []),
-            f"{usd(fleet['p5_cost_usd_per_hour'])} - {usd(fleet['p95_cost_usd_per_hour'])}",
-            usd(fleet["mean_regret_usd_per_hour"]),
-            usd(fleet["p95_regret_usd_per_hour"]),
+            describe_instances(fleet.instances),
+            usd(fleet.cost_usd_per_hour),
+            percent(fleet.share_optimal, 0),
+            percent(fleet.share_sufficient, 0),
+            *([percent(fleet.share_stuck, 0)] if stuck else []),
+            f"{usd(fleet.p5_cost_usd_per_hour)} - {usd(fleet.p95_cost_usd_per_hour)}",
+            usd(fleet.mean_regret_usd_per_hour),
+            usd(fleet.p95_regret_usd_per_hour),
         )
-        for fleet in odds["fleets"]
+        for fleet in odds.fleets
     ]
     columns = (
         "fleet", "$/h", "cheapest in", "enough in", *(["stuck in"] if stuck else []),
         "$/h with what it must add", "mean regret", "95% below",
     )  # fmt: skip
-    low, high = usd(odds["optimal_cost_p5_usd_per_hour"]), usd(odds["optimal_cost_p95_usd_per_hour"])
+    low, high = usd(odds.optimal_cost_p5_usd_per_hour), usd(odds.optimal_cost_p95_usd_per_hour)
     return [
         table("Under uncertain rates and demand, least regret first", columns, rows),
-        f"the cheapest fleet costs {low} to {high} per hour in 90% of {odds['draws']} draws (seed {odds['seed']}); "
-        f"fleets judged on as many fresh draws; demand {odds['demand']}",
+        f"the cheapest fleet costs {low} to {high} per hour in 90% of {odds.draws} draws (seed {odds.seed}); "
+        f"fleets judged on as many fresh draws; demand {odds.demand}",
         "regret: dearer than the draw's cheapest fleet. Adding costs only the price of what is added: a small fleet "
         "has little regret where adding is quick, and breaks the promise until then ('enough in': nothing to add).",
         *_beyond_limits(odds, stuck),
     ]
 
 
-def _beyond_limits(odds: Mapping[str, Any], stuck: bool) -> list[RenderableType]:
+def _beyond_limits(odds: Uncertainty, stuck: bool) -> list[RenderableType]:
     lines: list[RenderableType] = []
-    if odds["share_unservable"]:
+    if odds.share_unservable:
         lines.append(
-            f"in {percent(odds['share_unservable'])} of the draws no fleet within the limits carries the load: raise "
+            f"in {percent(odds.share_unservable)} of the draws no fleet within the limits carries the load: raise "
             "the caps or the budget; the figures above leave these draws out"
         )
     if stuck:

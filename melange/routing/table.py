@@ -133,12 +133,10 @@ def fleet_configs(plan: Plan) -> tuple[str, ...]:
 
 def bucket_edges(plan: Plan) -> tuple[list[int], list[int]]:
     """Ascending input and output edges of the workload's grid."""
-    row = plan.workload
-    inputs = list(
-        row.get("input_edges_tokens") or sorted({b.input_tokens_max for b in plan.buckets if b.input_tokens_max})
-    )
+    demand = plan.workload
+    inputs = list(demand.input_edges_tokens or sorted({b.input_tokens_max for b in plan.buckets if b.input_tokens_max}))
     outputs = list(
-        row.get("output_edges_tokens") or sorted({b.output_tokens_max for b in plan.buckets if b.output_tokens_max})
+        demand.output_edges_tokens or sorted({b.output_tokens_max for b in plan.buckets if b.output_tokens_max})
     )
     if not plan.buckets or any(
         b.input_tokens_max not in inputs or b.output_tokens_max not in outputs for b in plan.buckets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from melange.catalog.hardware import Gpu
 from melange.errors import InputError
@@ -33,7 +33,7 @@ class EngineSettings:
     chunked_prefill: bool = True
     vector_attention: bool = False
     max_model_len_tokens: int | None = None
-    gemm_shares: tuple[tuple[str, float], ...] = ()
+    gemm_shares: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_batched_tokens", "block_tokens"):
@@ -59,23 +59,6 @@ class EngineSettings:
                 f"engine {self.name}: max_model_len_tokens is {self.max_model_len_tokens}", fix="give at least 2"
             )
 
-    def to_dict(self) -> dict[str, object]:
-        """YAML-ready; the inverse of :meth:`from_dict`."""
-        return {**asdict(self), "gemm_shares": dict(self.gemm_shares)}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, object]) -> EngineSettings:
-        """Read what :meth:`to_dict` wrote; unknown keys raise InputError."""
-        values = dict(row)
-        try:
-            shares = values.pop("gemm_shares", {})
-            pairs = tuple((str(name), float(share)) for name, share in dict(shares).items())  # type: ignore[call-overload]
-            return cls(**values, gemm_shares=pairs)  # type: ignore[arg-type]
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"engine settings: {error}", fix="use the fields that 'melange calibrate' writes"
-            ) from error
-
 
 # vLLM 0.2.x as in the Mélange paper (arXiv 2404.14527, section 5: vLLM 0.2.7): prompts and decodes in separate
 # iterations, 256 sequences, and --max-model-len raised beyond Llama-2's own 4096 for the long inputs of the table. The
@@ -87,7 +70,7 @@ VLLM_0_2 = EngineSettings(
     chunked_prefill=False,
     vector_attention=True,
     max_model_len_tokens=18432,
-    gemm_shares=(("H100", 0.835 * 46.44 / 64.23),),
+    gemm_shares={"H100": 0.835 * 46.44 / 64.23},
 )
 
 

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from melange.arrays import BoolArray, FloatArray
-from melange.catalog.hardware import Gpu, Model
 from melange.errors import InputError
+from melange.measurements.curve import MIN_POINTS, MeasuredCurve
 from melange.perfmodel.calibrate import Group, fit, group_of
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.hardware import Deployment, step_clock
-from melange.perfmodel.measured import MIN_POINTS, MeasuredCurve
 from melange.perfmodel.steady import SteadyState
-from melange.plan.plan import Plan, PlanConfig
+from melange.plan.config import PlanConfig
+from melange.plan.plan import Plan
+from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 from melange.simulator.saturation import saturation_rps
 from melange.slo import Slo
@@ -113,14 +113,14 @@ def _config_clock(
     settings: EngineSettings | None,
     measured: Mapping[tuple[object, ...], _Measured],
 ) -> ConfigClock:
-    own = measured.get((config.model, config.gpu, config.tp, config.precision, config.engine))
+    own = measured.get(config.key)
     deployment = _deployment(plan, name, config, settings, None if own is None else own.curve)
     cells = _cells(plan, name, config)
-    at_saturation = bool(config.profile and config.profile.get("assumed_slo")) or not plan.slo.thresholds_s
+    at_saturation = bool(config.profile and config.profile.assumed_slo) or not plan.slo.thresholds_s
     if own is not None:
         efficiencies = own.fitted(deployment)
     else:
-        efficiencies = _known_efficiencies(plan) or (_fitted(deployment, cells) if at_saturation else Efficiencies())
+        efficiencies = plan.basis.efficiencies or (_fitted(deployment, cells) if at_saturation else Efficiencies())
     clock = step_clock(deployment, efficiencies)
     longest = deployment.max_request_tokens
     fits = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).fits
@@ -146,9 +146,7 @@ def _config_clock(
 
 def _measured(plan: Plan) -> dict[tuple[object, ...], _Measured]:
     """Load points with latencies by configuration, where the plan's profile has enough of them."""
-    rows = (plan.provenance.get("profile") or {}).get("curves") or ()
-    curves = [MeasuredCurve.from_dict(row) for row in rows]
-    return {curve.key: _Measured(curve) for curve in curves if len(curve.points) >= MIN_POINTS}
+    return {curve.key: _Measured(curve) for curve in plan.basis.curves if len(curve.points) >= MIN_POINTS}
 
 
 def scaled(clock: StepClock, factor: float) -> StepClock:
@@ -167,33 +165,15 @@ def _deployment(
             f"the plan holds no {missing} figures of {name}, which the simulator's clock is made from",
             fix="name a model that 'melange gpus --models' lists, or measure one from its folder, and solve again",
         )
-    gpu, model = Gpu(**config.hardware), Model(**shape)
-    chosen = settings or (None if curve is None else curve.settings) or _known_settings(plan)
+    gpu, basis = config.hardware, plan.basis
+    chosen = settings or (None if curve is None else curve.engine_settings) or basis.engine_settings
     return Deployment(
-        model=model,
+        model=shape,
         gpu=gpu,
         tp=config.tp,
         precision=config.precision,
-        settings=chosen or default_settings(gpu, config.engine, engine_version(plan)),
+        settings=chosen or default_settings(gpu, config.engine, basis.engine_version),
     )
-
-
-def engine_version(plan: Plan) -> str | None:
-    """The engine version that all of the profile's headers name, None where they differ or name none."""
-    headers = (plan.provenance.get("profile") or {}).get("headers") or ()
-    versions = {header.get("engine_version") for header in headers}
-    version = versions.pop() if len(versions) == 1 else None
-    return version if isinstance(version, str) else None
-
-
-def _known_settings(plan: Plan) -> EngineSettings | None:
-    row = (plan.provenance.get("profile") or {}).get("engine_settings")
-    return None if row is None else EngineSettings.from_dict(row)
-
-
-def _known_efficiencies(plan: Plan) -> Efficiencies | None:
-    row = (plan.provenance.get("profile") or {}).get("efficiencies")
-    return None if row is None else Efficiencies(**row)
 
 
 class _Cells(NamedTuple):

@@ -148,7 +148,7 @@ def _with_solution(plan: Plan, problem: Problem, solution: Solution, row: np.nda
     load = loads(problem, solution.shares)
     return replace(
         plan,
-        status=solution.status,  # type: ignore[arg-type]
+        status=solution.status,
         buckets=tuple(buckets),
         instances={k: int(n) for k, n in zip(problem.instances, solution.instances, strict=True) if n},
         replicas={k: int(n) for k, n in zip(problem.configs, solution.replicas, strict=True) if n},

@@ -270,7 +270,7 @@ def report_of(scenario: Scenario, replications: Sequence[Replication]) -> Simula
         warnings=_warnings(scenario, len(replications)),
         provenance={
             "melange_version": __version__,
-            "workload": plan.workload.get("name"),
+            "workload": plan.workload.name,
             "replicas": dict(plan.replicas),
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from melange.solver.problem import Problem, Solution
+from melange.solver.problem import Problem, Solution, Status
 
 TOLERANCE = 1e-9
 COST_TOLERANCE = 1e-6
@@ -16,10 +16,8 @@ def violations(problem: Problem, solution: Solution) -> list[str]:
     A solution without a plan (infeasible, unknown) has nothing to break, unless it carries a cost or half a plan.
     """
     parts = (solution.shares, solution.replicas, solution.instances, solution.cost_usd_per_hour)
-    if solution.status in ("infeasible", "unknown"):
+    if solution.status in (Status.INFEASIBLE, Status.UNKNOWN):
         return [] if all(part is None for part in parts) else [f"status {solution.status} comes with a plan"]
-    if solution.status not in ("optimal", "feasible"):
-        return [f"status is {solution.status!r}"]
     if any(part is None for part in parts):
         return [f"status {solution.status} comes without a whole plan"]
     shape = _shape_faults(problem, solution)

@@ -7,78 +7,20 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from melange.errors import InputError
-from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.explanation import BreakEven, CapValue, Explanation, NextFleet
+from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import default_gap, solve
 
 # Looking for any plan at all: the first one found will do.
 ANY_PLAN_GAP = 0.99
 NAMED_BUCKETS = 5
 NEXT_TO_NOTHING = 1e-6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CapValue:
-    """What one cap is worth: the cheapest fleet's USD/h with the cap as it is, one higher, and one lower.
-
-    None means that there is no such fleet: no plan, or nothing proven in time (``one_fewer`` also if the cap is 0).
-    """
-
-    name: str
-    maximum: int
-    used: int
-    cost_usd_per_hour: float
-    one_more_usd_per_hour: float | None
-    one_fewer_usd_per_hour: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakEven:
-    """The highest price at which an unused instance type joins a fleet as cheap as today's.
-
-    None: not at any price (its limits forbid it, or it can save nothing). A type whose re-solve ran out of time is left
-    out. ``tolerance_usd_per_hour`` is how far the
-    true price may lie above, because re-solving stops at a gap.
-    """
-
-    instance: str
-    price_usd_per_hour: float
-    break_even_usd_per_hour: float | None
-    tolerance_usd_per_hour: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextFleet:
-    """Another fleet, what it costs, and how much that is above the cheapest (a fraction)."""
-
-    instances: Mapping[str, int]
-    cost_usd_per_hour: float
-    above_best: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """Answers for one solved problem; every cost in it is proven to the relative ``gap``.
-
-    ``next_best`` are the cheapest fleets, dearest last, of which none contains the plan's fleet or one another.
-    ``reasons`` is empty unless the problem is infeasible, and then the only part that is filled.
-    """
-
-    gap: float
-    capped: tuple[CapValue, ...] = ()
-    break_even: tuple[BreakEven, ...] = ()
-    next_best: tuple[NextFleet, ...] = ()
-    reasons: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and dicts with the fields' names as keys."""
-        return asdict(self)
 
 
 def explain(
@@ -95,7 +37,7 @@ def explain(
     is explained by its reasons. Raises InputError for a solution that time ran out on.
     """
     wanted = default_gap(problem) if gap is None else gap
-    if solution.status == "infeasible":
+    if solution.status == Status.INFEASIBLE:
         return Explanation(gap=wanted, reasons=infeasibility_reasons(problem, time_limit_s=time_limit_s))
     if solution.instances is None or solution.cost_usd_per_hour is None:
         raise InputError("there is no plan to explain", fix="give the solver more time")
@@ -126,8 +68,8 @@ class _Again:
     def __call__(self, problem: Problem) -> Solution:
         """The solution, or ``unknown`` where time ran out before it was proven to the gap."""
         found = solve(problem, gap=self.gap, time_limit_s=self.time_limit_s)
-        if found.status == "feasible" and self.gap < ANY_PLAN_GAP:
-            return Solution(status="unknown", bound_usd_per_hour=found.bound_usd_per_hour)
+        if found.status == Status.FEASIBLE and self.gap < ANY_PLAN_GAP:
+            return Solution(status=Status.UNKNOWN, bound_usd_per_hour=found.bound_usd_per_hour)
         return found
 
 
@@ -201,7 +143,7 @@ def _join_ratio(problem: Problem, i: int, cost: float, price: float, again: _Aga
     None where time ran out before that was proven.
     """
     found = again(_repriced(problem, i, price))
-    if found.status == "unknown":
+    if found.status == Status.UNKNOWN:
         return None
     if found.instances is None or found.cost_usd_per_hour is None:
         return 0.0, 1
@@ -268,7 +210,7 @@ def infeasibility_reasons(problem: Problem, *, time_limit_s: float | None = None
     again = _Again(gap=ANY_PLAN_GAP, time_limit_s=time_limit_s)
     reasons: list[str] = []
     remaining = problem
-    while again(remaining).status == "infeasible":
+    while again(remaining).status == Status.INFEASIBLE:
         conflict = _conflict(remaining, again)
         if not conflict:
             return (*reasons, "no fleet carries the load, and no limit is to blame")
@@ -308,7 +250,7 @@ def _conflict(problem: Problem, again: _Again) -> list[_Part]:
     kept = []
     for part in _parts(problem):
         relaxed = _without(problem, part)
-        if again(relaxed).status == "infeasible":
+        if again(relaxed).status == Status.INFEASIBLE:
             problem = relaxed
         else:
             kept.append(part)
@@ -331,7 +273,7 @@ def _nearest(problem: Problem, part: _Part, again: _Again) -> str | None:
         found = solve(free, time_limit_s=again.time_limit_s)
         if found.cost_usd_per_hour is None:
             return None
-        up = "" if found.status == "optimal" else "at most "
+        up = "" if found.status == Status.OPTIMAL else "at most "
         return (
             f"nearest: allow {up}{_rounded_up(found.cost_usd_per_hour)} USD/h, which is what the cheapest fleet costs"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,19 @@ from melange.errors import InputError
 
 # Far beyond any fleet, and still well within what floating-point arithmetic tells apart.
 MOST_REPLICAS = 1e9
+
+
+class Status(enum.StrEnum):
+    """How solving ended.
+
+    ``optimal`` is proven to the gap asked, ``feasible`` a plan with a larger gap, ``infeasible`` proven to have none,
+    ``unknown`` when time ran out without a plan.
+    """
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"
+    INFEASIBLE = "infeasible"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +154,12 @@ class Problem:
 class Solution:
     """What solving a problem gave.
 
-    ``status``: ``optimal`` is proven to the gap asked, ``feasible`` a plan with a larger gap, ``infeasible`` proven
-    to have none, ``unknown`` when time ran out without a plan. For the last two the arrays are None and
-    ``cost_usd_per_hour`` is None; ``bound_usd_per_hour`` is a proven lower bound (None if there is none).
+    Where ``status`` is ``infeasible`` or ``unknown``, the arrays and ``cost_usd_per_hour`` are None;
+    ``bound_usd_per_hour`` is a proven lower bound (None if there is none).
     ``shares``: (n_buckets, n_configs), rows sum to 1. ``gap`` is (cost - bound) / cost.
     """
 
-    status: str
+    status: Status
     shares: FloatArray | None = None
     replicas: IntArray | None = None
     instances: IntArray | None = None

@@ -13,7 +13,7 @@ from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.solver import allocation, formulation
 from melange.solver.formulation import Outcome
-from melange.solver.problem import Problem, Solution
+from melange.solver.problem import Problem, Solution, Status
 
 SMALL_PROBLEM_SHARES = 100 * 8
 SMALL_GAP = 1e-6
@@ -91,13 +91,13 @@ class _Search:
     def run(self) -> Solution:
         """Cheap searches first: near-best pairs of a large fleet, all pairs with continuous shares, then slices."""
         if math.isinf(self.bound):
-            return Solution(status="infeasible")
+            return Solution(status=Status.INFEASIBLE)
         if self.gap * self.bound >= self.problem.price_usd_per_hour.min():
             self._solve_near(NEAR[0])
         if not self._over() and self._solve_relaxed():
-            return Solution(status="infeasible")
+            return Solution(status=Status.INFEASIBLE)
         if self.problem.slice_factor is not None and not self._over() and self._solve_slices():
-            return Solution(status="infeasible")
+            return Solution(status=Status.INFEASIBLE)
         return self._solution()
 
     def _solve_near(self, excess: float) -> None:
@@ -179,10 +179,10 @@ class _Search:
 
     def _solution(self) -> Solution:
         if self.best is None:
-            return Solution(status="unknown", bound_usd_per_hour=self.bound)
+            return Solution(status=Status.UNKNOWN, bound_usd_per_hour=self.bound)
         cost, bound = self.best.cost, min(self.bound, self.best.cost)
         return Solution(
-            status="optimal" if self._proven() else "feasible",
+            status=Status.OPTIMAL if self._proven() else Status.FEASIBLE,
             shares=self.best.shares,
             replicas=self.best.replicas,
             instances=self.best.instances,

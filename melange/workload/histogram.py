@@ -115,6 +115,7 @@ def workload_from_requests(
         model=model,
         representative=representative,
         burstiness_cv=report.interarrival_cv,
+        sample_requests=report.kept,
         provenance=_provenance(report, source, window_s, rate_rps is not None),
     )
     return workload, report

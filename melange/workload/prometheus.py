@@ -98,6 +98,7 @@ def workload_from_metrics(
         slo=slo,
         model=model,
         representative=representative,
+        sample_requests=report.kept,
         provenance={"metrics": Path(path).name, **report.to_dict(), "rate": "given"},
     )
     return workload, report

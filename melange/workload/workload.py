@@ -27,7 +27,9 @@ class Workload:
     negative; the means are per request of the bucket and NaN where the bucket has no requests.
     ``mean_product_tokens2`` is the mean of input x output, ``mean_cached_tokens`` that of prefix-hit input tokens.
     ``representative`` says at which size a bucket's load is taken: its ``mean`` sizes, or the ``upper_edge`` as in
-    the paper. ``burstiness_cv`` is the coefficient of variation of inter-arrival times where a trace told it.
+    the paper. ``burstiness_cv`` is the coefficient of variation of inter-arrival times where a trace told it,
+    ``sample_requests`` the number of requests that the histogram was counted from; None where neither is known.
+    ``provenance`` says where it came from, for reading only.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Workload:
     model: str | None = None
     representative: Representative = "mean"
     burstiness_cv: float | None = None
+    sample_requests: int | None = None
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +60,8 @@ class Workload:
             raise InputError(
                 f"workload {self.name}: representative is {self.representative!r}", fix="use mean or upper_edge"
             )
+        if self.sample_requests is not None and self.sample_requests < 1:
+            raise InputError(f"workload {self.name}: sample_requests is {self.sample_requests}", fix="give at least 1")
         self._check_rates()
         self._check_means()
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))

@@ -19,7 +19,7 @@ def test_each_rate_is_the_plan_of_that_rate(small_spec):
     for point in sweep.points:
         alone = plan_fleet(small_spec, PlanOptions(rate_rps=point.value))
         assert point.plan is not None
-        assert point.plan.to_dict() == alone.to_dict()
+        assert point.plan == alone
     assert sweep.gpus == tuple(sweep.points[0].plan.baselines)
 
 

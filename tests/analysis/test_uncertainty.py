@@ -43,9 +43,9 @@ def test_regret_is_never_negative_and_orders_the_fleets(small_spec):
 
 
 def test_same_seed_same_answer(small_spec):
-    one, two = (solve_with_uncertainty(small_spec, draws=10, seed=3).to_dict() for _ in range(2))
+    one, two = (solve_with_uncertainty(small_spec, draws=10, seed=3) for _ in range(2))
     assert one == two
-    assert one["extra"]["uncertainty"]["draws"] == 10
+    assert one.uncertainty.draws == 10
 
 
 def test_too_few_draws(small_spec):

@@ -14,7 +14,7 @@ from melange.attainment.fleets import fleet_cost, fleets_between
 from melange.attainment.single_types import sized_types
 from melange.attainment.trial import Trials, Verdict, recheck
 from melange.errors import InfeasibleError, InputError
-from melange.plan.plan import read_plan, write_plan
+from melange.plan.file import read_plan, write_plan
 from melange.planning.planner import PlanOptions, plan_fleet, prepare_each
 from melange.routing import policy_by_name
 from melange.simulator.arrivals import Process
@@ -91,7 +91,8 @@ def test_the_plan_is_a_plan_like_any_other(answer, tmp_path):
     write_plan(tmp_path / "plan.json", plan)
     again = read_plan(tmp_path / "plan.json")
     assert again.replicas == plan.replicas
-    assert again.extra["attain"]["fleet"]["cost_usd_per_hour"] == plan.cost_usd_per_hour
+    assert again.attain == plan.attain
+    assert again.attain.fleet.cost_usd_per_hour == plan.cost_usd_per_hour
     assert report.promise_usd_per_hour == pytest.approx(plan.cost_usd_per_hour - report.paper.cost_usd_per_hour)
     for bucket in plan.buckets:
         assert sum(bucket.shares.values()) == pytest.approx(1)

@@ -22,7 +22,6 @@ from melange.files.text import read_text
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import Group, fit, group_points, points_of, predict, split
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.hardware import Deployment
 from melange.perfmodel.profile import estimated_table
@@ -30,6 +29,7 @@ from melange.planning.planner import PlanOptions, prepare
 from melange.planning.rentable import Limits
 from melange.planning.spec import WorkloadSpec
 from melange.planning.workload_file import load_workload
+from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
 from melange.solver.search import solve

@@ -26,7 +26,7 @@ from accuracy_page import render_accuracy
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.perfmodel.calibrate import fit, split
-from melange.perfmodel.efficiencies import Efficiencies
+from melange.serving.efficiencies import Efficiencies
 
 CATALOG = load_catalog()
 

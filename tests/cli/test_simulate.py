@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from melange.cli.main import main
 from melange.cli.simulate import simulate
-from melange.plan.plan import write_plan
+from melange.plan.file import plan_record, write_plan
 from melange.planning.planner import PlanOptions, plan_fleet
 from melange.planning.workload_file import load_workload
 
@@ -82,7 +82,7 @@ def fails(capsys, *arguments):
 
 def test_bad_input_is_one_clear_line(plan, plan_file, tmp_path, capsys):
     newer = tmp_path / "newer.json"
-    newer.write_text(json.dumps({**plan.to_dict(), "schema_version": 99}))
+    newer.write_text(json.dumps({**plan_record(plan), "schema_version": 99}))
     assert "upgrade" in fails(capsys, newer)
     assert "needs a predictor" in fails(capsys, plan_file, "--policy", "shares:predictor")
     trace = tmp_path / "trace.csv"

@@ -20,12 +20,12 @@ pytest.importorskip("aiohttp")
 
 from melange.catalog.described import extended_catalog
 from melange.catalog.hardware import load_catalog
+from melange.measurements.curve import measured_curves
 from melange.measurements.file import read_measurements
 from melange.measurements.measurement import ConfigKey, Measurement
 from melange.perfmodel.calibrate import fit, group_of
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.hardware import Deployment, step_clock
-from melange.perfmodel.measured import measured_curves
 from melange.profiler.client import CompletionsClient, Endpoint, PromptSource
 from melange.profiler.load import Load, RequestRecord, Size
 from melange.profiler.loadgen import undisturbed
@@ -70,9 +70,9 @@ def clock_of(points: list[Measurement], profile: Path, model: Path) -> StepClock
     catalog = extended_catalog(load_catalog(), [CPU], [model / "config.json"])
     shape = next(m for m in catalog.models.values() if m.name not in load_catalog().models)
     (curve,) = measured_curves([read_measurements(profile)])
-    assert curve.settings is not None
-    assert curve.settings.max_num_seqs == 16
-    deployment = Deployment(model=shape, gpu=catalog.gpu("CPU"), precision="bf16", settings=curve.settings)
+    assert curve.engine_settings is not None
+    assert curve.engine_settings.max_num_seqs == 16
+    deployment = Deployment(model=shape, gpu=catalog.gpu("CPU"), precision="bf16", settings=curve.engine_settings)
     chosen = tuple(points) or curve.deciding
     return step_clock(deployment, fit([group_of(deployment, chosen)]).efficiencies)
 

@@ -131,7 +131,7 @@ def test_plan_has_null_edges_null_token_costs_and_baselines(tmp_path: Path) -> N
 def test_plan_file_round_trip(tmp_path: Path) -> None:
     plan = plan_release(written(tmp_path, TWO_GPUS))
     write_plan(tmp_path / "plan.json", plan)
-    assert read_plan(tmp_path / "plan.json").to_dict() == plan.to_dict()
+    assert read_plan(tmp_path / "plan.json") == plan
 
 
 def test_missing_slice_factor_is_one_as_in_the_release(tmp_path: Path) -> None:
@@ -142,10 +142,10 @@ def test_missing_slice_factor_is_one_as_in_the_release(tmp_path: Path) -> None:
 def test_shares_are_multiplied_by_the_rate_even_if_they_do_not_sum_to_one(tmp_path: Path) -> None:
     data = {**TWO_GPUS, "workload_distribution": [[5, 2.5], [1.5, 1]], "total_request_rate": 0.6}
     plan = plan_release(written(tmp_path, data))
-    assert plan.workload["rate_rps"] == pytest.approx(6.0)
+    assert plan.workload.rate_rps == pytest.approx(6.0)
     assert any("sum to 10, not 1" in text for text in plan.warnings)
     scaled = plan_release(written(tmp_path, data), PlanOptions(rate_rps=3.0))
-    assert scaled.workload["rate_rps"] == pytest.approx(3.0)
+    assert scaled.workload.rate_rps == pytest.approx(3.0)
     assert not any("sum to" in text for text in scaled.warnings)
 
 

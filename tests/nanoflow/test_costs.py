@@ -24,7 +24,7 @@ from melange.nanoflow.modelled_times import modelled_times
 from melange.nanoflow.operation_times import read_operation_times
 from melange.nanoflow.paper import load_paper_set
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.efficiencies import Efficiencies
+from melange.serving.efficiencies import Efficiencies
 
 WORKLOADS = {
     "lmsys_102_222": (102, 222),

@@ -9,6 +9,7 @@ import pytest
 
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
+from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibrate import (
     calibrate,
@@ -21,10 +22,9 @@ from melange.perfmodel.calibrate import (
     split,
 )
 from melange.perfmodel.calibration import Calibration, read_calibration, write_calibration
-from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.estimate import max_rates_rps, steady_state
 from melange.perfmodel.hardware import Deployment
-from melange.perfmodel.measured import MIN_POINTS
+from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
 

@@ -10,9 +10,9 @@ import pytest
 from melange.capacity.profile import profile_from
 from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.efficiencies import PRIORS
 from melange.perfmodel.estimate import deploy, fitting, load_points, max_rates_rps, rates_with_band
 from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.serving.efficiencies import PRIORS
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
 from melange.workload.sizes import SizeGrid

@@ -9,7 +9,7 @@ import pytest
 
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.perfmodel.efficiencies import GEMM_SHARE, Efficiencies
+from melange.files.records import from_plain, to_plain
 from melange.perfmodel.hardware import (
     Deployment,
     kv_bytes_per_token,
@@ -19,6 +19,7 @@ from melange.perfmodel.hardware import (
     step_clock,
     weights_bytes,
 )
+from melange.serving.efficiencies import GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import VLLM_0_2, EngineSettings
 
 CATALOG = load_catalog()
@@ -137,8 +138,8 @@ def test_degrees_that_do_not_divide_are_refused(tp, why):
 
 
 def test_engine_settings_are_checked_and_survive_a_round_trip():
-    assert EngineSettings.from_dict(VLLM_0_2.to_dict()) == VLLM_0_2
+    assert from_plain(EngineSettings, to_plain(VLLM_0_2), "settings") == VLLM_0_2
     with pytest.raises(InputError, match="memory_fraction"):
         EngineSettings(memory_fraction=1.5)
     with pytest.raises(InputError, match="engine settings"):
-        EngineSettings.from_dict({"speed": 1})
+        from_plain(EngineSettings, {"speed": 1}, "settings")

@@ -11,13 +11,13 @@ from melange.catalog.hardware import load_catalog
 from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
 from melange.perfmodel.calibration import Calibration, write_calibration
-from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.hardware import Deployment
 from melange.perfmodel.profile import cached_tokens_at, profile_sizes
 from melange.planning.estimated import USUAL_GPUS, estimated_profile
 from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice, ServingChoice, TypeLimit
+from melange.serving.efficiencies import Efficiencies
 from melange.slo import Slo
 
 CATALOG = load_catalog()

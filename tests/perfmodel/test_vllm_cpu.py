@@ -11,7 +11,7 @@ from melange.catalog.described import extended_catalog
 from melange.catalog.hardware import load_catalog
 from melange.measurements.file import read_measurements
 from melange.perfmodel.calibrate import calibrate, fit, group_points, points_of, predict, split
-from melange.perfmodel.efficiencies import Efficiencies
+from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings
 
 HERE = Path(__file__).parent / "vllm_cpu"

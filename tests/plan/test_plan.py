@@ -5,7 +5,8 @@ import json
 import pytest
 
 from melange import InputError, plan_fleet, read_plan, write_plan
-from melange.plan.plan import Plan, describe_instances
+from melange.plan.file import plan_of_record, plan_record
+from melange.plan.plan import describe_instances
 
 CONTRACT = {
     "schema_version", "status", "instances", "replicas", "cost_usd_per_hour", "bound_usd_per_hour", "gap", "configs",
@@ -15,7 +16,7 @@ CONTRACT = {
 
 @pytest.fixture
 def row(small_spec):
-    return plan_fleet(small_spec).to_dict()
+    return plan_record(plan_fleet(small_spec))
 
 
 def test_the_fields_of_the_contract(row):
@@ -48,15 +49,15 @@ def test_a_missing_field_is_named(row, name, tmp_path):
 
 
 def test_a_plan_that_is_not_finite_is_never_written(row, tmp_path):
-    plan = Plan.from_dict({**row, "cost_usd_per_hour": float("nan")})
-    with pytest.raises(ValueError, match="JSON compliant"):
+    plan = plan_of_record({**row, "cost_usd_per_hour": float("nan")})
+    with pytest.raises(InputError, match="cost_usd_per_hour is nan"):
         write_plan(tmp_path / "plan.json", plan)
     assert not (tmp_path / "plan.json").exists()
 
 
 def test_replicas_of_an_unknown_config_are_refused(row):
     with pytest.raises(InputError, match="replicas of 'B200'"):
-        Plan.from_dict({**row, "replicas": {"B200": 1}})
+        plan_of_record({**row, "replicas": {"B200": 1}})
 
 
 def test_fleets_in_words():

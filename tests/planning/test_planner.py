@@ -49,7 +49,7 @@ def test_plan_file_round_trip_and_determinism(small_spec, tmp_path):
     write_plan(tmp_path / "a.json", plan)
     write_plan(tmp_path / "b.json", plan_fleet(small_spec))
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    assert read_plan(tmp_path / "a.json").to_dict() == plan.to_dict()
+    assert read_plan(tmp_path / "a.json") == plan
 
 
 def test_a_newer_plan_is_refused(small_spec, tmp_path):

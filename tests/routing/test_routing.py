@@ -10,18 +10,22 @@ import pytest
 from simulator.builders import clock
 
 from melange.errors import InputError
-from melange.plan.plan import Plan, PlanBucket, PlanConfig
+from melange.plan.bucket import PlanBucket
+from melange.plan.config import PlanConfig
+from melange.plan.demand import PlanDemand
+from melange.plan.plan import Plan
 from melange.routing import POLICY_NAMES, Router, policy_by_name, routing_table
 from melange.slo import Slo
+from melange.solver.problem import Status
 
 
 def two_config_plan(slo: Slo | None = None, replicas: dict[str, int] | None = None) -> Plan:
     """``small`` and ``large`` over two output buckets; ``small`` may not serve the longer one."""
     config = {"gpu": "L4", "gpus_per_instance": 1, "tp": 1, "precision": "fp16", "engine": "vllm", "model": None}
     return Plan(
-        status="optimal",
+        status=Status.OPTIMAL,
         slo=slo or Slo(tpot_s=10.0),
-        workload={"input_edges_tokens": [100], "output_edges_tokens": [50, 500]},
+        workload=PlanDemand(name="two", rate_rps=4.0, input_edges_tokens=(100,), output_edges_tokens=(50, 500)),
         configs={
             name: PlanConfig(instance=name, instance_key=name, price_usd_per_hour=1.0, **config)
             for name in ("small", "large")
@@ -147,9 +151,8 @@ def test_every_policy_name_is_known():
 
 def test_a_bucket_without_demand_takes_the_nearest_ones_shares():
     plan = two_config_plan()
-    table = routing_table(
-        replace(plan, workload={"input_edges_tokens": [100, 200], "output_edges_tokens": [50, 500]}), CLOCKS
-    )
+    wider = replace(plan.workload, input_edges_tokens=(100, 200))
+    table = routing_table(replace(plan, workload=wider), CLOCKS)
     np.testing.assert_allclose(table.shares[2], [0.75, 0.25])
     np.testing.assert_allclose(table.shares.sum(axis=1), 1.0)
     np.testing.assert_allclose(table.max_rate_rps[4], [0.0, 1 / (0.75 / 12 + 0.25 / 2)])
@@ -157,6 +160,7 @@ def test_a_bucket_without_demand_takes_the_nearest_ones_shares():
 
 def test_a_plan_without_sizes_cannot_be_routed():
     plan = two_config_plan()
-    blank = replace(plan, workload={}, buckets=tuple(replace(b, input_tokens_max=None) for b in plan.buckets))
+    unsized = replace(plan.workload, input_edges_tokens=None, output_edges_tokens=None)
+    blank = replace(plan, workload=unsized, buckets=tuple(replace(b, input_tokens_max=None) for b in plan.buckets))
     with pytest.raises(InputError, match="no sizes"):
         routing_table(blank, CLOCKS)

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from simulator.builders import poisson
 
+from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
+from melange.files.shipped import data_path
 from melange.measurements.file import Header, record_line
 from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.efficiencies import PRIORS, Efficiencies
 from melange.perfmodel.hardware import Deployment, step_clock
-from melange.plan.plan import Plan, read_plan, write_plan
+from melange.plan.file import read_plan, write_plan
+from melange.plan.plan import Plan
 from melange.planning.planner import plan_fleet
+from melange.planning.spec import ProfileChoice
 from melange.planning.workload_file import load_workload
+from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.clocks import plan_clocks
@@ -169,6 +173,43 @@ def test_a_model_that_only_its_folder_knows_is_simulated_from_the_header(tmp_pat
 
 def test_an_estimates_engine_settings_are_the_simulators(tmp_path):
     plan = planned(tmp_path, [load_point(size, 1.0, 0.2, 0.04) for size in SIZES if size[0] < 2048])
-    estimate = {"efficiencies": Efficiencies().to_dict(), "engine_settings": LIMITS.to_dict()}
-    clocks = plan_clocks(replace(plan, provenance={"profile": estimate}))
+    clocks = plan_clocks(replace(plan, basis=Basis(efficiencies=Efficiencies(), engine_settings=LIMITS)))
     assert next(iter(clocks.values())).clock.max_num_seqs == LIMITS.max_num_seqs
+
+
+def measured_plan(folder: Path) -> Plan:
+    points = [load_point(size, 1.0, 0.2, 0.04) for size in SIZES]
+    return planned(folder, points, server={"command": COMMAND}, engine_version="0.2.7")
+
+
+def sparsely_measured_plan(folder: Path) -> Plan:
+    """Too few points for a clock of its own: what its engine was is told by its version alone."""
+    points = [load_point(size, 1.0, 0.2, 0.04) for size in SIZES if size[0] < 2048]
+    return planned(folder, points, engine_version="0.2.7")
+
+
+def estimated_plan(folder: Path) -> Plan:
+    spec = load_workload("arena-120ms")
+    calibration = str(data_path("profiles/calibrations/llama-2-7b-published.yaml"))
+    choice = ProfileChoice(set="estimated/llama-2-7b", calibration=calibration)
+    write_plan(folder / "plan.json", plan_fleet(replace(spec, profiles=choice)))
+    return read_plan(folder / "plan.json")
+
+
+def published_plan(folder: Path) -> Plan:
+    write_plan(folder / "plan.json", plan_fleet(load_workload("arena-120ms")))
+    return read_plan(folder / "plan.json")
+
+
+@pytest.mark.parametrize("made", [measured_plan, sparsely_measured_plan, estimated_plan, published_plan])
+def test_nothing_is_computed_from_provenance(tmp_path, made):
+    plan = made(tmp_path)
+    bare = replace(plan, provenance={}, workload=replace(plan.workload, provenance={}))
+    clocks, again = ([entry.clock for entry in plan_clocks(p, p.replicas).values()] for p in (plan, bare))
+    assert clocks == again
+    quick = SimulationOptions(requests=400, replications=2)
+    first, second = (simulate(p, options=quick) for p in (plan, bare))
+    assert first.attainment == second.attainment
+    assert first.e2e == second.e2e
+    without = [entry.clock for entry in plan_clocks(replace(plan, basis=Basis()), plan.replicas).values()]
+    assert without != clocks  # what they are made from is the plan's basis

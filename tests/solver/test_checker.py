@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from melange.solver.checker import violations
-from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.problem import GroupLimit, Problem, Solution, Status
 
 PROBLEM = Problem(
     buckets=("small", "large"),
@@ -22,7 +22,7 @@ PROBLEM = Problem(
     max_cost_usd_per_hour=12.0,
 )
 PLAN = Solution(
-    status="optimal",
+    status=Status.OPTIMAL,
     shares=np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]),
     replicas=np.array([1, 2, 1]),
     instances=np.array([1, 1]),
@@ -56,8 +56,7 @@ def test_a_sound_plan_has_no_violations() -> None:
         ({"gap": 0.2}, "gap 0.2 is not that of"),
         ({"bound_usd_per_hour": None}, "without its bound and gap"),
         ({"shares": None}, "comes without a whole plan"),
-        ({"status": "infeasible"}, "status infeasible comes with a plan"),
-        ({"status": "fine"}, "status is 'fine'"),
+        ({"status": Status.INFEASIBLE}, "status infeasible comes with a plan"),
     ],
 )
 def test_each_broken_promise_is_named(change: dict[str, Any], complaint: str) -> None:
@@ -71,5 +70,5 @@ def test_shares_must_be_whole_slices_where_the_problem_has_them() -> None:
 
 
 def test_no_plan_breaks_nothing() -> None:
-    assert violations(PROBLEM, Solution(status="infeasible")) == []
-    assert violations(PROBLEM, Solution(status="unknown", bound_usd_per_hour=1.0)) == []
+    assert violations(PROBLEM, Solution(status=Status.INFEASIBLE)) == []
+    assert violations(PROBLEM, Solution(status=Status.UNKNOWN, bound_usd_per_hour=1.0)) == []

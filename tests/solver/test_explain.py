@@ -10,8 +10,10 @@ from brute_force import cheapest, minimal, problems
 from hypothesis import HealthCheck, assume, given, settings
 
 from melange.errors import InputError
+from melange.files.records import from_plain, to_plain
 from melange.solver.explain import explain, infeasibility_reasons
-from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.explanation import Explanation
+from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import solve
 
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -102,14 +104,16 @@ def test_next_best_fleets_are_those_of_a_brute_force(problem: Problem) -> None:
 
 def test_explanation_is_plain_data() -> None:
     problem = two_types(cap("A", 2))
-    data = json.loads(json.dumps(explain(problem, solve(problem)).to_dict()))
+    told = explain(problem, solve(problem))
+    data = json.loads(json.dumps(to_plain(told)))
     assert data["capped"][0]["name"] == "A"
     assert data["next_best"] == []
+    assert from_plain(Explanation, data, "explanation") == told
 
 
 def test_a_plan_that_time_ran_out_on_cannot_be_explained() -> None:
     with pytest.raises(InputError):
-        explain(two_types(), Solution(status="unknown"))
+        explain(two_types(), Solution(status=Status.UNKNOWN))
 
 
 def test_buckets_that_nothing_serves_are_named() -> None:

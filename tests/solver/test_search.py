@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from melange.errors import InputError
 from melange.solver.checker import violations
-from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import default_gap, relaxation_bound, solve
 
 PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,9 +25,9 @@ def assert_matches_brute_force(problem: Problem) -> None:
     assert violations(problem, solution) == []
     oracle = cheapest(problem)
     if oracle is None:
-        assert solution.status == "infeasible"
+        assert solution.status == Status.INFEASIBLE
     else:
-        assert solution.status == "optimal"
+        assert solution.status == Status.OPTIMAL
         assert solution.cost_usd_per_hour == pytest.approx(oracle[0], abs=1e-6)
         assert solution.bound_usd_per_hour <= oracle[0] + 1e-6
 
@@ -123,14 +123,14 @@ def test_limits_counted_in_gpus_bind() -> None:
 
 def test_a_cost_limit_below_the_cheapest_fleet_is_infeasible() -> None:
     problem = problem_of([[3.0]], [1.5])
-    assert solve(replace(problem, max_cost_usd_per_hour=4.5)).status == "optimal"
+    assert solve(replace(problem, max_cost_usd_per_hour=4.5)).status == Status.OPTIMAL
     solution = solve(replace(problem, max_cost_usd_per_hour=4.49))
-    assert solution.status == "infeasible"
+    assert solution.status == Status.INFEASIBLE
     assert solution.cost_usd_per_hour is None
 
 
 def test_a_bucket_that_nothing_serves_is_infeasible() -> None:
-    assert solve(problem_of([[1.0], [math.inf]], [1.0])).status == "infeasible"
+    assert solve(problem_of([[1.0], [math.inf]], [1.0])).status == Status.INFEASIBLE
 
 
 def test_default_gap_follows_the_size() -> None:
@@ -149,7 +149,7 @@ def test_generated_instances_pass_the_checker_and_prove_their_gap(rate_rps: floa
     problem = generate(60, 8, rate_rps, 1)
     solution = solve(problem, gap=1e-3)
     assert violations(problem, solution) == []
-    assert solution.status == "optimal"
+    assert solution.status == Status.OPTIMAL
     assert solution.gap <= 1e-3
     # The wider proof must agree with the finer one: neither bound may lie above the other's cost.
     finer = solve(problem, gap=1e-6)
@@ -171,18 +171,18 @@ def test_time_limits_end_in_an_honest_status(limit_s: float, slices: int | None)
     solution = solve(problem, gap=0.0, time_limit_s=limit_s)
     assert violations(problem, solution) == []
     truth = solve(replace(problem, slice_factor=None), gap=1e-3)
-    if solution.status == "unknown":
+    if solution.status == Status.UNKNOWN:
         assert solution.cost_usd_per_hour is None
         assert 0 < solution.bound_usd_per_hour <= truth.cost_usd_per_hour * 1.2
     else:
-        assert solution.status in ("feasible", "optimal")
-        assert (solution.status == "optimal") == (solution.gap <= 1e-9)
+        assert solution.status in (Status.FEASIBLE, Status.OPTIMAL)
+        assert (solution.status == Status.OPTIMAL) == (solution.gap <= 1e-9)
         assert solution.cost_usd_per_hour >= truth.bound_usd_per_hour - 1e-9
         assert solution.bound_usd_per_hour <= solution.cost_usd_per_hour
 
 
 def test_a_microsecond_is_not_enough_to_prove_anything() -> None:
-    assert solve(generate(144, 16, 20, 0), gap=0.0, time_limit_s=1e-6).status in ("unknown", "feasible")
+    assert solve(generate(144, 16, 20, 0), gap=0.0, time_limit_s=1e-6).status in (Status.UNKNOWN, Status.FEASIBLE)
 
 
 def test_solving_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +230,7 @@ def arena(shared: Path) -> Problem:
 def test_arena_reference(arena: Problem, position: int, rate_rps: int) -> None:
     problem = replace(arena, load=arena.load * rate_rps)
     solution = solve(problem)
-    assert solution.status == "optimal"
+    assert solution.status == Status.OPTIMAL
     assert violations(problem, solution) == []
     assert round(solution.cost_usd_per_hour, 2) == OPTIMA_USD_PER_HOUR[position]
     for gpu, wanted in SINGLE_TYPE_COUNTS.items():

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from melange.catalog.hardware import load_catalog
+from melange.catalog.hardware import figures_of, load_catalog
 from melange.errors import InputError
+from melange.files.records import from_plain, to_plain
+from melange.measurements.curve import MIN_POINTS, MeasuredCurve, measured_curves, told_settings
 from melange.measurements.file import Header, MeasurementFile
 from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.perfmodel.calibrate import calibrate, group_points
 from melange.perfmodel.fill import deployment_of
 from melange.perfmodel.hardware import Deployment, kv_capacity_tokens
-from melange.perfmodel.measured import MIN_POINTS, MeasuredCurve, measured_curves, told_settings
 from melange.serving.engine_args import settings_from_args
 from melange.serving.engine_settings import default_settings
 
 KEY = ConfigKey("llama-3.1-8b", "L4", 1, "bf16", "vllm")
 L4 = load_catalog().gpu("L4")
+LLAMA = load_catalog().model("llama-3.1-8b")
 
 
 def point(loop: str = "open", **changes: object) -> Measurement:
@@ -76,10 +79,11 @@ def test_a_curve_keeps_valid_measured_points_with_latencies_and_survives_a_plan(
     ]
     (curve,) = measured_curves([file_of(*kept, *left_out)])
     assert len(curve.points) == len(kept)
-    assert curve.settings is None
-    again = MeasuredCurve.from_dict(json.loads(json.dumps(curve.to_dict())))
-    assert again.to_dict() == curve.to_dict()
-    assert again.points[0].tpot_decode_s == LatencyStats(mean=0.03)
+    assert curve.engine_settings is None
+    again = from_plain(MeasuredCurve, json.loads(json.dumps(to_plain(curve))), "curve")
+    assert again == curve
+    assert again.points[0].tpot_decode_s == 0.03
+    assert again.deciding[0] == point(tpot_decode_s=LatencyStats(mean=0.03), ttft_s=LatencyStats(mean=0.1), samples=0)
     assert measured_curves([file_of(*left_out)]) == ()
 
 
@@ -95,7 +99,7 @@ def test_limits_come_from_the_newest_header_of_the_same_configuration():
     )
     other = Header(facts={**KEY._asdict(), "gpu": "H100", "server": {"command": ["--max-num-seqs", "4"]}})
     (curve,) = measured_curves([MeasurementFile(path="f", headers=(old, new, other), points=(point(),))])
-    limits = curve.settings
+    limits = curve.engine_settings
     assert limits is not None
     assert (limits.max_num_seqs, limits.max_model_len_tokens, limits.block_tokens) == (16, 2048, 128)
     deployment = Deployment(model=load_catalog().model(KEY.model), gpu=L4, precision="bf16", settings=limits)
@@ -103,19 +107,29 @@ def test_limits_come_from_the_newest_header_of_the_same_configuration():
 
 
 def test_poisson_points_decide_where_there_are_enough():
-    few = MeasuredCurve(key=KEY, points=(point(), point("closed")))
-    assert few.deciding == few.points
-    enough = MeasuredCurve(key=KEY, points=(*[point()] * MIN_POINTS, point("closed")))
-    assert enough.deciding == enough.points[:-1]
+    (few,) = measured_curves([file_of(point(), point("closed"))])
+    assert [p.loop for p in few.deciding] == ["open", "closed"]
+    (enough,) = measured_curves([file_of(*[point()] * MIN_POINTS, point("closed"))])
+    assert [p.loop for p in enough.deciding] == ["open"] * MIN_POINTS
 
 
 def test_a_damaged_curve_is_refused():
-    row = MeasuredCurve(key=KEY, points=(point(),)).to_dict()
-    for damage in ({"points": [[1, 2]]}, {"columns": None}, {"points": 3}):
-        with pytest.raises(InputError, match="measured curve"):
-            MeasuredCurve.from_dict({**row, **damage})
-    with pytest.raises(InputError, match="measured curve"):
-        MeasuredCurve.from_dict({"model": "m"})
+    (curve,) = measured_curves([file_of(point())])
+    row = to_plain(curve)
+    for damage, told in (
+        ({"points": [[1, 2]]}, r"points\[0\]"), ({"columns": []}, "unknown key 'columns'"), ({"points": 3}, "points"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"curve: {told}"):
+            from_plain(MeasuredCurve, {**row, **damage}, "curve")
+    with pytest.raises(InputError, match="curve: gpu is missing"):
+        from_plain(MeasuredCurve, {"model": "m"}, "curve")
+
+
+def test_a_headers_model_shape_is_checked_where_it_is_read():
+    with pytest.raises(InputError, match="model_shape of a measurements' header: layers: expected `int`, got `str`"):
+        measured_curves([file_of(point(), model_shape={**figures_of(LLAMA), "layers": "many"})])
+    (curve,) = measured_curves([file_of(point(), model_shape=figures_of(LLAMA))])
+    assert curve.model_shape == replace(LLAMA, aliases=(), source="")
 
 
 def test_calibration_and_fill_take_the_limits_that_headers_tell():

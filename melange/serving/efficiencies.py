@@ -173,6 +173,3 @@ class Efficiencies:
                 for (name, prior), value in zip(PRIORS.items(), values, strict=True)
             }
         )
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in PRIORS}

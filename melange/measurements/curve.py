@@ -6,35 +6,58 @@ A plan carries them, so that simulating it needs neither the measurements nor th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
-from melange.catalog.hardware import Catalog, load_catalog
-from melange.errors import InputError
+from melange.catalog.hardware import Catalog, Model, load_catalog
+from melange.files.records import from_plain
 from melange.measurements.file import MeasurementFile
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import ConfigKey, LatencyStats, Loop, Measurement
 from melange.serving.engine_args import settings_from_args
 from melange.serving.engine_settings import EngineSettings
 
-_FIELDS = ("input_tokens", "output_tokens", "cached_tokens", "loop", "achieved_rps", "concurrency", "saturated")
-
-
 MIN_POINTS = 8  # fewer do not tell the clock's parts from each other
+
+
+class CurvePoint(NamedTuple):
+    """One load point of a :class:`MeasuredCurve`: a Measurement's sizes, load and mean latencies in seconds.
+
+    A row of a table in plan.json; None where a latency was not measured.
+    """
+
+    input_tokens: float
+    output_tokens: float
+    cached_tokens: float
+    loop: Loop
+    achieved_rps: float
+    concurrency: float | None
+    saturated: bool
+    tpot_decode_s: float | None
+    ttft_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredCurve:
     """Valid load points of one configuration that know TPOT or TTFT, and the limits of the engine that they ran on.
 
-    ``settings`` None: the measurements' header does not say how the engine was started. ``model_shape``: the model's
-    figures where it was served from a folder, for models that the catalog does not know.
+    ``model`` to ``engine`` name the configuration. ``engine_settings`` None: the measurements' header does not say how
+    the engine was started. ``model_shape``: the model's figures where it was served from a folder, for models that the
+    catalog does not know.
     """
 
-    key: ConfigKey
-    points: tuple[Measurement, ...]
-    settings: EngineSettings | None = None
-    model_shape: Mapping[str, Any] | None = None
+    model: str
+    gpu: str
+    tp: int
+    precision: str
+    engine: str
+    points: tuple[CurvePoint, ...]
+    engine_settings: EngineSettings | None = None
+    model_shape: Model | None = None
+
+    @property
+    def key(self) -> ConfigKey:
+        return ConfigKey(self.model, self.gpu, self.tp, self.precision, self.engine)
 
     @property
     def deciding(self) -> tuple[Measurement, ...]:
@@ -44,34 +67,9 @@ class MeasuredCurve:
         computed: their TPOT is below that of the same number of requests that arrive one by one.
         """
         arrived = tuple(point for point in self.points if point.loop == "open")
-        return arrived if len(arrived) >= MIN_POINTS else self.points
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; means in seconds, one row a load point."""
-        return {
-            **self.key._asdict(),
-            "engine_settings": None if self.settings is None else self.settings.to_dict(),
-            "model_shape": None if self.model_shape is None else dict(self.model_shape),
-            "columns": [*_FIELDS, "tpot_decode_s", "ttft_s"],
-            "points": [
-                [*(getattr(p, name) for name in _FIELDS), _mean(p.tpot_decode_s), _mean(p.ttft_s)] for p in self.points
-            ],
-        }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> MeasuredCurve:
-        """Read what :meth:`to_dict` wrote; anything else raises InputError."""
-        try:
-            key = ConfigKey(**{name: row[name] for name in ConfigKey._fields})
-            settings = row["engine_settings"]
-            return cls(
-                key=key,
-                points=tuple(_point(key, dict(zip(row["columns"], values, strict=True))) for values in row["points"]),
-                settings=None if settings is None else EngineSettings.from_dict(settings),
-                model_shape=row["model_shape"],
-            )
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"measured curve: {error}", fix="solve the workload again") from error
+        return tuple(
+            _measurement(self.key, point) for point in (arrived if len(arrived) >= MIN_POINTS else self.points)
+        )
 
 
 def measured_curves(files: Sequence[MeasurementFile], catalog: Catalog | None = None) -> tuple[MeasuredCurve, ...]:
@@ -101,10 +99,10 @@ def _curve(
     facts = _facts(key, files)
     shape = facts.get("model_shape")
     return MeasuredCurve(
-        key=key,
-        points=points,
-        settings=_limits(key, facts, catalog) if key.gpu in catalog.gpus else None,
-        model_shape=shape if isinstance(shape, Mapping) else None,
+        **key._asdict(),
+        points=tuple(_point(point) for point in points),
+        engine_settings=_limits(key, facts, catalog) if key.gpu in catalog.gpus else None,
+        model_shape=None if shape is None else from_plain(Model, shape, "model_shape of a measurements' header"),
     )
 
 
@@ -129,16 +127,26 @@ def _limits(key: ConfigKey, facts: Mapping[str, Any], catalog: Catalog) -> Engin
         told["max_model_len_tokens"] = facts["max_model_len"]
     if isinstance(cache, Mapping):
         told |= {"kv_cache_tokens": cache.get("tokens"), "block_tokens": cache.get("block_tokens")}
-    return EngineSettings.from_dict({**settings.to_dict(), **told})
+    return replace(settings, **told)
 
 
-def _mean(stats: LatencyStats | None) -> float | None:
-    return None if stats is None else stats.mean
+def _point(point: Measurement) -> CurvePoint:
+    return CurvePoint(
+        input_tokens=point.input_tokens,
+        output_tokens=point.output_tokens,
+        cached_tokens=point.cached_tokens,
+        loop=point.loop,
+        achieved_rps=point.achieved_rps,
+        concurrency=point.concurrency,
+        saturated=point.saturated,
+        tpot_decode_s=None if point.tpot_decode_s is None else point.tpot_decode_s.mean,
+        ttft_s=None if point.ttft_s is None else point.ttft_s.mean,
+    )
 
 
-def _point(key: ConfigKey, row: Mapping[str, Any]) -> Measurement:
-    values = dict(row)
+def _measurement(key: ConfigKey, point: CurvePoint) -> Measurement:
+    values: dict[str, Any] = point._asdict()
     for name in ("tpot_decode_s", "ttft_s"):
         if values[name] is not None:
-            values[name] = LatencyStats(mean=float(values[name]))
+            values[name] = LatencyStats(mean=values[name])
     return Measurement(**key._asdict(), **values)

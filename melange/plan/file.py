@@ -1,0 +1,63 @@
+"""plan.json: the file that every later command reads, and the only place where a plan becomes dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from melange.errors import InputError
+from melange.files.documents import Document, check_schema
+from melange.files.records import from_plain, to_plain
+from melange.files.text import parse_json, read_text, write_atomic
+from melange.plan.plan import SCHEMA_VERSION, Plan
+
+_CATALOG_ONLY = ("aliases", "source")  # of a GPU or model; a plan keeps its figures
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The content of plan.json: the plan's fields, JSON-ready. A number that is not finite raises InputError."""
+    record = to_plain(plan)
+    record["slo"] = plan.slo.to_dict()
+    shapes = [config[name] for config in record["configs"].values() for name in ("hardware", "model_shape")]
+    shapes += [curve["model_shape"] for curve in record["basis"]["curves"]]
+    for shape in shapes:
+        for name in _CATALOG_ONLY if shape is not None else ():
+            del shape[name]
+    return {"schema_version": record.pop("schema_version"), **record}
+
+
+def plan_of_record(record: Mapping[str, Any]) -> Plan:
+    """The plan that :func:`plan_record` wrote; a missing, unknown or wrong field raises InputError."""
+    slo = record.get("slo")
+    if isinstance(slo, Mapping):  # ``statistic`` follows from the others
+        record = {**record, "slo": {name: value for name, value in slo.items() if name != "statistic"}}
+    return from_plain(Plan, record, "not a plan", fix="make one with 'melange solve --plan plan.json'")
+
+
+def _check_version(record: Mapping[str, Any]) -> None:
+    version = record.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise InputError(
+            f"plan schema version is {version}, this Mélange reads up to {SCHEMA_VERSION}",
+            fix="upgrade Mélange or solve again",
+        )
+
+
+def read_plan(path: str | os.PathLike[str]) -> Plan:
+    """Read plan.json; anything that is not one raises InputError with the file's name."""
+    data = parse_json(read_text(path), path)
+    if not isinstance(data, dict):
+        raise InputError("not a plan: it holds no JSON object", file=path)
+    try:
+        _check_version(data)
+        check_schema(Document(file=os.fspath(path), data=data, marks={}), "plan", see="see 'melange schema plan'")
+        return plan_of_record(data)
+    except InputError as error:
+        raise error.located(path) from error
+
+
+def write_plan(path: str | os.PathLike[str], plan: Plan) -> None:
+    """Write plan.json, replacing an old one in one step."""
+    write_atomic(path, json.dumps(plan_record(plan), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
