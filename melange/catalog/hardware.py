@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
 
@@ -54,6 +54,11 @@ class Gpu:
                     f"GPU {self.name}: tflops {precision}: {rate}", fix=f"use precisions {', '.join(PRECISIONS)}"
                 )
         object.__setattr__(self, "tflops", MappingProxyType(dict(self.tflops)))
+
+    def __reduce__(self) -> tuple[Callable[[], Gpu], tuple[()]]:
+        # A read-only mapping cannot be pickled; other processes get the plain values.
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return partial(Gpu, **{**values, "tflops": dict(self.tflops)}), ()
 
     def is_native(self, precision: str) -> bool:
         """Whether the GPU computes in this precision (else it only stores it and computes in fp16)."""

@@ -37,7 +37,8 @@ class ConfigReport:
 
     ``attainment`` is None where it got no requests. ``busy`` is the share of time with an iteration under way, which a
     batching engine keeps near 1 long before it is full; ``running`` the mean requests in a batch while busy,
-    ``kv_use`` the mean share of the KV cache in use while busy. ``planned_share`` is the plan's share of all requests.
+    ``kv_use`` the mean share of the KV cache in use while busy. ``planned_share`` is the plan's share of all requests,
+    ``planned_utilization`` its load / replicas: of what the replicas can carry under the SLO, not of their time.
     """
 
     replicas: int

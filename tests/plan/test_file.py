@@ -1,0 +1,140 @@
+"""plan.json: every part of a plan comes back equal; a wrong field is one line that names the file and the field."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+
+from melange import InputError, Limits, PlanOptions, plan_fleet
+from melange.capacity.basis import Basis
+from melange.catalog.hardware import load_catalog
+from melange.measurements.curve import CurvePoint, MeasuredCurve
+from melange.plan.file import plan_of_record, plan_record, read_plan, write_plan
+from melange.plan.nanobatching import NanoBatchingEffect
+from melange.plan.odds import FleetOdds, Uncertainty
+from melange.plan.plan import Plan
+from melange.plan.promise import AttainReport, SizedFleet
+from melange.serving.efficiencies import Efficiencies
+from melange.serving.engine_settings import VLLM_0_2
+
+CONTRACT = {
+    "schema_version", "status", "instances", "replicas", "cost_usd_per_hour", "bound_usd_per_hour", "gap", "configs",
+    "buckets", "utilization", "baselines", "best_single_type", "limits", "costs", "slo", "workload", "provenance",
+}  # fmt: skip
+FLEET = SizedFleet(
+    instances={"L4": 2}, replicas={"L4": 2}, cost_usd_per_hour=1.4, attainment=0.99, headroom={"L4": 0.5}
+)
+ATTAIN = AttainReport(
+    target=0.95, fleet=FLEET, bound_usd_per_hour=0.7, paper=FLEET, promise_usd_per_hour=0.7, promise_share=1.0,
+    single_type={"L4": FLEET, "H100": SizedFleet(reason="too dear")}, savings=None, policy="paper", arrivals="poisson",
+    sizes="the plan's", requests=100, simulated=3, cut_off=1, overloaded=0, spot_checked=1, spot_check_passed=0,
+    confirmations=1, complete=True, lone_share=0.999,
+)  # fmt: skip
+ODDS = FleetOdds(
+    instances={"L4": 2}, cost_usd_per_hour=1.4, share_optimal=0.5, mean_cost_usd_per_hour=1.5,
+    p5_cost_usd_per_hour=1.4, p95_cost_usd_per_hour=2.0, mean_regret_usd_per_hour=0.1, p95_regret_usd_per_hour=0.3,
+    share_sufficient=0.9, share_stuck=0.0,
+)  # fmt: skip
+UNCERTAINTY = Uncertainty(
+    draws=10, fresh_draws=10, seed=0, fleets=(ODDS,), optimal_cost_p5_usd_per_hour=1.0,
+    optimal_cost_p50_usd_per_hour=1.2, optimal_cost_p95_usd_per_hour=2.0, distinct_fleets=2, share_unservable=0.0,
+    demand="fixed",
+)  # fmt: skip
+EFFECT = NanoBatchingEffect(
+    without_usd_per_hour=2.0, saving_usd_per_hour=0.6, fleet_change={"L4": (3, 2)}, summary="one fewer"
+)
+SHAPE = replace(load_catalog().model("llama-3.1-8b"), name="mine", aliases=(), source="")
+CURVE = MeasuredCurve(
+    model="mine", gpu="L4", tp=1, precision="bf16", engine="vllm", engine_settings=VLLM_0_2, model_shape=SHAPE,
+    points=(CurvePoint(64.0, 32.0, 0.0, "open", 2.0, 3.0, False, 0.03, None),),
+)  # fmt: skip
+
+
+@pytest.fixture
+def plan(small_spec) -> Plan:
+    """A plan with every part filled."""
+    options = PlanOptions(explain=True, tie_outputs=True, limits=Limits(maximum={"L4": 2}))
+    basis = Basis(
+        curves=(CURVE,), efficiencies=Efficiencies(gemm_scale=0.5), engine_settings=VLLM_0_2, engine_version="0.2.7"
+    )
+    solved = plan_fleet(small_spec, options)
+    return replace(solved, attain=ATTAIN, uncertainty=UNCERTAINTY, nanobatching=EFFECT, basis=basis)
+
+
+@pytest.fixture
+def row(plan):
+    return plan_record(plan)
+
+
+def test_every_part_comes_back_equal(plan, tmp_path):
+    write_plan(tmp_path / "plan.json", plan)
+    again = read_plan(tmp_path / "plan.json")
+    assert again == plan
+    assert plan.explanation is not None
+    assert again.explanation == plan.explanation
+
+
+def test_a_plan_travels_to_other_processes(plan):
+    assert pickle.loads(pickle.dumps(plan)) == plan
+
+
+def test_the_fields_of_the_contract(row):
+    assert set(row) >= CONTRACT
+    config = next(iter(row["configs"].values()))
+    assert set(config) >= {"gpu", "instance", "tp", "price_usd_per_hour"}
+    assert "aliases" not in config["hardware"]
+    for bucket in row["buckets"]:
+        assert set(bucket) >= {"input_tokens_max", "output_tokens_max", "rate_rps", "shares", "max_rate_rps"}
+    for baseline in row["baselines"].values():
+        assert set(baseline) >= {"instances", "replicas", "cost_usd_per_hour", "savings", "reason"}
+    assert set(row["configs"]) == set(row["baselines"]) == {"L4", "A10G", "A100-80GB", "H100"}
+    assert 0 <= row["baselines"][row["best_single_type"]]["savings"] < 1
+    assert row["slo"]["statistic"] == "mean"
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACT - {"schema_version", "best_single_type"} | {"attain", "basis"}))
+def test_a_mistyped_field_is_one_line_with_the_file(row, name, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({**row, name: [5] if isinstance(row[name], float) else 5}))
+    with pytest.raises(InputError, match=rf"^{file}: .*{name}") as caught:
+        read_plan(file)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["status", "slo", "workload", "configs", "buckets", "basis"])
+def test_a_missing_field_is_named(row, name, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({key: value for key, value in row.items() if key != name}))
+    with pytest.raises(InputError, match=rf"^{file}: .*lacks the key '{name}'"):
+        read_plan(file)
+
+
+def test_a_newer_schema_is_refused(row, tmp_path):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps({**row, "schema_version": 99}))
+    with pytest.raises(InputError, match=r"schema version is 99.*upgrade"):
+        read_plan(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "done"}, "not a plan: status: invalid enum value 'done'"),
+        ({"instances": {"L4": 0.5}}, "not a plan: instances"),
+        ({"explanation": {"gap": 0.0, "caped": []}}, "unknown key 'explanation.caped'; did you mean 'capped'"),
+        ({"basis": {"efficiencies": {"gemm_scale": 50.0}}}, "efficiency gemm_scale is 50"),
+    ],
+)
+def test_a_record_is_checked_without_its_file_too(row, change, message):
+    with pytest.raises(InputError, match=message):
+        plan_of_record({**row, **change})
+
+
+def test_a_plan_that_is_not_finite_is_never_written(row, tmp_path):
+    plan = plan_of_record({**row, "cost_usd_per_hour": float("nan")})
+    with pytest.raises(InputError, match="cost_usd_per_hour is nan"):
+        write_plan(tmp_path / "plan.json", plan)
+    assert not (tmp_path / "plan.json").exists()
