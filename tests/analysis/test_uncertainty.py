@@ -48,6 +48,15 @@ def test_same_seed_same_answer(small_spec):
     assert one.uncertainty.draws == 10
 
 
+def test_demand_is_redrawn_by_the_requests_behind_the_histogram_not_by_provenance(small_spec):
+    def told(**facts):
+        workload = replace(small_spec.workload, **facts)
+        return assess(prepare(replace(small_spec, workload=workload)), draws=10).demand
+
+    assert told(sample_requests=500, provenance={"kept": 7}) == "bootstrapped from 500 requests"
+    assert told(provenance={"kept": 7}) == "fixed: the workload names no trace size"
+
+
 def test_too_few_draws(small_spec):
     with pytest.raises(InputError, match="too few"):
         assess(prepare(small_spec), draws=3)

@@ -46,6 +46,7 @@ def test_the_file_as_values(tmp_path):
 def test_written_files_read_back_equal(tmp_path, small_spec):
     spec = replace(
         small_spec,
+        workload=replace(small_spec.workload, sample_requests=500),
         headroom=0.1,
         fleet={"L4": TypeLimit(minimum=1, maximum=3)},
         prices=replace(small_spec.prices, spot=True, providers=("aws",)),
@@ -53,6 +54,7 @@ def test_written_files_read_back_equal(tmp_path, small_spec):
     write_workload(tmp_path / "w.yaml", spec, comment="a comment")
     again = load_workload(tmp_path / "w.yaml")
     assert again.workload.slo == spec.workload.slo
+    assert again.workload.sample_requests == 500
     assert (again.fleet, again.prices, again.profiles, again.headroom) == (
         spec.fleet,
         spec.prices,

@@ -156,6 +156,7 @@ def test_workload_of_a_file_says_where_it_comes_from(tmp_path: Path) -> None:
     workload, _ = workload_from_trace(path, grid=GRID, slo=SLO, model="llama-2-7b", representative="upper_edge")
     assert (workload.name, workload.model, workload.representative) == ("t", "llama-2-7b", "upper_edge")
     assert workload.provenance["trace"] == "t.2.csv"
+    assert workload.sample_requests == 2
     assert workload.provenance["dropped"] == {"zero_input": 1}
     assert workload.provenance["rate"] == "kept requests / span_s"
 
