@@ -109,7 +109,7 @@ def _fleet_table(plan: Plan) -> Group:
                 percent(plan.utilization[name]), "/".join(c.sources), c.price_read_on or "-",
             )
         )  # fmt: skip
-    columns = ("config", "instance", "rented from", "inst.", "repl.", "$/h each", "utilization", "rates", "price of")
+    columns = ("config", "instance", "rented from", "inst.", "repl.", "$/h each", "utilized", "rates", "price of")
     return table("Fleet", columns, rows, left=3)
 
 
