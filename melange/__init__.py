@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Catalog": "catalog.hardware",
-    "ConfigKey": "measurements.measurement",
+    "ConfigKey": "serving.config",
     "ConfigProfile": "capacity.profile",
     "Gpu": "catalog.hardware",
     "GroupLimit": "solver.problem",

@@ -25,6 +25,7 @@ ORDER = [
     "catalog",
     "workload",
     "serving",
+    "plan",
     "measurements",
     "capacity",
     "plan",

@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.planning.build import Build, config_key
+from melange.planning.build import Build
 from melange.planning.planner import PlanOptions, prepare
 from melange.planning.spec import WorkloadSpec
 
@@ -81,7 +81,7 @@ class FractionalCosts:
 def cost_efficiency(spec: WorkloadSpec, options: PlanOptions | None = None) -> CostEfficiency:
     """Tokens per dollar of every config that a workload could use, at its SLO and prices."""
     build = prepare(spec, options)
-    tables = [build.profile.configs[config_key(config)] for config in build.configs]
+    tables = [build.profile.configs[config.key] for config in build.configs]
     inputs = np.unique(np.concatenate([table.input_tokens for table in tables]))
     outputs = np.unique(np.concatenate([table.output_tokens for table in tables]))
     tokens = inputs[:, None] + outputs[None, :]

@@ -13,7 +13,7 @@ from melange.arrays import FloatArray
 from melange.errors import InputError
 from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.plan import Plan
-from melange.planning.build import Build, config_key, with_figures
+from melange.planning.build import Build, with_figures
 from melange.planning.planner import PlanOptions, plan_fleet, prepare
 from melange.planning.spec import WorkloadSpec
 from melange.solver.problem import GroupLimit, Problem
@@ -158,7 +158,7 @@ def _spreads(build: Build) -> FloatArray:
     """(n_buckets, n_configs) log-scale standard deviation of each max rate: that of the nearest profiled size."""
     spread = np.empty(build.max_rate_rps.shape)
     for c, config in enumerate(build.configs):
-        table = build.profile.configs[config_key(config)]
+        table = build.profile.configs[config.key]
         by_source = np.vectorize(lambda source: SPREAD_BY_SOURCE.get(source, 0.2), otypes=[float])(table.source)
         with np.errstate(divide="ignore", invalid="ignore"):
             band = np.log(table.high_rps / table.low_rps) / (2 * NORMAL_80)
@@ -186,7 +186,7 @@ def _drawn(build: Build, spread: FloatArray, rng: np.random.Generator) -> Proble
 def _errors(build: Build, spread: FloatArray, rng: np.random.Generator) -> FloatArray:
     n_buckets, n_configs = spread.shape
     gpus = [config.instance.gpu for config in build.configs]
-    kinds = [config_key(config) for config in build.configs]
+    kinds = [config.key for config in build.configs]
     by_gpu = {gpu: rng.standard_normal() for gpu in dict.fromkeys(gpus)}
     root = _size_root(build)
     by_kind = {

@@ -28,7 +28,7 @@ from melange.files.documents import Document, check_schema, read_documents
 from melange.measurements.file import Header
 from melange.measurements.measurement import Measurement
 from melange.plan.plan import Plan
-from melange.planning.build import Build, config_key
+from melange.planning.build import Build
 
 _LATENCIES = ("e2e", "ttft", "tpot")
 _NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number", "exclusiveMinimum": 0}}
@@ -212,7 +212,7 @@ def from_build(build: Build, *, created_unix_s: float | None = None) -> tuple[Ai
     All share one grid, the union of the profiled sizes, as AIBrix demands of deployments that it weighs against each
     other. Sizes that were not measured on a config become 0: AIBrix has no "unknown", and 0 keeps requests away.
     """
-    tables = [(c, build.profile.configs[config_key(c)]) for c in build.configs]
+    tables = [(c, build.profile.configs[c.key]) for c in build.configs]
     entries = [
         (
             c.name,

@@ -17,7 +17,7 @@ from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import HOURS_PER_MONTH, Baseline, Costs, PlanLimit
 from melange.plan.demand import PlanDemand
 from melange.plan.plan import Plan
-from melange.planning.build import Build, config_key
+from melange.planning.build import Build
 from melange.slo import Slo
 from melange.solver.problem import Problem, Solution
 from melange.workload.workload import Workload
@@ -167,13 +167,13 @@ def additivity_warning(slo: Slo) -> tuple[str, ...]:
 
 def _sources(build: Build, bucket: int) -> dict[str, str]:
     size = build.load_tokens[bucket]
-    found = {c.name: build.profile.configs[config_key(c)].source_at(size[0], size[1]) for c in build.configs}
+    found = {c.name: build.profile.configs[c.key].source_at(size[0], size[1]) for c in build.configs}
     return {name: source for name, source in found.items() if source}
 
 
 def _config(build: Build, c: int) -> PlanConfig:
     config, catalog = build.configs[c], load_catalog()
-    offer, table = config.instance, build.profile.configs[config_key(config)]
+    offer, table = config.instance, build.profile.configs[config.key]
     try:
         shape = replace(catalog.model(config.model), aliases=(), source="")
     except InputError:

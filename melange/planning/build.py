@@ -14,11 +14,10 @@ from melange.catalog.hardware import Catalog, load_catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import DroppedOffer, read_prices
 from melange.errors import InputError
-from melange.measurements.measurement import ConfigKey
 from melange.planning.late import Late, late_by_type, late_choices, late_share, may_be_late
 from melange.planning.rentable import Limits, group_limits, offers_in_play, type_limits
 from melange.planning.spec import WorkloadSpec
-from melange.serving.config import ServingConfig
+from melange.serving.config import ConfigKey, ServingConfig
 from melange.solver.problem import GroupLimit, Problem
 
 
@@ -235,18 +234,13 @@ def _configs(keys: Sequence[ConfigKey], offers: Sequence[InstanceType]) -> tuple
     )
 
 
-def config_key(config: ServingConfig) -> ConfigKey:
-    """The measurement key of a serving config."""
-    return ConfigKey(config.model, config.instance.gpu, config.tp, config.precision, config.engine)
-
-
 def _max_rates(
     spec: WorkloadSpec, profile: Profile, configs: Sequence[ServingConfig], load_tokens: FloatArray
 ) -> FloatArray:
     """(n_buckets, n_configs); with upper edges as representatives every edge must be a profiled size."""
     columns = []
     for config in configs:
-        table = profile.configs[config_key(config)]
+        table = profile.configs[config.key]
         if spec.workload.representative == "upper_edge":
             for axis, sizes, name in ((0, table.input_tokens, "input"), (1, table.output_tokens, "output")):
                 stray = sorted({e for e in load_tokens[:, axis] if e <= sizes[-1]} - set(sizes.tolist()))

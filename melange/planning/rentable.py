@@ -10,8 +10,8 @@ from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import DroppedOffer, offer_names, offers_on_sale, without_dominated
 from melange.errors import InputError
-from melange.measurements.measurement import ConfigKey
 from melange.planning.spec import TypeLimit, WorkloadSpec
+from melange.serving.config import ConfigKey
 from melange.solver.problem import GroupLimit
 
 

@@ -8,7 +8,6 @@ import pytest
 import melange.analysis.uncertainty as module
 from melange import InputError, PlanOptions
 from melange.analysis.uncertainty import VARIANCE_SHARES, _errors, assess, solve_with_uncertainty
-from melange.planning.build import config_key
 from melange.planning.planner import plan_fleet, prepare
 from melange.planning.rentable import Limits
 from melange.planning.workload_file import load_workload
@@ -98,7 +97,7 @@ def test_a_fleet_that_cannot_be_added_to_is_stuck(small_spec):
 
 def test_a_band_is_read_as_80_percent_of_the_nearest_size(small_spec):
     build = prepare(small_spec)
-    key = config_key(build.configs[0])
+    key = build.configs[0].key
     table = build.profile.configs[key]
     low, high = np.full(table.source.shape, np.nan), np.full(table.source.shape, np.nan)
     # The buckets' loads lie at 60 and 600 input tokens; nearest profiled sizes are 100 (or 25) and 500.

@@ -12,7 +12,7 @@ from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
 from melange.perfmodel.calibration import Calibration, write_calibration
 from melange.perfmodel.estimate import max_rates_rps
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import cached_tokens_at, profile_sizes
 from melange.planning.estimated import USUAL_GPUS, estimated_profile
 from melange.planning.planner import plan_fleet
@@ -39,11 +39,11 @@ def test_every_rate_is_the_models(spec):
     assert {key.gpu for key in profile.configs} == set(USUAL_GPUS)
     for key, table in profile.configs.items():
         assert table.sources == ("estimated",)
-        deployment = Deployment(
+        modelled = ModelledEngine(
             model=CATALOG.model(key.model), gpu=CATALOG.gpu(key.gpu), tp=key.tp, precision=key.precision
         )
         i, o = np.meshgrid(table.input_tokens, table.output_tokens, indexing="ij")
-        np.testing.assert_allclose(table.max_rate_rps, max_rates_rps(deployment, spec.workload.slo, i, o))
+        np.testing.assert_allclose(table.max_rate_rps, max_rates_rps(modelled, spec.workload.slo, i, o))
     assert any("estimated" in warning for warning in profile.warnings)
 
 
