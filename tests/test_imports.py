@@ -25,7 +25,6 @@ ORDER = [
     "catalog",
     "workload",
     "serving",
-    "plan",
     "measurements",
     "capacity",
     "plan",

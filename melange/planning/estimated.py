@@ -80,7 +80,7 @@ def _calibration(spec: WorkloadSpec) -> Calibration:
 
 def _gpus(spec: WorkloadSpec, catalog: Catalog) -> list[Gpu]:
     known = {name.lower(): gpu for gpu in catalog.gpus.values() for name in (gpu.name, *gpu.aliases)}
-    named = [known[name.lower()] for name in spec.fleet or () if name.lower() in known]
+    named = [known[name.lower()] for name in spec.limits.fleet or () if name.lower() in known]
     return (list(dict.fromkeys(gpu.name for gpu in named)) and named) or [catalog.gpu(name) for name in USUAL_GPUS]
 
 

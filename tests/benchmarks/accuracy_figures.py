@@ -25,8 +25,7 @@ from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import estimated_table
-from melange.planning.planner import PlanOptions, prepare
-from melange.planning.rentable import Limits
+from melange.planning.planner import prepare
 from melange.planning.spec import WorkloadSpec
 from melange.planning.workload_file import load_workload
 from melange.serving.efficiencies import Efficiencies
@@ -341,11 +340,9 @@ def _cheapest(
     spec: WorkloadSpec, profile: Profile, rate_rps: float, rented: Mapping[str, int]
 ) -> tuple[float, dict[str, int]]:
     """(USD per hour, instances by name) of the cheapest fleet that has at least what is rented."""
-    build = prepare(spec, PlanOptions(rate_rps=rate_rps, limits=Limits(minimum=dict(rented))), profile)
-    if build.problem is None:
-        raise InputError("the Arena workload cannot be served on this profile", fix="check the profile's sizes")
-    solution = solve(build.problem)
+    case = prepare(spec.with_rate(rate_rps).limited(minimum=dict(rented)), None, profile)
+    solution = solve(case.problem)
     if solution.cost_usd_per_hour is None or solution.instances is None:
         raise InputError(f"the Arena workload at {rate_rps:g} requests/s has no fleet", fix="check the profile")
-    counts = zip(build.problem.instances, solution.instances.tolist(), strict=True)
+    counts = zip(case.problem.instances, solution.instances.tolist(), strict=True)
     return solution.cost_usd_per_hour, {name: count for name, count in counts if count}

@@ -13,7 +13,7 @@ from melange.nanoflow.profile import with_nanoflow
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import load_points, max_rates_rps, rates_with_band, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import ServingChoice, WorkloadSpec
 from melange.planning.workload_file import load_workload
@@ -83,7 +83,7 @@ def test_a_workload_may_ask_for_both_engines(small_spec: WorkloadSpec) -> None:
 
 
 def test_solving_twice_says_what_changes() -> None:
-    compared = compare_nanobatching(load_workload("arena-120ms"), PlanOptions(rate_rps=32))
+    compared = compare_nanobatching(load_workload("arena-120ms").with_rate(32))
     saving = compared.saving_usd_per_hour
     assert saving is not None
     assert saving > 0

@@ -16,7 +16,7 @@ from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.fill import bare_sizes, regridded
 from melange.perfmodel.hardware import ModelledEngine
 from melange.planning.estimated import filled_profile
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
@@ -74,7 +74,7 @@ def test_without_an_slo_capacities_stay(spec, published):
 
 
 def test_solving_with_fill_marks_the_plan(spec):
-    plan = plan_fleet(spec, PlanOptions())
+    plan = plan_fleet(spec)
     assert plan.status == "optimal"
     assert any("filled by the model" in warning for warning in plan.warnings)
 

@@ -9,7 +9,6 @@ import pytest
 
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.files.records import from_plain, to_plain
 from melange.perfmodel.hardware import (
     ModelledEngine,
     kv_bytes_per_token,
@@ -20,7 +19,7 @@ from melange.perfmodel.hardware import (
     weights_bytes,
 )
 from melange.serving.efficiencies import GEMM_SHARE, Efficiencies
-from melange.serving.engine_settings import VLLM_0_2, EngineSettings
+from melange.serving.engine_settings import VLLM_0_2
 
 CATALOG = load_catalog()
 GIB = 2.0**30
@@ -135,11 +134,3 @@ def test_tensor_parallelism_divides_work_and_adds_collectives():
 def test_degrees_that_do_not_divide_are_refused(tp, why):
     with pytest.raises(InputError, match=why):
         modelled("llama-3.1-8b", "H100", tp=tp)
-
-
-def test_engine_settings_are_checked_and_survive_a_round_trip():
-    assert from_plain(EngineSettings, to_plain(VLLM_0_2), "settings") == VLLM_0_2
-    with pytest.raises(InputError, match="memory_fraction"):
-        EngineSettings(memory_fraction=1.5)
-    with pytest.raises(InputError, match="engine settings"):
-        from_plain(EngineSettings, {"speed": 1}, "settings")
