@@ -13,10 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from melange import PlanOptions, PriceChoice, Problem, load_workload, solve
+from melange import PriceChoice, Problem, load_workload, solve
 from melange.analysis.efficiency import fractional_costs
 from melange.analysis.sweep import repriced, sweep_prices, sweep_rates
-from melange.catalog.offers import read_prices
 from melange.report.figures import figure_bytes
 
 IMAGES = Path(__file__).parent / "images"
@@ -74,10 +73,10 @@ def savings_against_rate() -> Figure:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     spec = load_workload("arena-120ms")
     for axes, name in zip(figure.subplots(1, 2, sharey=True), PRICE_SETS, strict=True):
-        options = PlanOptions(prices=PriceChoice(price_set=name))
-        points = sweep_rates(spec, rates, options).points
+        priced = spec.with_prices(PriceChoice(price_set=name))
+        points = sweep_rates(priced, rates).points
         axes.plot(rates, [100 * (p.plan.savings or 0.0) if p.plan else np.nan for p in points], linewidth=1.2)
-        limit = fractional_costs(spec, options).savings or 0.0
+        limit = fractional_costs(priced).savings or 0.0
         axes.axhline(100 * limit, color="black", linestyle=":", label="comparative advantage")
         _rate_axis(axes, (0.5, 2, 8, 32, 128), f"Arena, prices {name}")
     return figure
@@ -86,9 +85,8 @@ def savings_against_rate() -> Figure:
 def savings_against_price() -> Figure:
     """The Arena workload at 64 requests/s while the A100's price moves, all else at the paper's prices."""
     prices = [round(float(price), 3) for price in np.linspace(1.0, 6.0, 41)]
-    spec = load_workload("arena-120ms")
-    options = PlanOptions(rate_rps=64.0)
-    points = sweep_prices(spec, "A100-80GB", prices, options).points
+    spec = load_workload("arena-120ms").with_rate(64.0)
+    points = sweep_prices(spec, "A100-80GB", prices).points
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(prices, [100 * (p.plan.savings or 0.0) if p.plan else np.nan for p in points], label="64 requests/s")
@@ -101,8 +99,8 @@ def savings_against_price() -> Figure:
 
 
 def _limit_at(a100_usd_per_hour: float) -> float:
-    offers = repriced(read_prices(), "A100-80GB", a100_usd_per_hour)
-    return fractional_costs(load_workload("arena-120ms"), PlanOptions(offers=offers)).savings or 0.0
+    spec = repriced(load_workload("arena-120ms"), "A100-80GB", a100_usd_per_hour)
+    return fractional_costs(spec).savings or 0.0
 
 
 def _rate_axis(axes: Axes, ticks: Sequence[float], title: str) -> None:
@@ -120,9 +118,9 @@ def quoted() -> dict[str, str]:
     spec = load_workload("arena-120ms")
     rows = {"limit of the specialists": f"{toy_limit(TWO_SPECIALISTS, TWO_SPECIALISTS_PRICES):.0%}"}
     for name in PRICE_SETS:
-        options = PlanOptions(prices=PriceChoice(price_set=name))
-        rows[f"limit, {name}"] = f"{fractional_costs(spec, options).savings or 0.0:.1%}"
-        for point in sweep_rates(spec, [4, 8, 16, 64], options).points:
+        priced = spec.with_prices(PriceChoice(price_set=name))
+        rows[f"limit, {name}"] = f"{fractional_costs(priced).savings or 0.0:.1%}"
+        for point in sweep_rates(priced, [4, 8, 16, 64]).points:
             saved = None if point.plan is None else point.plan.savings
             rows[f"{point.value:g} requests/s, {name}"] = f"{saved or 0.0:.1%}"
     return rows

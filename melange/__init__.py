@@ -1,9 +1,9 @@
 """Find the cheapest fleet of GPUs that serves an LLM workload within a stated latency promise.
 
-    from melange import PlanOptions, load_workload, plan_fleet
+    from melange import load_workload, plan_fleet
 
-    spec = load_workload("arena-120ms")
-    plan = plan_fleet(spec, PlanOptions(rate_rps=8))
+    spec = load_workload("arena-120ms").with_rate(8)
+    plan = plan_fleet(spec)
     print(plan.instances, plan.cost_usd_per_hour, plan.savings)
 
 Names are imported when they are first used, so that ``import melange`` stays light.
@@ -17,8 +17,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Bucket": "workload.bucket",
     "Catalog": "catalog.hardware",
-    "ConfigKey": "measurements.measurement",
+    "ConfigKey": "serving.config",
     "ConfigProfile": "capacity.profile",
     "Gpu": "catalog.hardware",
     "GroupLimit": "solver.problem",
@@ -26,12 +27,11 @@ _WHERE = {
     "InputError": "errors",
     "InstanceType": "catalog.instances",
     "LatencyStats": "measurements.measurement",
-    "Limits": "planning.rentable",
+    "Limits": "planning.limits",
     "Measurement": "measurements.measurement",
     "MelangeError": "errors",
     "Model": "catalog.hardware",
     "Plan": "plan.plan",
-    "PlanOptions": "planning.planner",
     "PriceChoice": "catalog.offers",
     "Problem": "solver.problem",
     "Profile": "capacity.profile",
@@ -41,9 +41,10 @@ _WHERE = {
     "SizeGrid": "workload.sizes",
     "Slo": "slo",
     "Solution": "solver.problem",
+    "SolveOptions": "planning.options",
     "Trace": "traces",
     "TraceReport": "traces",
-    "TypeLimit": "planning.spec",
+    "TypeLimit": "planning.limits",
     "Workload": "workload.workload",
     "WorkloadSpec": "planning.spec",
     "cost_efficiency": "analysis.efficiency",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange import Limits, PlanOptions, ProfileChoice, SizeGrid, Slo, Workload, WorkloadSpec
+from melange import ProfileChoice, SizeGrid, Slo, SolveOptions, Workload, WorkloadSpec
 from melange.capacity.profile import profile_from
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
@@ -13,10 +13,11 @@ from melange.measurements.measurement import Measurement
 GPUS, PRICES = ("L4", "A10G", "H100"), (0.7, 1.0, 7.0)
 SIZES = (100, 400, 1000)
 SLO = Slo(tpot_s=0.1, attainment=0.9)
+EXACT = SolveOptions(gap=0.0)
 
 
 def workload(rates: list[float], slo: Slo = SLO) -> WorkloadSpec:
-    """Requests of 100 output tokens, at one rate for each input size."""
+    """Requests of 100 output tokens, at one rate for each input size, and an offer of each GPU."""
     n = len(rates)
     sizes = np.array(SIZES[:n], dtype=float)[:, None]
     made = Workload(
@@ -29,7 +30,13 @@ def workload(rates: list[float], slo: Slo = SLO) -> WorkloadSpec:
         mean_cached_tokens=np.zeros((n, 1)),
         slo=slo,
     )
-    return WorkloadSpec(workload=made, profiles=ProfileChoice(files=("u",)), prices=PriceChoice(price_set="x"))
+    offers = tuple(
+        InstanceType(name=gpu, gpu=gpu, gpus=1, price_usd_per_hour=usd, memory_gib=24, price_set="x")
+        for gpu, usd in zip(GPUS, PRICES, strict=True)
+    )
+    return WorkloadSpec(
+        workload=made, profiles=ProfileChoice(files=("u",)), prices=PriceChoice(price_set="x"), offers=offers
+    )
 
 
 def profile_of(capacity_rps: dict[str, list[float]], slo: Slo = SLO):
@@ -41,11 +48,3 @@ def profile_of(capacity_rps: dict[str, list[float]], slo: Slo = SLO):
         if not np.isnan(rate)
     ]
     return profile_from(points, slo, assume_slo=True)
-
-
-def options(**limits) -> PlanOptions:
-    offers = tuple(
-        InstanceType(name=gpu, gpu=gpu, gpus=1, price_usd_per_hour=usd, memory_gib=24, price_set="x")
-        for gpu, usd in zip(GPUS, PRICES, strict=True)
-    )
-    return PlanOptions(offers=offers, gap=0.0, limits=Limits(**limits))

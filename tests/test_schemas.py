@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from melange import LatencyStats, Limits, Measurement, Plan, PlanOptions, load_workload, plan_fleet
+from melange import LatencyStats, Measurement, Plan, SolveOptions, load_workload, plan_fleet
 from melange.capacity.basis import Basis
 from melange.capacity.rates import RateTable
 from melange.catalog.hardware import Gpu, Model, load_catalog
@@ -116,17 +116,18 @@ def test_every_field_of_a_plan_is_required():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("headroom", "rate_rps", "limits", "options"),
     [
-        PlanOptions(),
-        PlanOptions(slice_factor=4, headroom=0.1, limits=Limits(maximum={"L4": 1}, max_cost_usd_per_hour=50)),
-        PlanOptions(limits=Limits(only=("A10G",)), tie_outputs=True),
-        PlanOptions(limits=Limits(maximum={"L4": 2}), explain=True),
-        PlanOptions(rate_rps=500, limits=Limits(only=("L4",), maximum={"L4": 1})),
+        (0.0, 3.5, {}, SolveOptions()),
+        (0.1, 3.5, {"maximum": {"L4": 1}, "max_cost_usd_per_hour": 50}, SolveOptions(slice_factor=4)),
+        (0.0, 3.5, {"only": ("A10G",)}, SolveOptions(tie_outputs=True)),
+        (0.0, 3.5, {"maximum": {"L4": 2}}, SolveOptions(explain=True)),
+        (0.0, 500, {"only": ("L4",), "maximum": {"L4": 1}}, SolveOptions()),
     ],
 )
-def test_plans_keep_their_schema(small_spec, options):
-    validator("plan").validate(json.loads(json.dumps(plan_record(plan_fleet(small_spec, options)))))
+def test_plans_keep_their_schema(small_spec, headroom, rate_rps, limits, options):
+    plan = plan_fleet(small_spec.with_headroom(headroom).with_rate(rate_rps).limited(**limits), options)
+    validator("plan").validate(json.loads(json.dumps(plan_record(plan))))
 
 
 def test_plan_of_a_release_config_keeps_its_schema(tmp_path):

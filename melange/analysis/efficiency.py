@@ -10,8 +10,8 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.planning.build import Build, config_key
-from melange.planning.planner import PlanOptions, prepare
+from melange.planning.choices import Choices
+from melange.planning.planner import choices_of, prepare
 from melange.planning.spec import WorkloadSpec
 
 
@@ -78,16 +78,16 @@ class FractionalCosts:
         return 1 - self.mixed_usd_per_hour / min(costs) if costs else None
 
 
-def cost_efficiency(spec: WorkloadSpec, options: PlanOptions | None = None) -> CostEfficiency:
+def cost_efficiency(spec: WorkloadSpec) -> CostEfficiency:
     """Tokens per dollar of every config that a workload could use, at its SLO and prices."""
-    build = prepare(spec, options)
-    tables = [build.profile.configs[config_key(config)] for config in build.configs]
+    choices = choices_of(spec)
+    tables = [choices.profile.configs[config.key] for config in choices.configs]
     inputs = np.unique(np.concatenate([table.input_tokens for table in tables]))
     outputs = np.unique(np.concatenate([table.output_tokens for table in tables]))
     tokens = inputs[:, None] + outputs[None, :]
-    prices = _replica_prices(build)
+    prices = _replica_prices(choices)
     result = {}
-    for c, (config, table) in enumerate(zip(build.configs, tables, strict=True)):
+    for c, (config, table) in enumerate(zip(choices.configs, tables, strict=True)):
         rate = np.full(tokens.shape, np.nan)
         rate[np.ix_(np.searchsorted(inputs, table.input_tokens), np.searchsorted(outputs, table.output_tokens))] = (
             table.max_rate_rps
@@ -96,20 +96,18 @@ def cost_efficiency(spec: WorkloadSpec, options: PlanOptions | None = None) -> C
     return CostEfficiency(input_tokens=inputs, output_tokens=outputs, tokens_per_usd=result)
 
 
-def fractional_costs(spec: WorkloadSpec, options: PlanOptions | None = None) -> FractionalCosts:
+def fractional_costs(spec: WorkloadSpec) -> FractionalCosts:
     """The workload's cost without whole GPUs; raises InputError where a bucket can be served by no config."""
-    build = prepare(spec, options)
-    if build.problem is None:
-        raise InputError(f"no config can serve size {build.unservable[0]}", fix="relax the SLO or allow other GPUs")
-    usd = build.problem.load * _replica_prices(build)
+    case = prepare(spec)
+    usd = case.problem.load * _replica_prices(case.choices)
     single: dict[str, float | None] = {}
-    for gpu in dict.fromkeys(config.instance.gpu for config in build.configs):
-        columns = [c for c, config in enumerate(build.configs) if config.instance.gpu == gpu]
+    for gpu in dict.fromkeys(case.choices.gpus):
+        columns = [c for c, other in enumerate(case.choices.gpus) if other == gpu]
         cost = float(usd[:, columns].min(axis=1).sum())
         single[gpu] = cost if np.isfinite(cost) else None
     return FractionalCosts(mixed_usd_per_hour=float(usd.min(axis=1).sum()), single_usd_per_hour=single)
 
 
-def _replica_prices(build: Build) -> FloatArray:
+def _replica_prices(choices: Choices) -> FloatArray:
     """(n_configs,) USD per hour of one replica: its GPUs' part of the instance."""
-    return np.array([c.instance.price_usd_per_hour * c.tp / c.instance.gpus for c in build.configs])
+    return np.array([c.instance.price_usd_per_hour * c.tp / c.instance.gpus for c in choices.configs])

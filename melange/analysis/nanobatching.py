@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from melange.capacity.profile import Profile
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.plan import Plan
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.options import SolveOptions
+from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
 
@@ -61,7 +62,7 @@ class NanoBatching:
         return f"{text}; {change}" if change else f"{text}; the same fleet"
 
 
-def compare_nanobatching(spec: WorkloadSpec, options: PlanOptions | None = None) -> NanoBatching:
+def compare_nanobatching(spec: WorkloadSpec, options: SolveOptions | None = None) -> NanoBatching:
     """Solve a workload twice: with the profile's own engines, and with ``nanoflow`` rows beside them.
 
     Profiles that hold ``nanoflow`` rows already keep them; the others get predicted ones. Raises what plan_fleet does.
@@ -69,21 +70,15 @@ def compare_nanobatching(spec: WorkloadSpec, options: PlanOptions | None = None)
     from melange.nanoflow.profile import with_nanoflow
     from melange.perfmodel.calibration import Calibration, read_calibration
 
-    options = options or PlanOptions()
     engines = tuple(engine for engine in spec.serving.engines if engine != ENGINE)
-    asked = options.applied(replace(spec, serving=replace(spec.serving, engines=engines)))
-    profile = load_profile(asked, asked_slo=spec.workload.slo)
+    profile = load_profile(spec.with_engines(engines))
     named = spec.profiles.calibration
     calibration = Calibration() if named is None else read_calibration(named)
     both = (*engines, ENGINE) if engines else ()
     return NanoBatching(
-        without=plan_fleet(_serving(spec, engines), options, profile=_without(profile)),
-        mixed=plan_fleet(_serving(spec, both), options, profile=with_nanoflow(profile, calibration=calibration)),
+        without=plan_fleet(spec.with_engines(engines), options, profile=_without(profile)),
+        mixed=plan_fleet(spec.with_engines(both), options, profile=with_nanoflow(profile, calibration=calibration)),
     )
-
-
-def _serving(spec: WorkloadSpec, engines: tuple[str, ...]) -> WorkloadSpec:
-    return replace(spec, serving=replace(spec.serving, engines=engines))
 
 
 def _without(profile: Profile) -> Profile:

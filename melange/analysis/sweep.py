@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from melange.capacity.profile import Profile
 from melange.catalog.hardware import load_catalog
-from melange.catalog.instances import InstanceType
 from melange.catalog.offers import read_prices
 from melange.errors import InputError
 from melange.plan.plan import Plan
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.options import SolveOptions
+from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
 from melange.solver.problem import Status
@@ -63,35 +62,36 @@ class Sweep:
 def sweep_rates(
     spec: WorkloadSpec,
     rates_rps: Sequence[float],
-    options: PlanOptions | None = None,
+    options: SolveOptions | None = None,
     *,
     progress: Progress | None = None,
 ) -> Sweep:
     """The workload solved at each total rate in requests/s. ``progress`` is told (points done, points in all)."""
-    options = options or PlanOptions()
     _check("rate", rates_rps)
-    profile = _profile(spec, options)
-    points = _points(rates_rps, progress, lambda v: plan_fleet(spec, replace(options, rate_rps=v), profile=profile))
+    profile = load_profile(spec)
+    points = _points(rates_rps, progress, lambda v: plan_fleet(spec.with_rate(v), options, profile=profile))
     return Sweep(workload=spec.workload.name, axis="rate_rps", points=points)
 
 
 def sweep_tpot(
-    spec: WorkloadSpec, tpot_s: Sequence[float], options: PlanOptions | None = None, *, progress: Progress | None = None
+    spec: WorkloadSpec,
+    tpot_s: Sequence[float],
+    options: SolveOptions | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> Sweep:
     """The workload solved at each TPOT limit in seconds, the rest of its SLO as it is.
 
     A limit at which a size is not measured is a point with a reason; if all of them are, InputError. So is a limit
     that the profile cannot be asked for (saturation throughputs assumed to keep another one).
     """
-    options = options or PlanOptions()
     _check("TPOT limit", tpot_s)
-    slo = options.slo or spec.workload.slo
 
     def at(value: float) -> Plan | SweepPoint:
-        asked = replace(options, slo=replace(slo, tpot_s=value))
-        profile = _profile(spec, asked)
+        asked = spec.with_slo(replace(spec.slo, tpot_s=value))
+        profile = load_profile(asked)
         try:
-            return plan_fleet(spec, asked, profile=profile)
+            return plan_fleet(asked, options, profile=profile)
         except InputError as error:
             return SweepPoint(value=value, plan=None, reason=str(error))
 
@@ -105,40 +105,34 @@ def sweep_prices(
     spec: WorkloadSpec,
     gpu: str,
     prices_usd_per_hour: Sequence[float],
-    options: PlanOptions | None = None,
+    options: SolveOptions | None = None,
     *,
     progress: Progress | None = None,
 ) -> Sweep:
     """The workload solved at each price of one GPU type, USD per hour and GPU, whoever rents it out."""
-    options = options or PlanOptions()
     _check("price", prices_usd_per_hour)
     name = load_catalog().gpu(gpu).name
-    asked = options.applied(spec)
-    offers = options.offers or read_prices(asked.prices.file)
-    profile = _profile(spec, options)
+    profile = load_profile(spec)
     known = {key.gpu for key in profile.configs}
     if name not in known:
         raise InputError(f"{name} is not in the profile", fix=f"it holds {', '.join(sorted(known))}")
     points = _points(
         prices_usd_per_hour,
         progress,
-        lambda v: plan_fleet(spec, replace(options, offers=repriced(offers, name, v)), profile=profile),
+        lambda v: plan_fleet(repriced(spec, name, v), options, profile=profile),
     )
     return Sweep(workload=spec.workload.name, axis="price_usd_per_hour", points=points, gpu=name)
 
 
-def repriced(offers: Sequence[InstanceType], gpu: str, usd_per_hour: float) -> tuple[InstanceType, ...]:
-    """The offers with every one of a GPU type at this price for each of its GPUs."""
-    return tuple(
+def repriced(spec: WorkloadSpec, gpu: str, usd_per_hour: float) -> WorkloadSpec:
+    """The spec with every offer of a GPU type at this price for each of its GPUs."""
+    offers = read_prices(spec.prices.file) if spec.offers is None else spec.offers
+    return spec.with_offers(
         replace(offer, price_usd_per_hour=usd_per_hour * offer.gpus, read_on=None, source="set by the user")
         if offer.gpu == gpu
         else offer
         for offer in offers
     )
-
-
-def _profile(spec: WorkloadSpec, options: PlanOptions) -> Profile:
-    return load_profile(options.applied(spec), asked_slo=spec.workload.slo)
 
 
 def _check(what: str, values: Sequence[float]) -> None:

@@ -13,8 +13,10 @@ from melange.arrays import FloatArray
 from melange.errors import InputError
 from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.plan import Plan
-from melange.planning.build import Build, config_key, with_figures
-from melange.planning.planner import PlanOptions, plan_fleet, prepare
+from melange.planning.case import Case, redrawn
+from melange.planning.choices import Choices
+from melange.planning.options import SolveOptions
+from melange.planning.planner import plan_fleet, prepare
 from melange.planning.spec import WorkloadSpec
 from melange.solver.problem import GroupLimit, Problem
 from melange.solver.search import solve
@@ -34,7 +36,7 @@ Fleet = tuple[int, ...]
 
 
 def assess(
-    build: Build,
+    case: Case,
     *,
     draws: int = 200,
     seed: int = 0,
@@ -45,15 +47,13 @@ def assess(
     log error of a rate = common + per GPU + smooth over size + per cell, its variance split by VARIANCE_SHARES and its
     total from the rate's own band (low/high as an 80% interval) or its source. Demand is bootstrapped: the trace's kept
     requests are redrawn over the buckets (fixed total rate). A fleet that a draw overloads buys the cheapest extra
-    instances (recourse). ``progress`` is told (done, total). Raises InputError when the workload has no fleet, or none
-    within its limits in any draw.
+    instances (recourse). ``progress`` is told (done, total). InputError when no draw has
+    a fleet within the limits.
     """
-    if build.problem is None:
-        raise InputError("the workload has sizes that no config can serve", fix="solve it without --uncertainty")
     if draws < 10:
         raise InputError(f"{draws} draws are too few", fix="ask for at least 10, for example --uncertainty 200")
     rng = np.random.default_rng(seed)
-    spread = _spreads(build)
+    spread = _spreads(case.choices)
     total, done = draws * (2 + CANDIDATES), 0
 
     def tick(steps: int) -> None:
@@ -64,21 +64,21 @@ def assess(
 
     found: Counter[Fleet] = Counter()
     for _ in range(draws):
-        answer = _cheapest(_drawn(build, spread, rng))
+        answer = _cheapest(_drawn(case, spread, rng))
         found.update([answer[0]] if answer else [])
         tick(1)
-    candidates = _candidates(build.problem, found)
+    candidates = _candidates(case.problem, found)
     total = draws * (2 + len(candidates))
     best = np.full(draws, np.nan)
     costs = np.full((len(candidates), draws), np.nan)
     for n in range(draws):
-        problem = _drawn(build, spread, rng)
+        problem = _drawn(case, spread, rng)
         answer = _cheapest(problem)
         if problem is not None and answer is not None:
             best[n] = answer[1]
             costs[:, n] = [best[n] if each == answer[0] else _with_recourse(problem, each) for each in candidates]
         tick(1 + len(candidates))
-    return _judged(build, candidates, found, best, costs, draws=draws, seed=seed)
+    return _judged(case, candidates, found, best, costs, draws=draws, seed=seed)
 
 
 def _candidates(problem: Problem, found: Counter[Fleet]) -> list[Fleet]:
@@ -91,7 +91,7 @@ def _candidates(problem: Problem, found: Counter[Fleet]) -> list[Fleet]:
 
 
 def _judged(
-    build: Build,
+    case: Case,
     candidates: Sequence[Fleet],
     found: Counter[Fleet],
     best: FloatArray,
@@ -107,9 +107,8 @@ def _judged(
             "no draw of rates and demand has a fleet within the limits",
             fix="loosen the caps or the budget, or leave --uncertainty out",
         )
-    assert build.problem is not None
     rows = [
-        _odds(build.problem, fleet, found[fleet] / draws, costs[k][served], best[served])
+        _odds(case.problem, fleet, found[fleet] / draws, costs[k][served], best[served])
         for k, fleet in enumerate(candidates)
         if np.isfinite(costs[k]).any()
     ]
@@ -125,13 +124,13 @@ def _judged(
         optimal_cost_p95_usd_per_hour=float(p95),
         distinct_fleets=len(found),
         share_unservable=float(np.mean(~served)),
-        demand=_demand_text(build),
+        demand=_demand_text(case.choices),
     )
 
 
 def solve_with_uncertainty(
     spec: WorkloadSpec,
-    options: PlanOptions | None = None,
+    options: SolveOptions | None = None,
     *,
     draws: int = 200,
     seed: int = 0,
@@ -145,50 +144,50 @@ def solve_with_uncertainty(
     return replace(plan, uncertainty=odds)
 
 
-def _kept_requests(build: Build) -> int | None:
-    return build.spec.workload.sample_requests
+def _kept_requests(choices: Choices) -> int | None:
+    return choices.spec.workload.sample_requests
 
 
-def _demand_text(build: Build) -> str:
-    kept = _kept_requests(build)
+def _demand_text(choices: Choices) -> str:
+    kept = _kept_requests(choices)
     return "fixed: the workload names no trace size" if kept is None else f"bootstrapped from {kept:,} requests"
 
 
-def _spreads(build: Build) -> FloatArray:
+def _spreads(choices: Choices) -> FloatArray:
     """(n_buckets, n_configs) log-scale standard deviation of each max rate: that of the nearest profiled size."""
-    spread = np.empty(build.max_rate_rps.shape)
-    for c, config in enumerate(build.configs):
-        table = build.profile.configs[config_key(config)]
+    spread = np.empty(choices.max_rate_rps.shape)
+    for c, config in enumerate(choices.configs):
+        table = choices.profile.configs[config.key]
         by_source = np.vectorize(lambda source: SPREAD_BY_SOURCE.get(source, 0.2), otypes=[float])(table.source)
         with np.errstate(divide="ignore", invalid="ignore"):
             band = np.log(table.high_rps / table.low_rps) / (2 * NORMAL_80)
         cells = np.where(np.isfinite(band), band, by_source)
         i, o = (
-            np.abs(np.log(build.load_tokens[:, axis, None]) - np.log(sizes)).argmin(axis=1)
+            np.abs(np.log(choices.load_tokens[:, axis, None]) - np.log(sizes)).argmin(axis=1)
             for axis, sizes in enumerate((table.input_tokens, table.output_tokens))
         )
         spread[:, c] = cells[i, o]
     return spread
 
 
-def _drawn(build: Build, spread: FloatArray, rng: np.random.Generator) -> Problem | None:
+def _drawn(case: Case, spread: FloatArray, rng: np.random.Generator) -> Problem | None:
     """The problem under one draw of rates and demand; None when too much of its demand can only be served late."""
-    max_rate = build.max_rate_rps * np.exp(_errors(build, spread, rng))
-    rate = build.rate_rps
-    kept = _kept_requests(build)
+    choices = case.choices
+    max_rate = choices.max_rate_rps * np.exp(_errors(choices, spread, rng))
+    rate = choices.rate_rps
+    kept = _kept_requests(choices)
     if kept is not None:
         total = rate.sum()
         rate = np.maximum(rng.multinomial(kept, rate / total) / kept, 1e-12) * total
-    drawn = with_figures(build, rate_rps=rate, max_rate_rps=max_rate)
-    return None if drawn.unservable else drawn.problem
+    return redrawn(case, rate_rps=rate, max_rate_rps=max_rate)
 
 
-def _errors(build: Build, spread: FloatArray, rng: np.random.Generator) -> FloatArray:
+def _errors(choices: Choices, spread: FloatArray, rng: np.random.Generator) -> FloatArray:
     n_buckets, n_configs = spread.shape
-    gpus = [config.instance.gpu for config in build.configs]
-    kinds = [config_key(config) for config in build.configs]
+    gpus = choices.gpus
+    kinds = [config.key for config in choices.configs]
     by_gpu = {gpu: rng.standard_normal() for gpu in dict.fromkeys(gpus)}
-    root = _size_root(build)
+    root = _size_root(choices)
     by_kind = {
         kind: (root @ rng.standard_normal(n_buckets), rng.standard_normal(n_buckets)) for kind in dict.fromkeys(kinds)
     }
@@ -201,9 +200,9 @@ def _errors(build: Build, spread: FloatArray, rng: np.random.Generator) -> Float
     return np.asarray(spread * np.stack(columns, axis=1))
 
 
-def _size_root(build: Build) -> FloatArray:
+def _size_root(choices: Choices) -> FloatArray:
     """Square root of the squared-exponential correlation of buckets over log input and log output size."""
-    sizes = np.log(build.load_tokens)
+    sizes = np.log(choices.load_tokens)
     distance2 = ((sizes[:, None, :] - sizes[None, :, :]) ** 2).sum(axis=2)
     correlation = np.exp(-distance2 / (2 * CORRELATION_LENGTH**2))
     values, vectors = np.linalg.eigh(correlation)

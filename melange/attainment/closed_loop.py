@@ -21,7 +21,9 @@ from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport, SizedFleet
 from melange.planning.assemble import additivity_warning
-from melange.planning.planner import PlanOptions, plan_fleet, prepare_each
+from melange.planning.case import cases
+from melange.planning.options import SolveOptions
+from melange.planning.planner import choices_of, plan_fleet
 from melange.planning.spec import WorkloadSpec
 from melange.simulator.arrivals import Process
 from melange.simulator.clocks import plan_clocks
@@ -39,7 +41,7 @@ MOST_REQUESTS = 1_000_000
 def attain(
     spec: WorkloadSpec,
     target: float,
-    options: PlanOptions | None = None,
+    options: SolveOptions | None = None,
     simulation: SimulationOptions | None = None,
     *,
     trace: Trace | None = None,
@@ -58,7 +60,7 @@ def attain(
     """
     if not 0 < target < 1:
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
-    options = options or PlanOptions()
+    options = options or SolveOptions()
     paper = plan_fleet(spec, options, profile=profile)
     if not paper.solved:
         reasons = paper.reasons or ("the time limit passed before any was found",)
@@ -73,8 +75,9 @@ def attain(
             f"{100 * lone:.2f}% of the requests keep {paper.slo.describe()} even alone on the fastest GPU: "
             f"no fleet reaches {100 * target:g}%"
         )
-    search = fleet_search(prepare_each(spec, options, profile), trials, on_progress or (lambda line: None))
-    best = first_passing(search, options)
+    choices = choices_of(spec, replace(options, slice_factor=None), profile)
+    search = fleet_search(cases(choices), trials, on_progress or (lambda line: None))
+    best = first_passing(search)
     best, complete = cheapest(search, best, paper.bound_usd_per_hour or 0.0, max_fleets)
     checked = spot_check(search)
     single = sized_types(search, paper) if single_types else {}

@@ -20,9 +20,10 @@ from melange.errors import InfeasibleError
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.planning.assemble import plan_of
-from melange.planning.build import Build
+from melange.planning.case import Case, types_late
+from melange.planning.choices import Choices
 from melange.planning.late import Late
-from melange.planning.planner import PlanOptions
+from melange.planning.options import SolveOptions
 from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
 
@@ -36,12 +37,13 @@ SPOT_CHECKS = 3
 class FleetSearch:
     """The state of one search.
 
-    ``problem`` has the instances, prices and limits that all ``builds`` share; ``builds`` are the workload's problems
-    by the buckets that they leave out as late, of which a fleet gets the one of the GPU types that it rents.
+    ``cases`` are the workload's by the buckets that they leave out as late, of which a fleet gets the one of the GPU
+    types that it rents; they share ``choices`` and, in ``problem``, instances, prices and limits.
     ``attempts`` counts the confirmations among which the test's error is divided.
     """
 
-    builds: Mapping[Late, Build]
+    cases: Mapping[Late, Case]
+    choices: Choices
     problem: Problem
     trials: Trials
     progress: Progress
@@ -54,21 +56,21 @@ class FleetSearch:
     @property
     def offers(self) -> tuple[InstanceType, ...]:
         """What may be rented, in the order of a fleet's counts."""
-        return next(iter(self.builds.values())).offers
+        return self.choices.offers
 
-    def build_for(self, gpus: Sequence[str]) -> Build | None:
-        """The build with what none of these GPU types can serve in time left out; None where that is too much."""
-        late = next(iter(self.builds.values())).late_by_type()
-        return self.builds.get(frozenset.intersection(*(late[gpu] for gpu in gpus)))
+    def case_for(self, gpus: Sequence[str]) -> Case | None:
+        """The case with what none of these GPU types can serve in time left out; None where that is too much."""
+        late = types_late(self.choices)
+        return self.cases.get(frozenset.intersection(*(late[gpu] for gpu in gpus)))
 
     def plan(
         self, counts: Counts, bound_usd: float = 0.0, baselines: Mapping[str, Baseline] | None = None
     ) -> Plan | None:
         """The plan of instance counts with the shares of most slack; None where they cannot carry the mean load."""
-        build = self.build_for([offer.gpu for offer, n in zip(self.offers, counts, strict=True) if n])
-        if build is None or build.problem is None:
+        case = self.case_for([offer.gpu for offer, n in zip(self.offers, counts, strict=True) if n])
+        if case is None:
             return None
-        problem = replace(build.problem, slice_factor=None)
+        problem = case.problem
         found = arranged(problem, counts)
         if found is None:
             return None
@@ -84,7 +86,7 @@ class FleetSearch:
             bound_usd_per_hour=bound_usd,
             gap=gap,
         )
-        return plan_of(build, solution, baselines or {})
+        return plan_of(case, solution, baselines or {})
 
     def passes(self, counts: Counts, plan: Plan) -> bool:
         """Screen, then confirm, unless the fleet was judged before."""
@@ -100,23 +102,27 @@ class FleetSearch:
         return verdict.passed
 
 
-def fleet_search(builds: Sequence[Build], trials: Trials, progress: Progress) -> FleetSearch:
-    """A search over the fleets of a workload's problems, nothing judged yet."""
-    solvable = {build.late: build for build in builds if build.problem is not None}
-    problem = next(build.problem for build in solvable.values() if build.problem is not None)
-    return FleetSearch(builds=solvable, problem=replace(problem, slice_factor=None), trials=trials, progress=progress)
+def fleet_search(cases: Sequence[Case], trials: Trials, progress: Progress) -> FleetSearch:
+    """A search over the fleets of a workload's cases, at least one, nothing judged yet; shares are continuous."""
+    first = cases[0]
+    return FleetSearch(
+        cases={case.late: case for case in cases},
+        choices=first.choices,
+        problem=first.problem,
+        trials=trials,
+        progress=progress,
+    )
 
 
-def first_passing(search: FleetSearch, options: PlanOptions) -> Counts:
+def first_passing(search: FleetSearch) -> Counts:
     """A fleet that passes, to start from: the cheapest of those that the program gives with more and more headroom.
 
     It is asked for mixed fleets and for every instance type alone: the cheapest capacity may be too slow for a promise
     that a dearer GPU keeps with room to spare.
     """
     found: set[Counts] = set()
-    for build in search.builds.values():
-        assert build.problem is not None
-        found.update(_proposals(replace(build.problem, slice_factor=None), options))
+    for case in search.cases.values():
+        found.update(_proposals(case.problem, search.choices.options))
     for counts in sorted(found, key=lambda counts: (fleet_cost(search.problem, counts), counts)):
         if any(dominates(f, counts) for f in search.failed):
             continue
@@ -133,7 +139,7 @@ def first_passing(search: FleetSearch, options: PlanOptions) -> Counts:
     )
 
 
-def _proposals(problem: Problem, options: PlanOptions) -> set[Counts]:
+def _proposals(problem: Problem, options: SolveOptions) -> set[Counts]:
     """Fleets for growing headrooms, of all types and of each alone."""
     alone = [problem.only_instances({key}) for key in problem.instances]
     found = set()

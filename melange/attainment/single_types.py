@@ -29,9 +29,9 @@ def sized_types(search: FleetSearch, paper: Plan) -> dict[str, SizedFleet]:
     """
     result = {}
     for gpu in dict.fromkeys(offer.gpu for offer in search.offers):
-        build = search.build_for([gpu])
+        case = search.case_for([gpu])
         keys = {offer.key for offer in search.offers if offer.gpu == gpu}
-        alone = None if build is None or build.problem is None else _alone(build.problem, keys)
+        alone = None if case is None else _alone(case.problem, keys)
         if alone is None:
             result[gpu] = SizedFleet(reason="it cannot serve every size in time")
         elif (lone := lone_share(search.trials, paper, alone.configs)) < search.trials.target:
@@ -58,7 +58,7 @@ def _cheapest_passed(search: FleetSearch, keys: set[str]) -> SizedFleet | None:
 def _alone(problem: Problem, keys: set[str]) -> Problem | None:
     """The problem with these instance types and their own limits alone; None where they cannot serve some size."""
     own = tuple(limit for limit in problem.limits if set(limit.weights) & keys)
-    alone = replace(problem, limits=own, max_cost_usd_per_hour=None, slice_factor=None).only_instances(keys)
+    alone = replace(problem, limits=own, max_cost_usd_per_hour=None).only_instances(keys)
     return alone if alone is not None and np.isfinite(alone.load).any(axis=1).all() else None
 
 

@@ -20,7 +20,8 @@ from melange.capacity.rates import Rates, RateTable
 from melange.errors import InputError
 from melange.files.shipped import data_path
 from melange.measurements.file import MeasurementFile, read_measurements
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 
 WIDE = 1.5  # high / low of a measured interval, from which on a reader is warned

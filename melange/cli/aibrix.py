@@ -127,18 +127,18 @@ def export(source: str, only: tuple[str, ...], output: str | None) -> None:
 
 def _exported(source: str, only: tuple[str, ...], now: float) -> Any:
     from melange.errors import InputError
-    from melange.interop.aibrix import from_build, from_plan
+    from melange.interop.aibrix import from_choices, from_plan
     from melange.plan.file import read_plan
-    from melange.planning.planner import prepare
+    from melange.planning.planner import choices_of
     from melange.planning.workload_file import load_workload
 
     if source.endswith(".json"):
         plan = read_plan(source)
         profiles, gpus = from_plan(plan, created_unix_s=now), {name: c.gpu for name, c in plan.configs.items()}
     else:
-        build = prepare(load_workload(source))
-        profiles = from_build(build, created_unix_s=now)
-        gpus = {config.name: config.instance.gpu for config in build.configs}
+        choices = choices_of(load_workload(source))
+        profiles = from_choices(choices, created_unix_s=now)
+        gpus = {config.name: config.instance.gpu for config in choices.configs}
     known = {*gpus, *gpus.values()}
     for name in only:
         if name not in known:

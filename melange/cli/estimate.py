@@ -88,7 +88,7 @@ def estimate(**given: Any) -> None:
     from melange.files.text import write_atomic
     from melange.measurements.file import Header, record_line
     from melange.perfmodel.calibration import Calibration, read_calibration
-    from melange.perfmodel.estimate import deploy, fitting, load_points
+    from melange.perfmodel.estimate import fitting, load_points, under_calibration
     from melange.perfmodel.profile import estimated_table
     from melange.report.estimates import render_estimates
 
@@ -98,28 +98,30 @@ def estimate(**given: Any) -> None:
     model = model_from_config(given["model_config"]) if given["model_config"] else catalog.model(given["model"])
     calibration = read_calibration(given["calibration"]) if given["calibration"] else Calibration()
     slo = _slo(given)
-    deployments, reasons = fitting(
+    modelled_engines, reasons = fitting(
         [
-            deploy(_deployment(model, catalog.gpu(gpu), engine, tp, precision), calibration)
+            under_calibration(_modelled_engine(model, catalog.gpu(gpu), engine, tp, precision), calibration)
             for engine in given["engines"]
             for gpu in given["gpus"]
             for tp in _degrees(given["tp"])
             for precision in given["precisions"]
         ]
     )
-    if not deployments:
+    if not modelled_engines:
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
-    notes = [f"{d.gpu.name} only stores {d.precision}: it computes at 16 bits" for d in deployments if d.is_stored_only]
+    notes = [
+        f"{d.gpu.name} only stores {d.precision}: it computes at 16 bits" for d in modelled_engines if d.is_stored_only
+    ]
     inputs, outputs = given["grid"]
     cached = given["cached_tokens"]
     tables = [
         estimated_table(d, slo, inputs, outputs, cached_tokens=[cached] * len(inputs), calibration=calibration)
-        for d in deployments
+        for d in modelled_engines
     ]
     points = [
         point
-        for deployment in deployments
-        for point in load_points(deployment, inputs, outputs, calibration=calibration, cached_tokens=cached)
+        for modelled in modelled_engines
+        for point in load_points(modelled, inputs, outputs, calibration=calibration, cached_tokens=cached)
     ]
     if given["save"]:
         header = Header(facts={"source": "estimated", "calibration": calibration.describe(), "model": model.name})
@@ -131,14 +133,14 @@ def estimate(**given: Any) -> None:
     )
 
 
-def _deployment(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> Any:
+def _modelled_engine(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> Any:
     from melange.errors import InputError
-    from melange.perfmodel.hardware import Deployment
+    from melange.perfmodel.hardware import ModelledEngine
     from melange.serving.engine_settings import default_settings
 
     if engine not in ("vllm", "nanoflow"):
         raise InputError(f"no model of the engine {engine!r}", fix="use vllm or nanoflow")
-    return Deployment(model=model, gpu=gpu, tp=tp, precision=precision, settings=default_settings(gpu, engine))
+    return ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision, settings=default_settings(gpu, engine))
 
 
 def _slo(given: dict[str, Any]) -> Any:

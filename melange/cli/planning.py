@@ -1,4 +1,4 @@
-"""The options of every command that solves a workload, and the PlanOptions that they make."""
+"""The options of every command that solves a workload, and what they make of its spec."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from melange.cli.options import names, pairs
 from melange.cli.slo_options import share, tpot_definition_option
 
 if TYPE_CHECKING:
-    from melange.catalog.offers import PriceChoice
-    from melange.planning.planner import PlanOptions
-    from melange.slo import Slo
+    from melange.plan.plan import Plan
+    from melange.planning.options import SolveOptions
+    from melange.planning.spec import WorkloadSpec
+
+_LIMITS = ("maximum", "minimum", "only", "exclude", "max_cost_usd_per_hour")
 
 _OPTIONS = (
     tpot_definition_option,
@@ -79,47 +81,63 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def plan_options(
-    slo: Slo, prices: PriceChoice, given: dict[str, Any], *, rate_rps: float | None = None, tpot_ms: float | None = None
-) -> PlanOptions:
-    """The options that a command was given, over a workload's own SLO and prices."""
-    from melange.planning.planner import PlanOptions
-    from melange.planning.rentable import Limits
+def asked_spec(
+    spec: WorkloadSpec, given: dict[str, Any], *, rate_rps: float | None = None, tpot_ms: float | None = None
+) -> WorkloadSpec:
+    """A workload's spec with what a command was given in place of its own values."""
+    slo, prices = _slo(given, tpot_ms), _prices(given)
+    spec = spec.with_slo(replace(spec.slo, **slo)) if slo else spec
+    spec = spec if rate_rps is None else spec.with_rate(rate_rps)
+    spec = spec.with_prices(replace(spec.prices, **prices)) if prices else spec
+    spec = spec if given["headroom"] is None else spec.with_headroom(given["headroom"])
+    spec = spec if given["fill"] is None else spec.with_fill(given["fill"])
+    return spec.limited(**{name: given[name] for name in _LIMITS})
 
-    limits = Limits(
-        maximum=given["maximum"],
-        minimum=given["minimum"],
-        only=given["only"],
-        exclude=given["exclude"],
-        max_cost_usd_per_hour=given["max_cost_usd_per_hour"],
-    )
-    kept = ("slice_factor", "headroom", "fill", "gap", "time_limit_s")
-    return PlanOptions(
-        **{name: given[name] for name in kept},
+
+def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tpot_ms: float | None) -> Plan:
+    """The plan of a config.json of the original release; what it does not state cannot be asked for."""
+    from melange.interop.release import lacks, plan_release
+    from melange.planning.limits import Limits
+
+    for asked, what, why in (
+        (_slo(given, tpot_ms), "an SLO", "its throughputs hold for whatever SLO they were measured at"),
+        (_prices(given), "a price set", "its costs are in gpu_info"),
+        (given["fill"], "a model to estimate with", "its throughputs are all there is"),
+    ):
+        if asked:
+            raise lacks(file, what, why)
+    return plan_release(
+        file,
+        solve_options(given),
         rate_rps=rate_rps,
-        slo=_slo(slo, given, tpot_ms),
-        prices=_prices(prices, given),
-        limits=limits,
+        headroom=0.0 if given["headroom"] is None else given["headroom"],
+        limits=Limits().narrowed(**{name: given[name] for name in _LIMITS}),
+    )
+
+
+def solve_options(given: dict[str, Any]) -> SolveOptions:
+    """How a command was asked to solve."""
+    from melange.planning.options import SolveOptions
+
+    return SolveOptions(
+        **{name: given[name] for name in ("slice_factor", "gap", "time_limit_s")},
         tie_outputs=given["routing"] == "input-only",
         explain=given.get("explain", False),
     )
 
 
-def _slo(slo: Slo, given: dict[str, Any], tpot_ms: float | None) -> Slo | None:
+def _slo(given: dict[str, Any], tpot_ms: float | None) -> dict[str, Any]:
     asked: dict[str, Any] = {} if tpot_ms is None else {"tpot_s": tpot_ms / 1000}
     if given["slo_ttft_ms"] is not None:
         asked["ttft_s"] = given["slo_ttft_ms"] / 1000
-    asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
-    return replace(slo, **asked) if asked else None
+    return asked | {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
 
 
-def _prices(prices: PriceChoice, given: dict[str, Any]) -> PriceChoice | None:
+def _prices(given: dict[str, Any]) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     if given["price_set"]:
         asked |= {"price_set": given["price_set"], "file": None}
     if given["price_file"]:
         asked["file"] = given["price_file"]
     asked |= {name: given[name] for name in ("providers", "regions") if given[name]}
-    if given["spot"] is not None:
-        asked["spot"] = given["spot"]
-    return replace(prices, **asked) if asked else None
+    return asked if given["spot"] is None else asked | {"spot": given["spot"]}

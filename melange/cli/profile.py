@@ -225,7 +225,7 @@ def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
       melange profile import bench-2rps.json bench-4rps.json --gpu L4 --model llama-3.1-8b -o l4.jsonl
     """
     from melange.interop.benchmarks import import_results
-    from melange.measurements.measurement import ConfigKey
+    from melange.serving.config import ConfigKey
 
     config = ConfigKey(key["model"], key["gpu"], key["tp"], key["precision"], key["engine"])
     points = import_results(files, config, engine_version=key["engine_version"], output=output)

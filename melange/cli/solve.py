@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import OUTPUTS, output_option, progress_bar
-from melange.cli.planning import plan_options, planning_options
+from melange.cli.planning import asked_spec, planning_options, release_plan, solve_options
 from melange.cli.slo_options import share
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
-    from melange.planning.planner import PlanOptions
+    from melange.planning.options import SolveOptions
     from melange.planning.spec import WorkloadSpec
 
 
@@ -86,11 +86,9 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _answer(given: dict[str, Any]) -> Plan:
-    from melange.catalog.offers import PriceChoice
-    from melange.interop.release import is_release_config, plan_release
+    from melange.interop.release import is_release_config
     from melange.planning.planner import plan_fleet
     from melange.planning.workload_file import load_workload
-    from melange.slo import Slo
 
     asked = {"rate_rps": given["rate_rps"], "tpot_ms": given["slo_tpot_ms"]}
     _check_combination(given)
@@ -98,9 +96,8 @@ def _answer(given: dict[str, Any]) -> Plan:
         for flag, name in (("--uncertainty", "draws"), ("--attain", "attain"), ("--nano-batching", "nano_batching")):
             if given[name]:
                 raise click.UsageError(f"{flag} needs a workload file: a config.json states no sizes")
-        return plan_release(given["workload"], plan_options(Slo(), PriceChoice(), given, **asked))
-    spec = load_workload(given["workload"])
-    options = plan_options(spec.workload.slo, spec.prices, given, **asked)
+        return release_plan(given["workload"], given, **asked)
+    spec, options = asked_spec(load_workload(given["workload"]), given, **asked), solve_options(given)
     if given["attain"] is not None:
         return _attained(spec, options, given)
     if given["nano_batching"]:
@@ -128,7 +125,7 @@ def _check_combination(given: dict[str, Any]) -> None:
         raise click.UsageError("give either --uncertainty or --nano-batching")
 
 
-def _attained(spec: WorkloadSpec, options: PlanOptions, given: dict[str, Any]) -> Plan:
+def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) -> Plan:
     from melange.attainment.closed_loop import attain
     from melange.routing import DEFAULT_POLICY, policy_by_name
     from melange.simulator.arrivals import Process

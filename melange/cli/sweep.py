@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import output_option, progress_bar
-from melange.cli.planning import plan_options, planning_options
+from melange.cli.planning import asked_spec, planning_options, solve_options
 
 if TYPE_CHECKING:
     from melange.analysis.sweep import Sweep
@@ -84,7 +84,8 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
 
 
 def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
-    from melange.analysis.sweep import sweep_prices, sweep_rates, sweep_tpot
+    from melange.analysis.sweep import repriced, sweep_prices, sweep_rates, sweep_tpot
+    from melange.catalog.hardware import load_catalog
     from melange.errors import InputError
     from melange.interop.release import is_release_config
     from melange.planning.workload_file import load_workload
@@ -97,16 +98,15 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
             file=given["workload"],
             fix="use 'melange solve --rate' for each rate, or write a workload.yaml",
         )
-    spec = load_workload(given["workload"])
-    options = plan_options(
-        spec.workload.slo,
-        spec.prices,
+    options = solve_options(given)
+    spec = asked_spec(
+        load_workload(given["workload"]),
         given,
         rate_rps=rates[0] if rates and axis != "rates" else None,
         tpot_ms=limits_ms[0] if limits_ms and axis != "slo-tpot-ms" else None,
     )
     if price and axis != "price":
-        options = _at_price(spec, options, price[0], price[1][0])
+        spec = repriced(spec, load_catalog().gpu(price[0]).name, price[1][0])
     with progress_bar(f"solving {spec.workload.name}") as progress:
         if axis == "rates":
             return sweep_rates(spec, rates, options, progress=progress)
@@ -124,14 +124,3 @@ def _axis(ctx: click.Context, axes: dict[str, tuple[float, ...]]) -> str:
     if not several and len(given) != 1:
         raise click.UsageError("give several values of one of --rates, --slo-tpot-ms and --price", ctx)
     return (several or given)[0]
-
-
-def _at_price(spec: Any, options: Any, gpu: str, usd_per_hour: float) -> Any:
-    from dataclasses import replace
-
-    from melange.analysis.sweep import repriced
-    from melange.catalog.hardware import load_catalog
-    from melange.catalog.offers import read_prices
-
-    offers = read_prices(options.applied(spec).prices.file)
-    return replace(options, offers=repriced(offers, load_catalog().gpu(gpu).name, usd_per_hour))

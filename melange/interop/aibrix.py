@@ -28,7 +28,7 @@ from melange.files.documents import Document, check_schema, read_documents
 from melange.measurements.file import Header
 from melange.measurements.measurement import Measurement
 from melange.plan.plan import Plan
-from melange.planning.build import Build, config_key
+from melange.planning.choices import Choices
 
 _LATENCIES = ("e2e", "ttft", "tpot")
 _NUMBERS = {"type": "array", "minItems": 1, "items": {"type": "number", "exclusiveMinimum": 0}}
@@ -206,13 +206,13 @@ def prices_csv(rows: Sequence[tuple[AibrixProfile, str, int]]) -> str:
     return text.getvalue()
 
 
-def from_build(build: Build, *, created_unix_s: float | None = None) -> tuple[AibrixProfile, ...]:
-    """A profile for each serving config of a built workload, at the workload's SLO.
+def from_choices(choices: Choices, *, created_unix_s: float | None = None) -> tuple[AibrixProfile, ...]:
+    """A profile for each serving config that a workload may use, at its SLO.
 
     All share one grid, the union of the profiled sizes, as AIBrix demands of deployments that it weighs against each
     other. Sizes that were not measured on a config become 0: AIBrix has no "unknown", and 0 keeps requests away.
     """
-    tables = [(c, build.profile.configs[config_key(c)]) for c in build.configs]
+    tables = [(c, choices.profile.configs[c.key]) for c in choices.configs]
     entries = [
         (
             c.name,
@@ -227,7 +227,7 @@ def from_build(build: Build, *, created_unix_s: float | None = None) -> tuple[Ai
 
 
 def from_plan(plan: Plan, *, created_unix_s: float | None = None) -> tuple[AibrixProfile, ...]:
-    """A profile for each config of a plan, as :func:`from_build`; a plan without profile tables raises InputError."""
+    """A profile for each config of a plan, as :func:`from_choices`; a plan without profile tables raises InputError."""
     entries = []
     for name, c in plan.configs.items():
         if c.profile is None:

@@ -20,7 +20,8 @@ from melange.capacity.bounds import mean_bounds
 from melange.capacity.verdict import FALLS_BEHIND
 from melange.errors import InputError
 from melange.measurements.file import Header, append_measurements
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
+from melange.serving.config import ConfigKey
 from melange.slo import tpot_s
 
 Json = Mapping[str, Any]

@@ -29,8 +29,9 @@ from melange.plan.demand import PlanDemand
 from melange.plan.plan import Plan
 from melange.planning.assemble import per_replica, utilised, with_fleet
 from melange.planning.baselines import single_type_baselines
-from melange.planning.planner import PlanOptions, solve_checked, with_extras
-from melange.planning.rentable import Limits
+from melange.planning.limits import Limits
+from melange.planning.options import SolveOptions
+from melange.planning.planner import solve_checked, with_extras
 from melange.slo import Slo
 from melange.solver.problem import GroupLimit, Problem, Solution
 
@@ -139,23 +140,28 @@ def _matrix(
     return np.array(rows, dtype=float)
 
 
-def plan_release(path: str | os.PathLike[str], options: PlanOptions | None = None) -> Plan:
+def plan_release(
+    path: str | os.PathLike[str],
+    options: SolveOptions | None = None,
+    *,
+    rate_rps: float | None = None,
+    headroom: float = 0.0,
+    limits: Limits | None = None,
+) -> Plan:
     """The cheapest fleet for the original release's config.json.
 
     The file's slice factor applies unless the options give one; the plan carries the cost of continuous shares beside
     it. ``rate_rps`` scales the whole mix to that total. Bucket edges and sizes are None, and so are costs per token.
-    Raises InputError for a bad file and for options that need what the file does not state (SLO, prices, sizes).
+    Raises InputError for a bad file and for tied outputs, which need sizes that the file does not state.
     """
-    options = options or PlanOptions()
-    _refuse_what_it_lacks(path, options)
+    options = options or SolveOptions()
+    if options.tie_outputs:
+        raise lacks(path, "routing by input size", "its buckets have no sizes")
     config = read_release_config(path)
-    rate = config.rate_rps
-    if options.rate_rps is not None:
-        if not (np.isfinite(options.rate_rps) and options.rate_rps > 0):
-            raise InputError(f"rate is {options.rate_rps}", fix="give a positive number of requests per second")
-        rate = rate * (options.rate_rps / rate.sum())
-    headroom = _headroom(config, options)
-    problem = _problem(config, rate, headroom, options)
+    if not (np.isfinite(headroom) and headroom >= 0):
+        raise InputError(f"headroom is {headroom}", fix="give a share from 0, for example 0.1 for 10%")
+    rate = _rate(config, rate_rps)
+    problem = _problem(config, rate, headroom, limits or Limits(), options)
     solution, reasons = solve_checked(problem, options)
     baselines = single_type_baselines(
         problem,
@@ -165,7 +171,8 @@ def plan_release(path: str | os.PathLike[str], options: PlanOptions | None = Non
         gap=options.gap,
         time_limit_s=options.time_limit_s,
     )
-    plan = _unsolved(config, problem, solution, rate, headroom, options, reasons)
+    scaled = rate_rps is not None
+    plan = _unsolved(config, problem, solution, rate, headroom, options, reasons, _warnings(config, rate, scaled))
     used: dict[str, float] = {}
     if solution.shares is not None and solution.replicas is not None:
         keep = [config.gpus.index(gpu) for gpu in problem.configs]
@@ -177,31 +184,27 @@ def plan_release(path: str | os.PathLike[str], options: PlanOptions | None = Non
     return with_extras(plan, problem, solution, options)
 
 
-def _refuse_what_it_lacks(path: str | os.PathLike[str], options: PlanOptions) -> None:
-    lacks = {
-        "an SLO": (options.slo, "its throughputs hold for whatever SLO they were measured at"),
-        "a price set": (options.prices, "its costs are in gpu_info"),
-        "a model to estimate with": (options.fill, "its throughputs are all there is"),
-        "routing by input size": (options.tie_outputs or None, "its buckets have no sizes"),
-    }
-    for what, (value, why) in lacks.items():
-        if value is not None:
-            raise InputError(
-                f"the original release's config cannot take {what}: {why}",
-                file=path,
-                fix="write a workload.yaml for that (see 'melange schema workload')",
-            )
+def lacks(path: str | os.PathLike[str], what: str, why: str) -> InputError:
+    """The error for asking of a config.json what it does not state."""
+    return InputError(
+        f"the original release's config cannot take {what}: {why}",
+        file=path,
+        fix="write a workload.yaml for that (see 'melange schema workload')",
+    )
 
 
-def _headroom(config: ReleaseConfig, options: PlanOptions) -> FloatArray:
-    general = 0.0 if options.headroom is None else options.headroom
-    if not (np.isfinite(general) and general >= 0):
-        raise InputError(f"headroom is {general}", fix="give a share from 0, for example 0.1 for 10%")
-    margins = options.headroom_by_config or {}
-    return np.array([margins.get(gpu, general) for gpu in config.gpus])
+def _rate(config: ReleaseConfig, rate_rps: float | None) -> FloatArray:
+    """(n_buckets,) the file's rates, scaled to a total where one is asked for."""
+    if rate_rps is None:
+        return config.rate_rps
+    if not (np.isfinite(rate_rps) and rate_rps > 0):
+        raise InputError(f"rate is {rate_rps}", fix="give a positive number of requests per second")
+    return np.asarray(config.rate_rps * (rate_rps / config.rate_rps.sum()))
 
 
-def _problem(config: ReleaseConfig, rate: FloatArray, headroom: FloatArray, options: PlanOptions) -> Problem:
+def _problem(
+    config: ReleaseConfig, rate: FloatArray, headroom: float, limits: Limits, options: SolveOptions
+) -> Problem:
     with np.errstate(divide="ignore"):
         load = rate[:, None] * (1 + headroom) / config.max_rate_rps
     n = len(config.gpus)
@@ -214,11 +217,11 @@ def _problem(config: ReleaseConfig, rate: FloatArray, headroom: FloatArray, opti
         gpus_per_replica=np.ones(n, dtype=np.int64),
         gpus_per_instance=np.ones(n, dtype=np.int64),
         price_usd_per_hour=config.price_usd_per_hour,
-        limits=_limits(config, options.limits),
-        max_cost_usd_per_hour=options.limits.max_cost_usd_per_hour,
+        limits=_limits(config, limits),
+        max_cost_usd_per_hour=limits.max_cost_usd_per_hour,
         slice_factor=config.slice_factor if options.slice_factor is None else options.slice_factor,
     )
-    allowed = _allowed(config, options.limits)
+    allowed = _allowed(config, limits)
     kept = whole.only_instances(allowed)
     if kept is None:
         raise InputError("no GPU type is left to rent", file=config.file, fix="check --only and --exclude")
@@ -226,12 +229,11 @@ def _problem(config: ReleaseConfig, rate: FloatArray, headroom: FloatArray, opti
 
 
 def _limits(config: ReleaseConfig, limits: Limits) -> tuple[GroupLimit, ...]:
-    _check_names(config, (*limits.maximum, *limits.minimum))
-    rows = []
-    for name in dict.fromkeys((*limits.maximum, *limits.minimum)):
-        low, high = limits.minimum.get(name, 0), limits.maximum.get(name)
-        rows.append(GroupLimit(name=name, weights={name: 1}, minimum=low, maximum=high))
-    return tuple(rows)
+    _check_names(config, limits.types)
+    return tuple(
+        GroupLimit(name=name, weights={name: 1}, minimum=limit.minimum, maximum=limit.maximum)
+        for name, limit in limits.types.items()
+    )
 
 
 def _allowed(config: ReleaseConfig, limits: Limits) -> set[str]:
@@ -252,21 +254,22 @@ def _unsolved(
     problem: Problem,
     solution: Solution,
     rate: FloatArray,
-    headroom: FloatArray,
-    options: PlanOptions,
+    headroom: float,
+    options: SolveOptions,
     reasons: tuple[str, ...],
+    warnings: tuple[str, ...],
 ) -> Plan:
     """The plan's inputs and shares, before the fleet is filled in."""
     return Plan(
         status=solution.status,
         slo=Slo(),
         workload=_demand(config, rate),
-        configs={gpu: _config(config, gpu, float(headroom[config.gpus.index(gpu)])) for gpu in problem.configs},
+        configs={gpu: _config(config, gpu, headroom) for gpu in problem.configs},
         buckets=_buckets(config, problem, solution, rate),
-        headroom=0.0 if options.headroom is None else options.headroom,
+        headroom=headroom,
         slice_factor=problem.slice_factor,
         reasons=reasons,
-        warnings=_warnings(config, rate, options),
+        warnings=warnings,
         provenance={
             "melange_version": __version__,
             "workload_file": config.file,
@@ -277,9 +280,9 @@ def _unsolved(
     )
 
 
-def _warnings(config: ReleaseConfig, rate: FloatArray, options: PlanOptions) -> tuple[str, ...]:
+def _warnings(config: ReleaseConfig, rate: FloatArray, scaled: bool) -> tuple[str, ...]:
     rows = ["the config states no SLO: its throughputs are taken as they are"]
-    if abs(config.share_sum - 1) > _SUM_TOLERANCE and options.rate_rps is None:
+    if abs(config.share_sum - 1) > _SUM_TOLERANCE and not scaled:
         rows.append(
             f"the shares of workload_distribution sum to {config.share_sum:g}, not 1: each is multiplied by "
             f"total_request_rate as in the original release, {rate.sum():g} requests/s in all (--rate sets the total)"

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from melange.catalog.hardware import Catalog, Model, load_catalog
 from melange.files.records import from_plain
 from melange.measurements.file import MeasurementFile
-from melange.measurements.measurement import ConfigKey, LatencyStats, Loop, Measurement
+from melange.measurements.measurement import LatencyStats, Loop, Measurement
+from melange.serving.config import ConfigKey
 from melange.serving.engine_args import settings_from_args
 from melange.serving.engine_settings import EngineSettings
 

@@ -6,26 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from melange.catalog.hardware import PRECISIONS
 from melange.errors import InputError
+from melange.serving.config import ConfigKey
 
 Source = Literal["measured", "estimated", "published"]
 Loop = Literal["open", "closed", "capacity"]
-
-
-class ConfigKey(NamedTuple):
-    """What a measurement is of, price and machine left out: two rented offers of the same kind share it."""
-
-    model: str
-    gpu: str
-    tp: int
-    precision: str
-    engine: str
-
-    def describe(self) -> str:
-        return f"{self.model} on {self.tp}x{self.gpu} ({self.precision}, {self.engine})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

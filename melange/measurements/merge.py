@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from melange.files.text import write_atomic
 from melange.measurements.file import read_measurements, record_line
-from melange.measurements.measurement import ConfigKey
+from melange.serving.config import ConfigKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from melange.catalog.hardware import Gpu, Model
 from melange.nanoflow.costs import BatchShape, Device, OperationCost, layer_costs
 from melange.nanoflow.operation_times import OperationTimes
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.hardware import Deployment, gemm_flops
+from melange.perfmodel.hardware import ModelledEngine, gemm_flops
 from melange.perfmodel.operations import OperationKind, layer_kinds
 from melange.perfmodel.overlap import LAUNCH_S
 from melange.serving.efficiencies import Efficiencies
@@ -33,7 +33,7 @@ def modelled_times(
     where the model does not divide among ``tp`` GPUs.
     """
     calibration = calibration or Calibration()
-    deployment = Deployment(model=model, gpu=gpu, tp=tp, precision=precision)
+    modelled = ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision)
     mean = {"context_tokens": context_tokens, "prompt_tokens": prompt_tokens}
     points: dict[OperationKind, list[tuple[float, float]]] = {kind: [] for kind in layer_kinds(tp)}
     for n in (1, 2, 4, 8, 16, 32, 64, *range(128, max(max_tokens, 128) + 1, 128)):
@@ -44,7 +44,7 @@ def modelled_times(
         decodes, prompts = (layer_costs(model, shape, gpus=tp, precision=precision) for shape in shapes)
         for decode, prompt in zip(decodes, prompts, strict=True):
             cost = prompt if prompt.kind == "prefill_attention" else decode
-            points[cost.kind].append((n, operation_s(cost, deployment, calibration.efficiencies)))
+            points[cost.kind].append((n, operation_s(cost, modelled, calibration.efficiencies)))
     return OperationTimes(
         model=model.name,
         gpu=gpu.name,
@@ -56,13 +56,13 @@ def modelled_times(
     )
 
 
-def operation_s(cost: OperationCost, deployment: Deployment, efficiencies: Efficiencies) -> float:
-    """Seconds of one operation alone on the deployment's GPUs.
+def operation_s(cost: OperationCost, modelled: ModelledEngine, efficiencies: Efficiencies) -> float:
+    """Seconds of one operation alone on the modelled engine's GPUs.
 
     Prefill attention computes half of the cost's FLOPs: kernels use the causal mask that the cost leaves out.
     """
-    device = Device.of(deployment.gpu, gpus=deployment.tp, precision=deployment.precision)
-    flops = gemm_flops(deployment, deployment.precision, efficiencies) * deployment.tp
+    device = Device.of(modelled.gpu, gpus=modelled.tp, precision=modelled.precision)
+    flops = gemm_flops(modelled, modelled.precision, efficiencies) * modelled.tp
     if cost.kind == "prefill_attention":
         flops *= 2 * efficiencies.attention_share / efficiencies.gemm_scale
     cached = cost.kind.endswith("attention")

@@ -10,8 +10,8 @@ from melange.arrays import FloatArray
 from melange.capacity.profile import ConfigProfile, Profile
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import deploy, max_rates_rps
-from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.perfmodel.estimate import max_rates_rps, under_calibration
+from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.perfmodel.overlap import shipped_interference
 from melange.serving.engine_settings import default_settings
 from melange.slo import Slo
@@ -51,14 +51,14 @@ def overlap_gain(table: ConfigProfile, slo: Slo, calibration: Calibration, catal
     gpu, model = catalog.gpu(key.gpu), catalog.model(key.model)
     rates = []
     for engine in (key.engine, ENGINE):
-        plain = Deployment(
+        plain = ModelledEngine(
             model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=default_settings(gpu, engine)
         )
-        deployment = deploy(plain, calibration)
-        if missing_memory_gib(deployment):
+        modelled = under_calibration(plain, calibration)
+        if missing_memory_gib(modelled):
             return np.ones(table.max_rate_rps.shape)
         sizes = np.meshgrid(table.input_tokens, table.output_tokens, indexing="ij")
-        rates.append(max_rates_rps(deployment, slo, *sizes, efficiencies=calibration.efficiencies))
+        rates.append(max_rates_rps(modelled, slo, *sizes, efficiencies=calibration.efficiencies))
     sequential, overlapped = rates
     known = (sequential > 0) & (overlapped > 0)
     return np.where(known, np.maximum(overlapped / np.where(known, sequential, 1.0), 1.0), 1.0)

@@ -23,11 +23,12 @@ from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS
 from melange.measurements.file import MeasurementFile, read_measurements
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration, Label
-from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.hardware import ModelledEngine, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.steady import SteadyState
+from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 
@@ -47,12 +48,12 @@ _HIGH = np.log([prior.high for prior in PRIORS.values()]) + 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Load points of one deployment, as arrays of shape (points,); NaN where a point does not know a figure.
+    """Load points of one modelled engine, as arrays of shape (points,); NaN where a point does not know a figure.
 
     ``is_saturation`` marks capacities and saturated points, ``is_closed`` closed loops.
     """
 
-    deployment: Deployment
+    modelled: ModelledEngine
     points: tuple[Measurement, ...]
     input_tokens: FloatArray
     output_tokens: FloatArray
@@ -66,11 +67,11 @@ class Group:
 
     def state(self, efficiencies: Efficiencies) -> SteadyState:
         return SteadyState(
-            step_clock(self.deployment, efficiencies),
+            step_clock(self.modelled, efficiencies),
             self.input_tokens,
             self.output_tokens,
             self.cached_tokens,
-            max_request_tokens=self.deployment.max_request_tokens,
+            max_request_tokens=self.modelled.max_request_tokens,
         )
 
 
@@ -99,7 +100,7 @@ def points_of(file: MeasurementFile) -> list[Measurement]:
 def group_points(
     points: Sequence[Measurement], *, catalog: Catalog | None = None, settings: Settings = None
 ) -> tuple[Group, ...]:
-    """Usable points by deployment: valid, with a rate, and not estimates themselves."""
+    """Usable points by modelled engine: valid, with a rate, and not estimates themselves."""
     told = settings if isinstance(settings, Mapping) else {}
     common = None if isinstance(settings, Mapping) else settings
     catalog = catalog or load_catalog()
@@ -108,25 +109,25 @@ def group_points(
     groups = []
     for (key, version), members in groupby(usable, lambda p: (p.key, p.engine_version)):
         gpu = catalog.gpu(key.gpu)
-        deployment = Deployment(
+        modelled = ModelledEngine(
             model=catalog.model(key.model),
             gpu=gpu,
             tp=key.tp,
             precision=key.precision,
             settings=common or told.get(key) or default_settings(gpu, key.engine, version),
         )
-        groups.append(group_of(deployment, tuple(members)))
+        groups.append(group_of(modelled, tuple(members)))
     return tuple(groups)
 
 
-def group_of(deployment: Deployment, points: tuple[Measurement, ...]) -> Group:
-    """Load points of one deployment as a group."""
+def group_of(modelled: ModelledEngine, points: tuple[Measurement, ...]) -> Group:
+    """Load points of one modelled engine as a group."""
 
     def column(value: Callable[[Measurement], float | None]) -> FloatArray:
         return np.array([np.nan if (v := value(p)) is None else v for p in points], dtype=float)
 
     return Group(
-        deployment=deployment,
+        modelled=modelled,
         points=points,
         input_tokens=column(lambda p: p.input_tokens),
         output_tokens=column(lambda p: p.output_tokens),
@@ -312,7 +313,7 @@ def _refuse_unfit(groups: Sequence[Group]) -> None:
         if not state.fits.all():
             point = group.points[int(np.argmin(state.fits))]
             raise InputError(
-                f"{group.deployment.describe()}: a measured request of {point.input_tokens:g} input and "
+                f"{group.modelled.describe()}: a measured request of {point.input_tokens:g} input and "
                 f"{point.output_tokens:g} output tokens does not fit the memory or context that the model assumes",
                 fix="give the engine's real settings (memory fraction, batched tokens, model length)",
             )
@@ -333,14 +334,14 @@ def _common_settings(groups: Sequence[Group]) -> EngineSettings | None:
 
     What one GPU's KV cache holds says nothing about another's.
     """
-    first, *others = (replace(group.deployment.engine, kv_cache_tokens=None) for group in groups)
+    first, *others = (replace(group.modelled.engine, kv_cache_tokens=None) for group in groups)
     return first if all(other == first for other in others) else None
 
 
 def _subset(group: Group, chosen: BoolArray) -> Group | None:
     if not chosen.any():
         return None
-    return group_of(group.deployment, tuple(p for p, keep in zip(group.points, chosen, strict=True) if keep))
+    return group_of(group.modelled, tuple(p for p, keep in zip(group.points, chosen, strict=True) if keep))
 
 
 def split(groups: Sequence[Group], held: BoolArray) -> tuple[list[Group], list[Group]]:
@@ -375,7 +376,7 @@ def _held_out(groups: Sequence[Group], folds: int, seed: int) -> tuple[dict[str,
             errors = predict(group, efficiencies).headline()
             for region, error in zip(regions(group, efficiencies), errors, strict=True):
                 if np.isfinite(error):
-                    found.append((region, group.deployment.gpu.name, float(error)))
+                    found.append((region, group.modelled.gpu.name, float(error)))
     if not found:
         raise InputError("no held-out point has anything to compare", fix="give rates or latencies")
     errors = np.array([error for _, _, error in found])

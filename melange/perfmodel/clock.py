@@ -126,7 +126,7 @@ class StepClock:
 
 
 def stacked(clocks: Sequence[StepClock], dimensions: int) -> StepClock:
-    """Clocks of one deployment as one, for evaluating them all at once.
+    """Clocks of one modelled engine as one, for evaluating them all at once.
 
     Fields in which they differ become arrays of shape (clocks, 1, ...) with ``dimensions`` trailing axes, to broadcast
     against sizes; the batching limits, which they share, stay scalars.

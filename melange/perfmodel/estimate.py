@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibration import PRIOR_MODEL_ERROR, Calibration
 from melange.perfmodel.clock import StepClock, stacked
-from melange.perfmodel.hardware import Deployment, missing_memory_gib, step_clock
+from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib, step_clock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.overlap import engine_clock
 from melange.perfmodel.steady import SteadyState
@@ -38,46 +38,46 @@ class Rates:
     high_rps: FloatArray
 
 
-def deploy(deployment: Deployment, calibration: Calibration | None = None) -> Deployment:
-    """The deployment under a calibration's engine settings, where it was calibrated on an engine's own."""
+def under_calibration(modelled: ModelledEngine, calibration: Calibration | None = None) -> ModelledEngine:
+    """The modelled engine under a calibration's settings, where that was fitted to an engine with its own."""
     if calibration is None or calibration.settings is None:
-        return deployment
-    return Deployment(
-        model=deployment.model,
-        gpu=deployment.gpu,
-        tp=deployment.tp,
-        precision=deployment.precision,
-        settings=replace(calibration.settings, name=deployment.engine.name)
-        if deployment.engine.name == "nanoflow"
+        return modelled
+    return ModelledEngine(
+        model=modelled.model,
+        gpu=modelled.gpu,
+        tp=modelled.tp,
+        precision=modelled.precision,
+        settings=replace(calibration.settings, name=modelled.engine.name)
+        if modelled.engine.name == "nanoflow"
         else calibration.settings,
     )
 
 
-def _under_engine(clock: StepClock, deployment: Deployment) -> StepClock:
-    """The clock as the deployment's engine runs it: ``nanoflow`` overlaps nano-batches where that is faster."""
-    return engine_clock(clock, engine=deployment.engine.name, layers=deployment.model.layers, tp=deployment.tp)
+def _under_engine(clock: StepClock, modelled: ModelledEngine) -> StepClock:
+    """The clock as the engine runs it: ``nanoflow`` overlaps nano-batches where that is faster."""
+    return engine_clock(clock, engine=modelled.engine.name, layers=modelled.model.layers, tp=modelled.tp)
 
 
 def steady_state(
-    deployment: Deployment,
+    modelled: ModelledEngine,
     input_tokens: ArrayLike,
     output_tokens: ArrayLike,
     cached_tokens: ArrayLike = 0.0,
     *,
     efficiencies: Efficiencies | None = None,
 ) -> SteadyState:
-    """The steady state of a deployment at these sizes. A model that does not fit raises InputError by how much."""
+    """The steady state of a modelled engine at these sizes. A model that does not fit raises InputError by how much."""
     return SteadyState(
-        _under_engine(step_clock(deployment, efficiencies), deployment),
+        _under_engine(step_clock(modelled, efficiencies), modelled),
         input_tokens,
         output_tokens,
         cached_tokens,
-        max_request_tokens=deployment.max_request_tokens,
+        max_request_tokens=modelled.max_request_tokens,
     )
 
 
 def max_rates_rps(
-    deployment: Deployment,
+    modelled: ModelledEngine,
     slo: Slo,
     input_tokens: ArrayLike,
     output_tokens: ArrayLike,
@@ -86,22 +86,20 @@ def max_rates_rps(
     efficiencies: Efficiencies | None = None,
 ) -> FloatArray:
     """Highest rate per size under an SLO, in requests/s of one replica; the sizes' shape, 0 where there is none."""
-    return _max_rates_rps(
-        step_clock(deployment, efficiencies), deployment, slo, input_tokens, output_tokens, cached_tokens
-    )
+    return _max_rates_rps(step_clock(modelled, efficiencies), modelled, slo, input_tokens, output_tokens, cached_tokens)
 
 
-def _max_rates_rps(clock: StepClock, deployment: Deployment, slo: Slo, *sizes: ArrayLike) -> FloatArray:
-    """Under the deployment's engine; where ``nanoflow`` keeps the SLO at a higher rate in one batch, it runs that."""
-    overlapped = _under_engine(clock, deployment)
+def _max_rates_rps(clock: StepClock, modelled: ModelledEngine, slo: Slo, *sizes: ArrayLike) -> FloatArray:
+    """Under the engine; where ``nanoflow`` keeps the SLO at a higher rate in one batch, it runs that."""
+    overlapped = _under_engine(clock, modelled)
     ways = (clock,) if overlapped is clock else (clock, overlapped)
-    longest = deployment.max_request_tokens
+    longest = modelled.max_request_tokens
     rates = [SteadyState(way, *sizes, max_request_tokens=longest).max_rate_rps(slo) for way in ways]
     return np.asarray(np.maximum.reduce(rates))
 
 
 def rates_with_band(
-    deployment: Deployment,
+    modelled: ModelledEngine,
     slo: Slo,
     input_tokens: ArrayLike,
     output_tokens: ArrayLike,
@@ -115,13 +113,13 @@ def rates_with_band(
     (held-out where calibrated, a judgement otherwise), all in logarithms.
     """
     calibration = calibration or Calibration()
-    deployment = deploy(deployment, calibration)
+    modelled = under_calibration(modelled, calibration)
     sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
-    clocks = [step_clock(deployment, calibration.efficiencies)]
-    clocks += [step_clock(deployment, shifted) for shifted in _shifts(calibration, deployment)]
+    clocks = [step_clock(modelled, calibration.efficiencies)]
+    clocks += [step_clock(modelled, shifted) for shifted in _shifts(calibration, modelled)]
     shape = (len(clocks), *sizes[0].shape)
     wide = (np.broadcast_to(size, shape) for size in sizes)
-    rates = _max_rates_rps(stacked(clocks, sizes[0].ndim), deployment, slo, *wide)
+    rates = _max_rates_rps(stacked(clocks, sizes[0].ndim), modelled, slo, *wide)
     rate, others = rates[0], rates[1:]
     both = (rate > 0) & (others > 0)
     change = np.log(np.where(both, others, 1.0) / np.where(both, rate, 1.0))
@@ -139,11 +137,11 @@ def _model_error(calibration: Calibration, slo: Slo) -> float:
     return calibration.model_error
 
 
-def _shifts(calibration: Calibration, deployment: Deployment) -> list[Efficiencies]:
+def _shifts(calibration: Calibration, modelled: ModelledEngine) -> list[Efficiencies]:
     """The efficiencies with each that matters moved by one standard deviation, away from a bound in its way."""
     logs, result = calibration.efficiencies.logs(), []
     for index, (name, prior) in enumerate(PRIORS.items()):
-        if _matters(name, deployment):
+        if _matters(name, modelled):
             shifted = logs.copy()
             up = np.exp(logs[index] + calibration.spreads[name]) <= prior.high
             shifted[index] += calibration.spreads[name] if up else -calibration.spreads[name]
@@ -151,27 +149,20 @@ def _shifts(calibration: Calibration, deployment: Deployment) -> list[Efficienci
     return result
 
 
-def _matters(name: str, deployment: Deployment) -> bool:
+def _matters(name: str, modelled: ModelledEngine) -> bool:
     if name in ("collective_latency_s", "network_share"):
-        return deployment.tp > 1
+        return modelled.tp > 1
     if name == "vector_attention_share":
-        return deployment.engine.vector_attention
+        return modelled.engine.vector_attention
     if name == "eight_bit_gemm_share":
-        return deployment.precision in ("fp8", "int8") and not deployment.is_stored_only
+        return modelled.precision in ("fp8", "int8") and not modelled.is_stored_only
     if name == "dequantised_gemm_share":
-        return deployment.is_stored_only
+        return modelled.is_stored_only
     return True
 
 
-def config_key(deployment: Deployment) -> ConfigKey:
-    """What estimates of a deployment are filed under."""
-    return ConfigKey(
-        deployment.model.name, deployment.gpu.name, deployment.tp, deployment.precision, deployment.engine.name
-    )
-
-
 def load_points(
-    deployment: Deployment,
+    modelled: ModelledEngine,
     input_tokens: Sequence[float],
     output_tokens: Sequence[float],
     *,
@@ -184,10 +175,10 @@ def load_points(
     the capacity, in proportion.
     """
     calibration = calibration or Calibration()
-    deployment = deploy(deployment, calibration)
+    modelled = under_calibration(modelled, calibration)
     inputs, outputs = (a.ravel() for a in np.meshgrid(input_tokens, output_tokens, indexing="ij"))
-    state = steady_state(deployment, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies)
-    band = rates_with_band(deployment, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
+    state = steady_state(modelled, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies)
+    band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / capacity, band.high_rps / capacity
     lone = state.closed(1.0)
@@ -195,7 +186,7 @@ def load_points(
     rungs = [state.open(slots ** (rung - 1.0)) for rung in LADDER]
     points: list[Measurement] = []
     for cell in range(len(inputs)):
-        base = _Row(deployment, float(inputs[cell]), float(outputs[cell]), min(cached_tokens, float(inputs[cell]) - 1))
+        base = _Row(modelled, float(inputs[cell]), float(outputs[cell]), min(cached_tokens, float(inputs[cell]) - 1))
         if state.fits[cell]:
             points.append(base.closed(lone, cell, float(low[cell]), float(high[cell])))
             bounded = [rung for rung in rungs if np.isfinite(rung.wait_s[cell])]
@@ -206,7 +197,7 @@ def load_points(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    deployment: Deployment
+    modelled: ModelledEngine
     input_tokens: float
     output_tokens: float
     cached_tokens: float
@@ -250,9 +241,8 @@ class _Row:
         return LatencyStats(mean=_short(float(mean[cell])), **known)
 
     def _measurement(self, **values: object) -> Measurement:
-        key = config_key(self.deployment)
         return Measurement(
-            **key._asdict(),
+            **self.modelled.key._asdict(),
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
             cached_tokens=self.cached_tokens,
@@ -265,15 +255,15 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def fitting(deployments: Sequence[Deployment]) -> tuple[list[Deployment], list[str]]:
+def fitting(modelled_engines: Sequence[ModelledEngine]) -> tuple[list[ModelledEngine], list[str]]:
     """Those that fit their GPUs' memory, and for each of the others a sentence that says by how much it does not."""
     fit, reasons = [], []
-    for deployment in deployments:
-        missing = missing_memory_gib(deployment)
+    for modelled in modelled_engines:
+        missing = missing_memory_gib(modelled)
         if missing:
-            reasons.append(f"{deployment.describe()} does not fit: {missing:.1f} GiB per GPU are missing")
+            reasons.append(f"{modelled.describe()} does not fit: {missing:.1f} GiB per GPU are missing")
         else:
-            fit.append(deployment)
-    if not deployments:
+            fit.append(modelled)
+    if not modelled_engines:
         raise InputError("there is no configuration to estimate", fix="name at least one GPU")
     return fit, reasons

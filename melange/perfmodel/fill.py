@@ -9,10 +9,11 @@ import numpy as np
 from melange.arrays import BoolArray, FloatArray, TextArray
 from melange.capacity.profile import ConfigProfile
 from melange.catalog.hardware import Catalog
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import Rates, deploy, rates_with_band
-from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.perfmodel.estimate import Rates, rates_with_band, under_calibration
+from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
+from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import EngineSettings, default_settings
 from melange.slo import Slo
 
@@ -30,12 +31,12 @@ def filled_table(
 ) -> ConfigProfile:
     """A measured table with the model's rates in its gaps and at the sizes asked for beside its own."""
     own = [point for point in points if point.key == key and not point.cached_tokens]
-    deployment = deployment_of(key, own, calibration, catalog, settings)
-    if missing_memory_gib(deployment):
+    modelled = modelled_engine(key, own, calibration, catalog, settings)
+    if missing_memory_gib(modelled):
         return table
     return regridded(
         table,
-        deployment,
+        modelled,
         slo,
         sorted({*table.input_tokens.tolist(), *inputs}),
         sorted({*table.output_tokens.tolist(), *outputs}),
@@ -44,24 +45,24 @@ def filled_table(
     )
 
 
-def deployment_of(
+def modelled_engine(
     key: ConfigKey,
     points: Sequence[Measurement],
     calibration: Calibration,
     catalog: Catalog,
     settings: EngineSettings | None = None,
-) -> Deployment:
+) -> ModelledEngine:
     """What a measured configuration ran on: its own settings, else the calibration's, else its engine version's."""
     gpu = catalog.gpu(key.gpu)
     version = next((point.engine_version for point in points if point.engine_version), None)
-    plain = Deployment(
+    plain = ModelledEngine(
         model=catalog.model(key.model),
         gpu=gpu,
         tp=key.tp,
         precision=key.precision,
         settings=settings or default_settings(gpu, key.engine, version),
     )
-    return plain if settings is not None else deploy(plain, calibration)
+    return plain if settings is not None else under_calibration(plain, calibration)
 
 
 def bare_sizes(points: Sequence[Measurement]) -> frozenset[tuple[float, float]]:
@@ -73,7 +74,7 @@ def bare_sizes(points: Sequence[Measurement]) -> frozenset[tuple[float, float]]:
 
 def regridded(
     table: ConfigProfile,
-    deployment: Deployment,
+    modelled: ModelledEngine,
     slo: Slo,
     input_tokens: Sequence[float],
     output_tokens: Sequence[float],
@@ -88,7 +89,7 @@ def regridded(
     """
     inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
     i, o = np.meshgrid(inputs, outputs, indexing="ij")
-    rates = rates_with_band(deployment, slo, i, o, calibration=calibration)
+    rates = rates_with_band(modelled, slo, i, o, calibration=calibration)
     known, source = _on_grid(table, inputs, outputs)
     is_bare = np.array([[(a, b) in bare for b in outputs.tolist()] for a in inputs.tolist()])
     factor = _nearest_ratio(i, o, known, rates.rate_rps, usable=~is_bare)

@@ -13,6 +13,7 @@ import numpy as np
 from melange.catalog.hardware import BYTES_PER_PARAMETER, Gpu, Model
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
+from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 
@@ -21,7 +22,7 @@ _FULL_PRECISION = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
+class ModelledEngine:
     """One model on ``tp`` GPUs of a type, in a precision, under an engine's settings: what a StepClock is built from.
 
     ``settings`` None takes what the engine would choose on this GPU.
@@ -53,6 +54,11 @@ class Deployment:
     def engine(self) -> EngineSettings:
         assert self.settings is not None
         return self.settings
+
+    @property
+    def key(self) -> ConfigKey:
+        """What estimates of it are filed under."""
+        return ConfigKey(self.model.name, self.gpu.name, self.tp, self.precision, self.engine.name)
 
     @property
     def max_request_tokens(self) -> int:
@@ -105,80 +111,80 @@ def weights_bytes(model: Model, precision: str) -> float:
     return (model.parameters - embeddings) * BYTES_PER_PARAMETER[precision] + embeddings * kept
 
 
-def kv_bytes_per_token(deployment: Deployment) -> float:
-    """KV bytes of one token on one of the deployment's GPUs; KV heads are repeated where GPUs outnumber them."""
-    model, tp = deployment.model, deployment.tp
+def kv_bytes_per_token(modelled: ModelledEngine) -> float:
+    """KV bytes of one token on one of the modelled engine's GPUs; KV heads are repeated where GPUs outnumber them."""
+    model, tp = modelled.model, modelled.tp
     heads = max(model.kv_heads / tp, 1.0)
-    return 2.0 * heads * model.head_size * model.layers * deployment.engine.kv_bytes_per_element
+    return 2.0 * heads * model.head_size * model.layers * modelled.engine.kv_bytes_per_element
 
 
-def memory_use(deployment: Deployment) -> MemoryUse:
+def memory_use(modelled: ModelledEngine) -> MemoryUse:
     """How one GPU's memory is spent.
 
     Activations are those of the engine's largest iteration: four hidden-size and three intermediate-size 16-bit rows
     per batched token, and 32-bit logits with a copy per sequence.
     """
-    model, engine, tp = deployment.model, deployment.engine, deployment.tp
+    model, engine, tp = modelled.model, modelled.engine, modelled.tp
     rows = 4.0 * model.hidden + 3.0 * model.intermediate * model.experts_per_token / tp
     logits = 2.0 * 4.0 * engine.max_num_seqs * model.vocabulary / tp
     return MemoryUse(
-        usable_bytes=deployment.gpu.memory_gib * GIB * engine.memory_fraction,
-        weights_bytes=weights_bytes(model, deployment.precision) / tp,
+        usable_bytes=modelled.gpu.memory_gib * GIB * engine.memory_fraction,
+        weights_bytes=weights_bytes(model, modelled.precision) / tp,
         activation_bytes=2.0 * rows * engine.max_batched_tokens + logits,
         reserved_bytes=engine.reserved_gib * GIB,
     )
 
 
-def kv_capacity_tokens(deployment: Deployment) -> int:
+def kv_capacity_tokens(modelled: ModelledEngine) -> int:
     """Tokens that the KV cache holds, in whole blocks; 0 when the model does not fit."""
-    known = deployment.engine.kv_cache_tokens
+    known = modelled.engine.kv_cache_tokens
     if known is not None:
-        return known // deployment.engine.block_tokens * deployment.engine.block_tokens
-    blocks = memory_use(deployment).kv_bytes / (kv_bytes_per_token(deployment) * deployment.engine.block_tokens)
-    return max(int(blocks), 0) * deployment.engine.block_tokens
+        return known // modelled.engine.block_tokens * modelled.engine.block_tokens
+    blocks = memory_use(modelled).kv_bytes / (kv_bytes_per_token(modelled) * modelled.engine.block_tokens)
+    return max(int(blocks), 0) * modelled.engine.block_tokens
 
 
-def missing_memory_gib(deployment: Deployment) -> float:
+def missing_memory_gib(modelled: ModelledEngine) -> float:
     """GiB per GPU by which the model, with room for one block, exceeds the memory; 0 when it fits."""
-    if kv_capacity_tokens(deployment):
+    if kv_capacity_tokens(modelled):
         return 0.0
-    block = kv_bytes_per_token(deployment) * deployment.engine.block_tokens
-    return (block - memory_use(deployment).kv_bytes) / GIB
+    block = kv_bytes_per_token(modelled) * modelled.engine.block_tokens
+    return (block - memory_use(modelled).kv_bytes) / GIB
 
 
-def gemm_share(deployment: Deployment) -> float:
+def gemm_share(modelled: ModelledEngine) -> float:
     """Share of the fp16 peak that large matrix products reach on this GPU with this engine's libraries."""
-    usual = GEMM_SHARE.get(deployment.gpu.name, DEFAULT_GEMM_SHARE)
-    return deployment.engine.gemm_shares.get(deployment.gpu.name, usual)
+    usual = GEMM_SHARE.get(modelled.gpu.name, DEFAULT_GEMM_SHARE)
+    return modelled.engine.gemm_shares.get(modelled.gpu.name, usual)
 
 
-def gemm_flops(deployment: Deployment, precision: str, efficiencies: Efficiencies) -> float:
+def gemm_flops(modelled: ModelledEngine, precision: str, efficiencies: Efficiencies) -> float:
     """FLOP/s of one GPU that matrix products reach; 4-bit weights, and precisions only stored, compute at 16 bits."""
-    gpu = deployment.gpu
+    gpu = modelled.gpu
     native = precision != "int4" and gpu.is_native(precision)
     peak = gpu.tflops[precision] if native else gpu.tflops["fp16"]
-    share = min(gemm_share(deployment) * efficiencies.gemm_scale, 1.0)
+    share = min(gemm_share(modelled) * efficiencies.gemm_scale, 1.0)
     if precision not in _FULL_PRECISION:
         share *= efficiencies.eight_bit_gemm_share if native else efficiencies.dequantised_gemm_share
     return peak * 1e12 * share
 
 
-def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None) -> StepClock:
+def step_clock(modelled: ModelledEngine, efficiencies: Efficiencies | None = None) -> StepClock:
     """Iteration-time parameters of a configuration. A model that does not fit raises InputError saying by how much."""
     eff = efficiencies or Efficiencies()
-    model, gpu, tp, engine = deployment.model, deployment.gpu, deployment.tp, deployment.engine
-    missing = missing_memory_gib(deployment)
+    model, gpu, tp, engine = modelled.model, modelled.gpu, modelled.tp, modelled.engine
+    missing = missing_memory_gib(modelled)
     if missing:
         raise InputError(
-            f"{deployment.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
+            f"{modelled.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
             fix="use more GPUs, a smaller precision or a larger GPU",
         )
-    flops = gemm_flops(deployment, deployment.precision, eff) * tp
-    pair_flops = min(gemm_share(deployment) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
+    flops = gemm_flops(modelled, modelled.precision, eff) * tp
+    pair_flops = min(gemm_share(modelled) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
     bandwidth = gpu.bandwidth_gb_s * 1e9
     embedding = _embedding_parameters(model)
-    per_byte = BYTES_PER_PARAMETER[deployment.precision] / (bandwidth * eff.bandwidth_share * tp)
-    head_bytes = 2.0 * embedding if deployment.precision not in _FULL_PRECISION else 0.0
+    per_byte = BYTES_PER_PARAMETER[modelled.precision] / (bandwidth * eff.bandwidth_share * tp)
+    head_bytes = 2.0 * embedding if modelled.precision not in _FULL_PRECISION else 0.0
     experts = _expert_parameters(model)
     # The input embedding is looked up, never read whole; the output layer is read once an iteration.
     dense = model.parameters - experts - (0.0 if model.tied_embeddings else embedding)
@@ -188,21 +194,21 @@ def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None)
     return StepClock(
         overhead_s=eff.overhead_s,
         # Logits are computed per sequence, not per prompt token.
-        per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(deployment, "fp16", eff) * tp),
+        per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(modelled, "fp16", eff) * tp),
         per_request_s=eff.per_request_s,
         weights_s=in_layers * per_byte + head_s,
         expert_weights_s=experts * per_byte,
         expert_share=model.experts_per_token / model.experts,
-        kv_read_s_per_token=_decode_attention_s(deployment, eff),
+        kv_read_s_per_token=_decode_attention_s(modelled, eff),
         compute_s_per_token=2.0 * _layer_parameters(model) / flops,
         attention_s_per_pair=4.0 * model.heads * model.head_size * model.layers / (pair_flops * tp),
         other_s_per_token=eff.per_token_s
-        + eff.activation_passes * _activation_bytes(deployment) / (bandwidth * eff.bandwidth_share),
+        + eff.activation_passes * _activation_bytes(modelled) / (bandwidth * eff.bandwidth_share),
         collective_s=2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
         collective_s_per_token=2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(gpu, eff),
         recompute_share=eff.recompute_share,
         kv_usable_share=eff.kv_usable_share,
-        kv_capacity_tokens=kv_capacity_tokens(deployment),
+        kv_capacity_tokens=kv_capacity_tokens(modelled),
         max_num_seqs=engine.max_num_seqs,
         max_batched_tokens=engine.max_batched_tokens,
         block_tokens=engine.block_tokens,
@@ -210,13 +216,13 @@ def step_clock(deployment: Deployment, efficiencies: Efficiencies | None = None)
     )
 
 
-def _decode_attention_s(deployment: Deployment, efficiencies: Efficiencies) -> float:
+def _decode_attention_s(modelled: ModelledEngine, efficiencies: Efficiencies) -> float:
     """Decode attention per cached token: the KV read, or the vector arithmetic where that takes longer."""
-    model, gpu = deployment.model, deployment.gpu
-    read = kv_bytes_per_token(deployment) / (gpu.bandwidth_gb_s * 1e9 * efficiencies.kv_bandwidth_share)
-    if not deployment.engine.vector_attention:
+    model, gpu = modelled.model, modelled.gpu
+    read = kv_bytes_per_token(modelled) / (gpu.bandwidth_gb_s * 1e9 * efficiencies.kv_bandwidth_share)
+    if not modelled.engine.vector_attention:
         return read
-    flop = 4.0 * model.heads * model.head_size * model.layers / deployment.tp
+    flop = 4.0 * model.heads * model.head_size * model.layers / modelled.tp
     rate = gpu.tflops.get("fp32", gpu.tflops["fp16"] / 4.0) * 1e12 * efficiencies.vector_attention_share
     return float(np.hypot(read, flop / rate))
 
@@ -226,14 +232,14 @@ def _layer_parameters(model: Model) -> float:
     return model.active_parameters - _embedding_parameters(model) * (1 if model.tied_embeddings else 2)
 
 
-def _activation_bytes(deployment: Deployment) -> float:
+def _activation_bytes(modelled: ModelledEngine) -> float:
     """Bytes that one token's activations move on one GPU: every operation reads its input and writes its output once.
 
     Per layer, in hidden sizes: two norms with residuals 8, query and rotation 3, attention 2, output projection 2, MLP
     input and output 2 (norms and outputs whole on every GPU, the rest split); key and value 9 of their own width;
     gate, up and product 6 of the intermediate size.
     """
-    model, tp = deployment.model, deployment.tp
+    model, tp = modelled.model, modelled.tp
     whole = 12.0 * model.hidden
     split = 5.0 * model.hidden + 9.0 * model.kv_hidden + 6.0 * model.intermediate * model.experts_per_token
     return 2.0 * model.layers * (whole + split / tp)

@@ -19,7 +19,7 @@ from typing import Literal
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.clock import causal_pairs
-from melange.perfmodel.hardware import GIB, Deployment, kv_bytes_per_token, weights_bytes
+from melange.perfmodel.hardware import GIB, ModelledEngine, kv_bytes_per_token, weights_bytes
 
 Binding = Literal["FLOPs", "bandwidth", "KV capacity"]
 
@@ -49,11 +49,11 @@ class PhysicalLimit:
 def physical_limit(point: Measurement, *, catalog: Catalog | None = None) -> PhysicalLimit:
     """The physical optimum at a measured point's configuration and size; unknown GPUs or models raise InputError."""
     catalog = catalog or load_catalog()
-    deployment = Deployment(
+    modelled = ModelledEngine(
         model=catalog.model(point.model), gpu=catalog.gpu(point.gpu), tp=point.tp, precision=point.precision
     )
-    compute = _compute_s(deployment, point)
-    weights, cache = _memory_s(deployment, point)
+    compute = _compute_s(modelled, point)
+    weights, cache = _memory_s(modelled, point)
     if compute >= weights + cache:
         binding: Binding = "FLOPs"
     else:
@@ -71,24 +71,24 @@ def _new_and_steps(point: Measurement) -> tuple[float, float]:
     return max(point.input_tokens - point.cached_tokens, 1.0), max(point.output_tokens - 1.0, 0.0)
 
 
-def _compute_s(deployment: Deployment, point: Measurement) -> float:
-    model, gpu = deployment.model, deployment.gpu
+def _compute_s(modelled: ModelledEngine, point: Measurement) -> float:
+    model, gpu = modelled.model, modelled.gpu
     new, steps = _new_and_steps(point)
     pairs = float(causal_pairs(new, point.cached_tokens)) + steps * (point.input_tokens + point.output_tokens / 2.0)
     embedding = float(model.vocabulary * model.hidden)
     per_token = 2.0 * (model.active_parameters - embedding * (1 if model.tied_embeddings else 2))
     flop = per_token * (new + steps) + 2.0 * embedding * point.output_tokens
     flop += 4.0 * model.heads * model.head_size * model.layers * pairs
-    return flop / (gpu.compute_tflops(deployment.precision) * 1e12 * deployment.tp)
+    return flop / (gpu.compute_tflops(modelled.precision) * 1e12 * modelled.tp)
 
 
-def _memory_s(deployment: Deployment, point: Measurement) -> tuple[float, float]:
+def _memory_s(modelled: ModelledEngine, point: Measurement) -> tuple[float, float]:
     """Seconds per request of reading weights and of reading the KV cache."""
-    model, gpu, tp = deployment.model, deployment.gpu, deployment.tp
+    model, gpu, tp = modelled.model, modelled.gpu, modelled.tp
     _, steps = _new_and_steps(point)
     context = point.input_tokens + point.output_tokens / 2.0
-    kv = kv_bytes_per_token(deployment)
-    stored = weights_bytes(model, deployment.precision) / tp
+    kv = kv_bytes_per_token(modelled)
+    stored = weights_bytes(model, modelled.precision) / tp
     free = max(gpu.memory_gib * GIB - stored, kv * context)
     batch = max(free / (kv * context), 1.0)
     # At batch 1 of a mixture of experts only the chosen ones are read: the optimum may read no more than that.

@@ -8,10 +8,10 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.capacity.profile import ConfigProfile
-from melange.measurements.measurement import ConfigKey
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import Rates, config_key, deploy, rates_with_band
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.estimate import Rates, rates_with_band, under_calibration
+from melange.perfmodel.hardware import ModelledEngine
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 from melange.workload.workload import Workload
@@ -29,7 +29,7 @@ def warnings_of(calibration: Calibration, slo: Slo) -> tuple[str, ...]:
 
 
 def estimated_table(
-    deployment: Deployment,
+    modelled: ModelledEngine,
     slo: Slo,
     input_tokens: Sequence[float],
     output_tokens: Sequence[float],
@@ -41,8 +41,8 @@ def estimated_table(
     inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
     i, o = np.meshgrid(inputs, outputs, indexing="ij")
     cached = np.zeros(len(inputs)) if cached_tokens is None else np.asarray(cached_tokens, float)
-    rates = rates_with_band(deployment, slo, i, o, np.broadcast_to(cached[:, None], i.shape), calibration=calibration)
-    return table_of(config_key(deploy(deployment, calibration)), inputs, outputs, rates)
+    rates = rates_with_band(modelled, slo, i, o, np.broadcast_to(cached[:, None], i.shape), calibration=calibration)
+    return table_of(under_calibration(modelled, calibration).key, inputs, outputs, rates)
 
 
 def table_of(key: ConfigKey, inputs: FloatArray, outputs: FloatArray, rates: Rates) -> ConfigProfile:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from melange.capacity.rates import RateTable
 from melange.catalog.hardware import Gpu, Model
+from melange.serving.config import ConfigKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +42,9 @@ class PlanConfig:
     profile: RateTable | None = None
 
     @property
-    def key(self) -> tuple[str | None, str, int, str, str]:
-        """What is served and on which GPUs, whoever rents them out: model, GPU, TP, precision, engine."""
-        return self.model, self.gpu, self.tp, self.precision, self.engine
+    def key(self) -> ConfigKey | None:
+        """What is served and on which GPUs, whoever rents them out; None where the model is not told."""
+        return None if self.model is None else ConfigKey(self.model, self.gpu, self.tp, self.precision, self.engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from melange.plan.promise import AttainReport
 from melange.slo import Slo
 from melange.solver.explanation import Explanation
 from melange.solver.problem import Status
+from melange.workload.sizes import SizeGrid
 
 SCHEMA_VERSION = 1
 
@@ -83,6 +84,17 @@ class Plan:
         unknown = [name for name in self.replicas if name not in self.configs]
         if unknown:
             raise InputError(f"plan: replicas of {unknown[0]!r}, which is not among its configs")
+
+    @property
+    def grid(self) -> SizeGrid:
+        """The grid that its buckets are of; InputError where they have no sizes."""
+        demand = self.workload
+        known = [(b.input_tokens_max, b.output_tokens_max) for b in self.buckets]
+        inputs = demand.input_edges_tokens or tuple(sorted({i for i, _ in known if i is not None}))
+        outputs = demand.output_edges_tokens or tuple(sorted({o for _, o in known if o is not None}))
+        if not known or any(i not in inputs or o not in outputs for i, o in known):
+            raise InputError("the plan's buckets have no sizes", fix="solve from a workload with token edges")
+        return SizeGrid(input_edges_tokens=inputs, output_edges_tokens=outputs)
 
     @property
     def solved(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import HOURS_PER_MONTH, Baseline, Costs, PlanLimit
 from melange.plan.demand import PlanDemand
 from melange.plan.plan import Plan
-from melange.planning.build import Build, config_key
+from melange.planning.case import Case
+from melange.planning.choices import Choices
 from melange.slo import Slo
-from melange.solver.problem import Problem, Solution
+from melange.solver.problem import Problem, Solution, Status
 from melange.workload.workload import Workload
 
 
@@ -58,37 +59,48 @@ def with_fleet(
     )
 
 
-def plan_of(build: Build, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
-    """The plan of a built workload; ``baselines`` as single_type_baselines gives them."""
-    workload = build.spec.workload
-    plan = Plan(
-        status=solution.status,
-        slo=workload.slo,
-        workload=_demand(workload),
-        configs={config.name: _config(build, c) for c, config in enumerate(build.configs)},
-        buckets=_buckets(build, solution),
-        headroom=build.spec.headroom,
-        warnings=(*build.warnings, *additivity_warning(workload.slo)),
-        dropped_offers=tuple(
-            LeftOutOffer(instance=d.offer.name, gpu=d.offer.gpu, provider=d.offer.provider, reason=d.reason)
-            for d in build.dropped
-        ),
-        basis=build.profile.basis,
-        provenance=_provenance(build),
-    )
-    if build.problem is None:
-        return plan
-    cost, used = solution.cost_usd_per_hour, {}
+def plan_of(case: Case, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
+    """The plan of a solved case; ``baselines`` as single_type_baselines gives them."""
+    choices, shares, used = case.choices, None, {}
     if solution.shares is not None and solution.replicas is not None:
-        load = utilised(build.expand(solution.shares), build.rate_rps, build.max_rate_rps)
-        used = per_replica(build.problem.configs, load, solution)
+        shares = case.expand(solution.shares)
+        load = utilised(shares, choices.rate_rps, choices.max_rate_rps)
+        used = per_replica(case.problem.configs, load, solution)
+    cost = solution.cost_usd_per_hour
     return with_fleet(
-        plan,
-        build.problem,
+        _plan(choices, shares, case.warnings),
+        case.problem,
         solution,
         baselines=baselines,
         utilization=used,
-        costs=None if cost is None else costs_of(cost, workload),
+        costs=None if cost is None else costs_of(cost, choices.spec.workload),
+    )
+
+
+def plan_without_fleet(choices: Choices) -> Plan:
+    """The infeasible plan of choices among which nothing serves some bucket."""
+    return _plan(choices, None, ())
+
+
+def _plan(choices: Choices, shares: FloatArray | None, warnings: Sequence[str]) -> Plan:
+    """The plan's inputs and shares, before a fleet is filled in."""
+    spec, options = choices.spec, choices.options
+    return Plan(
+        status=Status.INFEASIBLE,
+        slo=spec.slo,
+        workload=_demand(spec.workload),
+        configs={config.name: _config(choices, c) for c, config in enumerate(choices.configs)},
+        buckets=tuple(_bucket(choices, b, None if shares is None else shares[b]) for b in range(len(choices.buckets))),
+        headroom=spec.headroom,
+        slice_factor=options.slice_factor,
+        warnings=(*choices.warnings, *warnings, *additivity_warning(spec.slo)),
+        dropped_offers=tuple(
+            LeftOutOffer(instance=d.offer.name, gpu=d.offer.gpu, provider=d.offer.provider, reason=d.reason)
+            for d in choices.dropped
+        ),
+        routing="input-only" if options.tie_outputs else None,
+        basis=choices.profile.basis,
+        provenance=_provenance(choices),
     )
 
 
@@ -123,33 +135,20 @@ def per_replica(configs: Sequence[str], load: FloatArray, solution: Solution) ->
     return {name: float(load[c] / solution.replicas[c]) for c, name in enumerate(configs) if solution.replicas[c]}
 
 
-def _buckets(build: Build, solution: Solution) -> tuple[PlanBucket, ...]:
-    w = build.spec.workload
-    shares = None if solution.shares is None else build.expand(solution.shares)
-    rows = []
-    for b, (i, j) in enumerate(build.cells):
-        rates = build.max_rate_rps[b]
-        rows.append(
-            PlanBucket(
-                input_tokens_max=w.grid.input_edges_tokens[i],
-                output_tokens_max=w.grid.output_edges_tokens[j],
-                rate_rps=float(build.rate_rps[b]),
-                mean_input_tokens=float(w.mean_input_tokens[i, j]),
-                mean_output_tokens=float(w.mean_output_tokens[i, j]),
-                mean_product_tokens2=float(w.mean_product_tokens2[i, j]),
-                mean_cached_tokens=float(w.mean_cached_tokens[i, j]),
-                load_input_tokens=float(build.load_tokens[b, 0]),
-                load_output_tokens=float(build.load_tokens[b, 1]),
-                shares={}
-                if shares is None
-                else {c.name: float(s) for c, s in zip(build.configs, shares[b], strict=True) if s > 0},
-                max_rate_rps={
-                    c.name: None if np.isnan(r) else float(r) for c, r in zip(build.configs, rates, strict=True)
-                },
-                sources=_sources(build, b),
-            )
-        )
-    return tuple(rows)
+def _bucket(choices: Choices, b: int, shares: FloatArray | None) -> PlanBucket:
+    """A bucket with who serves it; ``shares``: (n_configs,), None without a solution."""
+    bucket, names = choices.buckets[b], [config.name for config in choices.configs]
+    given = () if shares is None else zip(names, shares, strict=True)
+    rates = zip(names, choices.max_rate_rps[b], strict=True)
+    tables = ((config.name, choices.profile.configs[config.key]) for config in choices.configs)
+    size = choices.load_tokens[b]
+    sources = ((name, table.source_at(size[0], size[1])) for name, table in tables)
+    return PlanBucket(
+        **asdict(bucket),
+        shares={name: float(share) for name, share in given if share > 0},
+        max_rate_rps={name: None if np.isnan(rate) else float(rate) for name, rate in rates},
+        sources={name: source for name, source in sources if source},
+    )
 
 
 def additivity_warning(slo: Slo) -> tuple[str, ...]:
@@ -165,15 +164,9 @@ def additivity_warning(slo: Slo) -> tuple[str, ...]:
     )
 
 
-def _sources(build: Build, bucket: int) -> dict[str, str]:
-    size = build.load_tokens[bucket]
-    found = {c.name: build.profile.configs[config_key(c)].source_at(size[0], size[1]) for c in build.configs}
-    return {name: source for name, source in found.items() if source}
-
-
-def _config(build: Build, c: int) -> PlanConfig:
-    config, catalog = build.configs[c], load_catalog()
-    offer, table = config.instance, build.profile.configs[config_key(config)]
+def _config(choices: Choices, c: int) -> PlanConfig:
+    config, catalog = choices.configs[c], load_catalog()
+    offer, table = config.instance, choices.profile.configs[config.key]
     try:
         shape = replace(catalog.model(config.model), aliases=(), source="")
     except InputError:
@@ -193,7 +186,7 @@ def _config(build: Build, c: int) -> PlanConfig:
         spot=offer.spot,
         price_set=offer.price_set or None,
         price_read_on=offer.read_on,
-        headroom=float(build.headroom[c]),
+        headroom=float(choices.headroom[c]),
         sources=table.sources,
         hardware=replace(catalog.gpu(offer.gpu), aliases=(), source=""),
         model_shape=shape,
@@ -248,17 +241,19 @@ def _demand(w: Workload) -> PlanDemand:
     )
 
 
-def _provenance(build: Build) -> dict[str, Any]:
-    spec = build.spec
+def _provenance(choices: Choices) -> dict[str, Any]:
+    spec, options = choices.spec, choices.options
     return {
         "melange_version": __version__,
         "workload_file": spec.file,
-        "profile": dict(build.profile.provenance),
+        "profile": dict(choices.profile.provenance),
         "prices": {
             "set": None if spec.prices.file else spec.prices.price_set,
             "file": spec.prices.file,
             "spot": spec.prices.spot,
-            "read_on": {offer.key: offer.read_on for offer in build.offers},
-            "source": {offer.key: offer.source for offer in build.offers},
+            "read_on": {offer.key: offer.read_on for offer in choices.offers},
+            "source": {offer.key: offer.source for offer in choices.offers},
         },
+        "gap_asked": options.gap,
+        "time_limit_s": options.time_limit_s,
     }

@@ -13,14 +13,15 @@ from melange.capacity.profile import Profile, profile_from
 from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
 from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import calibrate
 from melange.perfmodel.calibration import Calibration, read_calibration
-from melange.perfmodel.estimate import config_key, deploy, fitting
+from melange.perfmodel.estimate import fitting, under_calibration
 from melange.perfmodel.fill import filled_table
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import cached_tokens_at, estimated_table, profile_sizes, warnings_of
 from melange.planning.spec import WorkloadSpec
+from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import EngineSettings
 
 SET_PREFIX = "estimated/"
@@ -41,14 +42,14 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
     catalog = catalog or load_catalog()
     model = _model(spec, catalog)
     calibration = _calibration(spec)
-    deployments = _deployments(spec, model, catalog, calibration)
+    modelled_engines = _modelled_engines(spec, model, catalog, calibration)
     inputs, outputs = profile_sizes(spec.workload)
     cached = cached_tokens_at(spec.workload, inputs)
     configs = {
-        config_key(deployment): estimated_table(
-            deployment, spec.workload.slo, inputs, outputs, cached_tokens=cached, calibration=calibration
+        modelled.key: estimated_table(
+            modelled, spec.workload.slo, inputs, outputs, cached_tokens=cached, calibration=calibration
         )
-        for deployment in deployments
+        for modelled in modelled_engines
     }
     return Profile(
         slo=spec.workload.slo,
@@ -79,18 +80,21 @@ def _calibration(spec: WorkloadSpec) -> Calibration:
 
 def _gpus(spec: WorkloadSpec, catalog: Catalog) -> list[Gpu]:
     known = {name.lower(): gpu for gpu in catalog.gpus.values() for name in (gpu.name, *gpu.aliases)}
-    named = [known[name.lower()] for name in spec.fleet or () if name.lower() in known]
+    named = [known[name.lower()] for name in spec.limits.fleet or () if name.lower() in known]
     return (list(dict.fromkeys(gpu.name for gpu in named)) and named) or [catalog.gpu(name) for name in USUAL_GPUS]
 
 
-def _deployments(spec: WorkloadSpec, model: Model, catalog: Catalog, calibration: Calibration) -> Iterable[Deployment]:
+def _modelled_engines(
+    spec: WorkloadSpec, model: Model, catalog: Catalog, calibration: Calibration
+) -> Iterable[ModelledEngine]:
     reasons: list[str] = []
-    found: list[Deployment] = []
+    found: list[ModelledEngine] = []
     for gpu in _gpus(spec, catalog):
         for precision in spec.serving.precisions or USUAL_PRECISIONS:
             degrees = [tp for tp in spec.serving.tp or USUAL_TP if model.heads % tp == 0]
             candidates = [
-                deploy(Deployment(model=model, gpu=gpu, tp=tp, precision=precision), calibration) for tp in degrees
+                under_calibration(ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision), calibration)
+                for tp in degrees
             ]
             fit, why = fitting(candidates)
             found += fit if spec.serving.tp else fit[:_DEGREES_PER_GPU]

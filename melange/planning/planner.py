@@ -2,173 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from melange.capacity.profile import Profile
-from melange.catalog.instances import InstanceType
-from melange.catalog.offers import PriceChoice
 from melange.errors import InfeasibleError, InputError, MelangeError
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
-from melange.planning.assemble import costs_of, plan_of
+from melange.planning.assemble import plan_of, plan_without_fleet
 from melange.planning.baselines import single_type_baselines
-from melange.planning.build import Build, able_types, build_problem, seen_by_type, without_able_types
-from melange.planning.late import Late, late_share
+from melange.planning.case import Case, case_of, cases, seen_by_type
+from melange.planning.choices import Choices, choose
+from melange.planning.late import Late
+from melange.planning.options import SolveOptions
 from melange.planning.profile_source import load_profile
-from melange.planning.rentable import Limits
 from melange.planning.spec import WorkloadSpec
 from melange.slo import Slo
 from melange.solver.checker import violations
 from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
 
-__all__ = [
-    "PlanOptions",
-    "costs_of",
-    "nearest_slo_factor",
-    "plan_fleet",
-    "prepare",
-    "prepare_each",
-    "scaled_slo",
-    "solve_checked",
-    "solved_fleet",
-    "with_extras",
-]
+_Solved = tuple[Case, Solution, tuple[str, ...]]
 
 
-_Solved = tuple[Build, Solution, tuple[str, ...]]
+def choices_of(spec: WorkloadSpec, options: SolveOptions | None = None, profile: Profile | None = None) -> Choices:
+    """What a workload leaves to choose among; ``profile`` saves reading it again."""
+    return choose(spec, profile or load_profile(spec), options)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """How to solve a workload, over what its file says. None keeps the file's value.
+def prepare(spec: WorkloadSpec, options: SolveOptions | None = None, profile: Profile | None = None) -> Case:
+    """The case that :func:`plan_fleet` solves, of several the one with the cheapest plan.
 
-    ``slice_factor`` N restricts shares to multiples of 1/N (the paper's slices). ``gap`` is the relative gap to
-    prove, ``time_limit_s`` bounds each solve. ``offers`` stand in for the price list's, the price choice still
-    selecting among them. ``headroom_by_config`` and ``tie_outputs`` as in build_problem.
+    InputError where no config can serve some bucket.
     """
-
-    rate_rps: float | None = None
-    slo: Slo | None = None
-    prices: PriceChoice | None = None
-    offers: tuple[InstanceType, ...] | None = None
-    headroom: float | None = None
-    fill: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    slice_factor: int | None = None
-    gap: float | None = None
-    time_limit_s: float | None = None
-    headroom_by_config: Mapping[str, float] | None = None
-    tie_outputs: bool = False
-    explain: bool = False
-
-    def applied(self, spec: WorkloadSpec) -> WorkloadSpec:
-        """The spec with these options in place of its own values."""
-        workload = spec.workload
-        if self.slo is not None:
-            workload = replace(workload, slo=self.slo)
-        if self.rate_rps is not None:
-            workload = workload.at_rate(self.rate_rps)
-        places = {key: place for key, place in spec.places.items() if self.prices is None or key != "prices"}
-        return replace(
-            spec,
-            places=places,
-            workload=workload,
-            prices=self.prices or spec.prices,
-            headroom=spec.headroom if self.headroom is None else self.headroom,
-            profiles=spec.profiles if self.fill is None else replace(spec.profiles, fill=self.fill),
-        )
+    choices = choices_of(spec, options, profile)
+    found = cases(choices)
+    if not found:
+        raise InputError(f"no config can serve size {choices.unservable[0]}", fix="relax the SLO or allow other GPUs")
+    return found[0] if len(found) == 1 else _cheapest(found)[0]
 
 
-def prepare(spec: WorkloadSpec, options: PlanOptions | None = None, profile: Profile | None = None) -> Build:
-    """The problem of a workload under these options, that of plan_fleet; ``profile`` saves reading it again."""
-    options = options or PlanOptions()
-    builds = prepare_each(spec, options, profile)
-    return builds[0] if len(builds) == 1 else _cheapest(builds, options)[0]
-
-
-def prepare_each(spec: WorkloadSpec, options: PlanOptions, profile: Profile | None = None) -> list[Build]:
-    """The problem for each choice of late buckets; a single one without an attainment SLO."""
-    asked = options.applied(spec)
-    profile = profile or load_profile(asked, asked_slo=spec.workload.slo)
-    make = partial(
-        build_problem,
-        asked,
-        profile,
-        limits=options.limits,
-        slice_factor=options.slice_factor,
-        headroom_by_config=options.headroom_by_config,
-        tie_outputs=options.tie_outputs,
-        offers=options.offers,
-    )
-    first = make()
-    return [first, *(make(late=late) for late in first.late_choices[1:])]
-
-
-def plan_fleet(spec: WorkloadSpec, options: PlanOptions | None = None, *, profile: Profile | None = None) -> Plan:
+def plan_fleet(spec: WorkloadSpec, options: SolveOptions | None = None, *, profile: Profile | None = None) -> Plan:
     """The cheapest fleet for a workload.
 
     Where an attainment SLO leaves several choices of late buckets, each is solved and the cheapest plan taken.
     The plan's ``status`` tells what was proven; an infeasible one carries its ``reasons``. Raises InputError for bad
     input and sizes that nobody measured.
     """
-    options = options or PlanOptions()
-    builds = prepare_each(spec, options, profile)
-    if builds[0].problem is None:
-        plan = plan_of(builds[0], Solution(status=Status.INFEASIBLE), {})
-        return _labelled(replace(plan, reasons=_unservable_reasons(spec, builds[0], options)), options)
-    build, solution, reasons = _cheapest(builds, options)
-    assert build.problem is not None
-    plan = replace(plan_of(build, solution, _baselines(build, solution, options)), reasons=reasons)
-    return _labelled(with_extras(plan, build.problem, solution, options), options)
+    choices = choices_of(spec, options, profile)
+    found = cases(choices)
+    if not found:
+        return replace(plan_without_fleet(choices), reasons=_unservable_reasons(choices))
+    case, solution, reasons = _cheapest(found)
+    plan = replace(plan_of(case, solution, _baselines(case, solution)), reasons=reasons)
+    return with_extras(plan, case.problem, solution, choices.options)
 
 
-def _cheapest(builds: Sequence[Build], options: PlanOptions) -> _Solved:
-    """The build with the cheapest plan, of equals that with the fewest late requests; its bound holds for all."""
+def _cheapest(found: Sequence[Case]) -> _Solved:
+    """The case with the cheapest plan, of equals that with the fewest late requests; its bound holds for all."""
     solved: list[_Solved] = []
     settled: list[Late] = []
-    for build in builds:
-        if any(build.late < late for late in settled):
+    for case in found:
+        if any(case.late < late for late in settled):
             continue
-        found = _consistent(build, options)
-        if found is None:
+        answer = _consistent(case)
+        if answer is None:
             continue
-        solved.append(found)
-        if not found[0].barred:
-            settled.append(build.late)
+        solved.append(answer)
+        if not answer[0].barred:
+            settled.append(case.late)
 
     if not solved:
         reason = "a minimum asks for a GPU type beside which too much is late or not measured: measure it, or drop it"
-        return builds[-1], Solution(status=Status.INFEASIBLE), (reason,)
+        return found[-1], Solution(status=Status.INFEASIBLE), (reason,)
 
     def cost(entry: _Solved) -> tuple[float, bool, float]:
         usd = entry[1].cost_usd_per_hour
-        fewest = late_share(entry[0].late, entry[0].rate_rps)
-        return np.inf if usd is None else round(usd, 9), entry[1].status == Status.INFEASIBLE, fewest
+        return np.inf if usd is None else round(usd, 9), entry[1].status == Status.INFEASIBLE, entry[0].late_share
 
-    build, best, reasons = min(solved, key=cost)
+    case, best, reasons = min(solved, key=cost)
     rivals = [solution for _, solution, _ in solved if solution.status != Status.INFEASIBLE]
     if len(rivals) < 2:
-        return build, best, reasons
+        return case, best, reasons
     bounds = [solution.bound_usd_per_hour for solution in rivals]
     bound = None if None in bounds else min(value for value in bounds if value is not None)
-    return build, _bounded(best, bound, all(solution.status == Status.OPTIMAL for solution in rivals)), reasons
+    return case, _bounded(best, bound, all(solution.status == Status.OPTIMAL for solution in rivals)), reasons
 
 
-def _consistent(build: Build, options: PlanOptions) -> _Solved | None:
-    """The cheapest plan without the build's late buckets that rents nothing able to serve them; None if a floor does.
+def _consistent(case: Case) -> _Solved | None:
+    """The cheapest plan without the case's late buckets that rents nothing able to serve them; None if a floor does.
 
     The types that are able are barred only where they would be rented: without need of it, the problem keeps them.
     """
-    able = able_types(build)
-    for tried in (build, without_able_types(build)) if able else (build,):
-        assert tried.problem is not None
-        solution, reasons = solve_checked(tried.problem, options)
-        counts = () if solution.instances is None else zip(build.offers, solution.instances, strict=True)
+    choices, able = case.choices, case.able_types
+    for tried in (case, case_of(choices, case.late, able)) if able else (case,):
+        solution, reasons = solve_checked(tried.problem, choices.options)
+        counts = () if solution.instances is None else zip(choices.offers, solution.instances, strict=True)
         if not any(count and offer.gpu in able for offer, count in counts):
             return tried, solution, reasons
     return None
@@ -184,20 +115,20 @@ def _bounded(best: Solution, bound_usd_per_hour: float | None, proven: bool) -> 
     return replace(best, bound_usd_per_hour=bound_usd_per_hour, gap=gap, status=status)
 
 
-def _baselines(build: Build, solution: Solution, options: PlanOptions) -> dict[str, Baseline]:
+def _baselines(case: Case, solution: Solution) -> dict[str, Baseline]:
     """Each GPU type alone, with the late buckets it would have if nothing else were allowed."""
     result: dict[str, Baseline] = {}
-    for gpu in dict.fromkeys(offer.gpu for offer in build.offers):
-        own = seen_by_type(build, gpu)
-        assert own.problem is not None
-        keys = {offer.key for offer in build.offers if offer.gpu == gpu}
+    offers, options = case.choices.offers, case.choices.options
+    for gpu in dict.fromkeys(offer.gpu for offer in offers):
+        own = seen_by_type(case, gpu)
+        keys = {offer.key for offer in offers if offer.gpu == gpu}
         result |= single_type_baselines(
             own.problem, solution, {gpu: keys}, own.unmeasured(), gap=options.gap, time_limit_s=options.time_limit_s
         )
     return result
 
 
-def solve_checked(problem: Problem, options: PlanOptions) -> tuple[Solution, tuple[str, ...]]:
+def solve_checked(problem: Problem, options: SolveOptions) -> tuple[Solution, tuple[str, ...]]:
     """Solve and re-verify; beside the solution the reasons why there is none. A failed check raises MelangeError."""
     solution = solve(problem, gap=options.gap, time_limit_s=options.time_limit_s)
     faults = violations(problem, solution)
@@ -210,7 +141,7 @@ def solve_checked(problem: Problem, options: PlanOptions) -> tuple[Solution, tup
     return solution, infeasibility_reasons(problem, time_limit_s=options.time_limit_s)
 
 
-def with_extras(plan: Plan, problem: Problem, solution: Solution, options: PlanOptions) -> Plan:
+def with_extras(plan: Plan, problem: Problem, solution: Solution, options: SolveOptions) -> Plan:
     """The plan with what else the options ask of a solved problem: the cost without slices, the explanation."""
     if solution.cost_usd_per_hour is None:
         return plan
@@ -225,17 +156,7 @@ def with_extras(plan: Plan, problem: Problem, solution: Solution, options: PlanO
     return plan
 
 
-def _labelled(plan: Plan, options: PlanOptions) -> Plan:
-    asked = {"gap_asked": options.gap, "time_limit_s": options.time_limit_s}
-    return replace(
-        plan,
-        slice_factor=options.slice_factor,
-        routing="input-only" if options.tie_outputs else None,
-        provenance={**plan.provenance, **asked},
-    )
-
-
-def solved_fleet(spec: WorkloadSpec, options: PlanOptions | None = None) -> Plan:
+def solved_fleet(spec: WorkloadSpec, options: SolveOptions | None = None) -> Plan:
     """:func:`plan_fleet`, but no fleet is an InfeasibleError."""
     plan = plan_fleet(spec, options)
     if plan.status == Status.INFEASIBLE:
@@ -243,11 +164,11 @@ def solved_fleet(spec: WorkloadSpec, options: PlanOptions | None = None) -> Plan
     return plan
 
 
-def _unservable_reasons(spec: WorkloadSpec, build: Build, options: PlanOptions) -> tuple[str, ...]:
-    names = ", ".join(build.unservable[:6]) + (" ..." if len(build.unservable) > 6 else "")
-    slo = build.spec.workload.slo
+def _unservable_reasons(choices: Choices) -> tuple[str, ...]:
+    names = ", ".join(choices.unservable[:6]) + (" ..." if len(choices.unservable) > 6 else "")
+    slo = choices.spec.slo
     reasons = [f"no config meets {slo.describe()} for requests of size {names}, whatever their rate"]
-    factor = nearest_slo_factor(spec, build, options)
+    factor = nearest_slo_factor(choices.spec)
     if factor is not None:
         relaxed = scaled_slo(slo, factor)
         reasons.append(f"the nearest SLO that the same GPUs can meet is {relaxed.describe()}")
@@ -262,19 +183,17 @@ def scaled_slo(slo: Slo, factor: float) -> Slo:
     return replace(slo, **values)  # type: ignore[arg-type]
 
 
-def nearest_slo_factor(spec: WorkloadSpec, build: Build, options: PlanOptions) -> float | None:
+def nearest_slo_factor(spec: WorkloadSpec) -> float | None:
     """The least factor (to 1%) by which all thresholds must grow until every bucket can be served; None above 100."""
-    slo = build.spec.workload.slo
 
     def serves(factor: float) -> bool:
         try:
-            relaxed = prepare_each(spec, replace(options, slo=scaled_slo(slo, factor)), None)
+            return bool(cases(choices_of(spec.with_slo(scaled_slo(spec.slo, factor)))))
         except InputError:
             return False
-        return relaxed[0].problem is not None
 
     low, high = 1.0, 100.0
-    if not slo.thresholds_s or not serves(high):
+    if not spec.slo.thresholds_s or not serves(high):
         return None
     while high / low > 1.01:
         middle = (low * high) ** 0.5

@@ -11,19 +11,17 @@ from melange.errors import InputError
 from melange.measurements.curve import measured_curves, told_settings
 from melange.measurements.file import MeasurementFile, read_measurements
 from melange.planning.spec import ProfileChoice, WorkloadSpec
-from melange.slo import Slo
 
 ESTIMATED = "estimated/"
 
 
-def load_profile(spec: WorkloadSpec, *, asked_slo: Slo | None = None) -> Profile:
+def load_profile(spec: WorkloadSpec) -> Profile:
     """The profile that a workload asks for, at its SLO.
 
-    ``asked_slo`` is the workload file's own SLO when the caller replaced it: a table without an SLO that the file
-    assumes to keep one SLO is refused for another (InputError). Where the serving section names ``nanoflow`` and
-    nobody measured it, its predicted rows are added.
+    A table without an SLO that the file assumes to keep its own SLO (``spec.stated_slo``) is refused for another one
+    (InputError). Where the serving section names ``nanoflow`` and nobody measured it, its predicted rows are added.
     """
-    profile = _profile(spec, asked_slo)
+    profile = _profile(spec)
     if "nanoflow" not in spec.serving.engines or any(key.engine == "nanoflow" for key in profile.configs):
         return profile
     from melange.nanoflow.profile import with_nanoflow
@@ -33,8 +31,8 @@ def load_profile(spec: WorkloadSpec, *, asked_slo: Slo | None = None) -> Profile
     return with_nanoflow(profile, calibration=None if named is None else read_calibration(named))
 
 
-def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
-    choice, slo = spec.profiles, spec.workload.slo
+def _profile(spec: WorkloadSpec) -> Profile:
+    choice, slo, stated = spec.profiles, spec.slo, spec.stated_slo
     if choice.set is not None and choice.set.startswith(ESTIMATED):
         from melange.planning.estimated import estimated_profile
 
@@ -54,10 +52,10 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
 
         settings = told_settings(files)
         return filled_profile(spec, [point for file in files for point in points_of(file)], settings=settings)
-    if bare and choice.assume_slo and asked_slo is not None and asked_slo != slo:
+    if bare and choice.assume_slo and stated is not None and stated != slo:
         raise InputError(
             f"the profile holds saturation throughputs without an SLO; the workload assumes they keep "
-            f"{asked_slo.describe()}, not {slo.describe()}",
+            f"{stated.describe()}, not {slo.describe()}",
             fix="keep the workload's SLO, measure, or use --fill estimated",
         )
     try:

@@ -1,24 +1,19 @@
-"""WorkloadSpec: what is to be served, on what, and from which profiles and prices, as values."""
+"""WorkloadSpec: what is to be served, on what, and how, as one value that a command changes once, at its edge."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 
+from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
+from melange.planning.limits import Limits
+from melange.slo import Slo
 from melange.workload.workload import Workload
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TypeLimit:
-    """How many of a GPU type (counted in GPUs) or of an instance type may or must be rented."""
-
-    minimum: int = 0
-    maximum: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,27 +43,88 @@ class ServingChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """A whole workload file as values.
+    """What a fleet is planned for: a workload file as values, with what was asked for in place of them.
 
-    ``places`` are (line, column) in ``file`` of what can only be judged beside a catalog, prices or a profile, by key
-    (``model``, ``prices``, ``fleet.L4``, ...); empty for a spec that comes from no file.
+    What: ``workload``. On what: ``prices`` selects from a price list, ``offers`` stand in for the list's, ``limits``
+    say what of it may be rented. How: ``profiles``, ``serving``, and ``headroom``, by which the rate is scaled up;
+    ``headroom_by_config`` replaces it for the configs it names.
+
+    ``stated_slo`` is the SLO that the file states where another one was asked for since: what the file assumes of its
+    profiles holds for that one alone. ``places`` are (line, column) in ``file`` of what can only be judged beside a
+    catalog, prices or a profile, by key (``model``, ``prices``, ``fleet.L4``, ...); empty for a spec from no file.
     """
 
     workload: Workload
     profiles: ProfileChoice
     prices: PriceChoice = field(default_factory=PriceChoice)
-    fleet: Mapping[str, TypeLimit] | None = None
+    offers: tuple[InstanceType, ...] | None = None
+    limits: Limits = field(default_factory=Limits)
     serving: ServingChoice = field(default_factory=ServingChoice)
     headroom: float = 0.0
+    headroom_by_config: Mapping[str, float] = field(default_factory=dict)
+    stated_slo: Slo | None = None
     file: str | None = None
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.headroom) and self.headroom >= 0):
-            raise InputError(f"headroom is {self.headroom}", fix="give a share from 0, for example 0.1 for 10%")
-        if self.fleet is not None:
-            object.__setattr__(self, "fleet", MappingProxyType(dict(self.fleet)))
+        for headroom in (self.headroom, *self.headroom_by_config.values()):
+            if not (np.isfinite(headroom) and headroom >= 0):
+                raise InputError(f"headroom is {headroom}", fix="give a share from 0, for example 0.1 for 10%")
+        object.__setattr__(self, "headroom_by_config", MappingProxyType(dict(self.headroom_by_config)))
         object.__setattr__(self, "places", MappingProxyType(dict(self.places)))
+
+    @property
+    def slo(self) -> Slo:
+        """The promise to keep."""
+        return self.workload.slo
+
+    def with_rate(self, rate_rps: float) -> WorkloadSpec:
+        """The same mix of sizes at another total rate in requests/s."""
+        return replace(self, workload=self.workload.at_rate(rate_rps))
+
+    def with_slo(self, slo: Slo) -> WorkloadSpec:
+        """Another promise; that the file states its own one is kept in mind."""
+        return replace(self, workload=replace(self.workload, slo=slo), stated_slo=self.stated_slo or self.slo)
+
+    def with_prices(self, prices: PriceChoice) -> WorkloadSpec:
+        """Another choice of prices."""
+        places = {key: place for key, place in self.places.items() if key != "prices"}
+        return replace(self, prices=prices, places=places)
+
+    def with_offers(self, offers: Iterable[InstanceType]) -> WorkloadSpec:
+        """These offers in place of the price list's, the price choice still selecting among them."""
+        return replace(self, offers=tuple(offers))
+
+    def with_headroom(self, headroom: float, by_config: Mapping[str, float] | None = None) -> WorkloadSpec:
+        """The rate scaled up by this share, or by another one for some configs."""
+        return replace(self, headroom=headroom, headroom_by_config=by_config or {})
+
+    def with_fill(self, fill: str | None) -> WorkloadSpec:
+        """What may stand in for missing rates: ``estimated`` or nothing."""
+        return replace(self, profiles=replace(self.profiles, fill=fill))
+
+    def with_engines(self, engines: Iterable[str]) -> WorkloadSpec:
+        """These serving engines alone; none of them: every one that the profiles hold."""
+        return replace(self, serving=replace(self.serving, engines=tuple(engines)))
+
+    def limited(
+        self,
+        *,
+        maximum: Mapping[str, int] | None = None,
+        minimum: Mapping[str, int] | None = None,
+        only: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        max_cost_usd_per_hour: float | None = None,
+    ) -> WorkloadSpec:
+        """Other limits in place of the file's, as :meth:`Limits.narrowed` merges them."""
+        limits = self.limits.narrowed(
+            maximum=maximum,
+            minimum=minimum,
+            only=only,
+            exclude=exclude,
+            max_cost_usd_per_hour=max_cost_usd_per_hour,
+        )
+        return replace(self, limits=limits)
 
     def located(self, error: InputError, key: str) -> InputError:
         """The error at the key's place in the file, or as it is where there is none or it names a file of its own."""

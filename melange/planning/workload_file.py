@@ -17,8 +17,10 @@ from melange.errors import InputError
 from melange.files.documents import Document, read_document
 from melange.files.shipped import data_path
 from melange.files.text import write_atomic
-from melange.planning.spec import ProfileChoice, ServingChoice, TypeLimit, WorkloadSpec
+from melange.planning.limits import Limits, TypeLimit
+from melange.planning.spec import ProfileChoice, ServingChoice, WorkloadSpec
 from melange.slo import Slo
+from melange.workload.bucket import Bucket
 from melange.workload.sizes import SizeGrid
 from melange.workload.workload import Workload
 
@@ -41,7 +43,7 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
             workload=workload,
             profiles=_profiles(document),
             prices=_prices(document),
-            fleet=_fleet(document),
+            limits=_limits(document),
             serving=ServingChoice(**{key: tuple(value) for key, value in data.get("serving", {}).items()}),
             headroom=data.get("headroom", 0.0),
             file=document.file,
@@ -226,16 +228,16 @@ def _prices(document: Document) -> PriceChoice:
     )
 
 
-def _fleet(document: Document) -> dict[str, TypeLimit] | None:
+def _limits(document: Document) -> Limits:
     if "fleet" not in document.data:
-        return None
-    limits = {}
+        return Limits()
+    types = {}
     for name, row in document.data["fleet"].items():
         low, high = (row or {}).get("min", 0), (row or {}).get("max")
         if high is not None and high < low:
             raise document.error(("fleet", name), f"fleet.{name}: min {low} exceeds max {high}", "raise the maximum")
-        limits[name] = TypeLimit(minimum=low, maximum=high)
-    return limits
+        types[name] = TypeLimit(minimum=low, maximum=high)
+    return Limits(fleet=tuple(types), types=types)
 
 
 def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
@@ -256,13 +258,10 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
         sizes["sample_requests"] = w.sample_requests
     if w.provenance:
         sizes["provenance"] = dict(w.provenance)
-    sizes["buckets"] = [_bucket_row(w, i, j) for i, j in zip(*np.nonzero(w.rate_rps), strict=True)]
+    sizes["buckets"] = [_bucket_row(bucket, w.total_rate_rps) for bucket in w.buckets()]
     data |= {"sizes": sizes, "profiles": _profiles_row(spec.profiles), "prices": _prices_row(spec.prices)}
-    if spec.fleet is not None:
-        data["fleet"] = {
-            k: {n: v for n, v in (("min", t.minimum or None), ("max", t.maximum)) if v is not None}
-            for k, t in spec.fleet.items()
-        }
+    if spec.limits.fleet is not None:
+        data["fleet"] = {name: _limit_row(spec.limits.types.get(name, TypeLimit())) for name in spec.limits.fleet}
     serving = {n: list(v) for n in ("tp", "precisions", "engines") if (v := getattr(spec.serving, n))}
     if serving:
         data["serving"] = serving
@@ -294,13 +293,13 @@ _Dumper.add_representer(
 )
 
 
-def _bucket_row(w: Workload, i: int, j: int) -> _Row:
+def _bucket_row(bucket: Bucket, total_rps: float) -> _Row:
     row = _Row(
-        input_tokens_max=w.grid.input_edges_tokens[i],
-        output_tokens_max=w.grid.output_edges_tokens[j],
-        share=_short(w.rate_rps[i, j] / w.total_rate_rps),
+        input_tokens_max=bucket.input_tokens_max,
+        output_tokens_max=bucket.output_tokens_max,
+        share=_short(bucket.rate_rps / total_rps),
     )
-    row.update({name: _short(getattr(w, name)[i, j]) for name in _MEANS})
+    row.update({name: _short(getattr(bucket, name)) for name in _MEANS})
     return row
 
 
@@ -327,6 +326,10 @@ def _profiles_row(choice: ProfileChoice) -> dict[str, Any]:
     if choice.files:
         row["files"] = list(choice.files)
     return row
+
+
+def _limit_row(limit: TypeLimit) -> dict[str, int]:
+    return {name: n for name, n in (("min", limit.minimum or None), ("max", limit.maximum)) if n is not None}
 
 
 def _prices_row(choice: PriceChoice) -> str | dict[str, Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from melange.errors import InputError
 from melange.measurements.file import Header, read_measurements, record_line
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.load import Size
+from melange.serving.config import ConfigKey
 
 
 class Journal:

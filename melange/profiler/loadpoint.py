@@ -11,9 +11,10 @@ import numpy as np
 from melange.arrays import FloatArray
 from melange.capacity.bounds import MIN_BATCHED, Bounds
 from melange.capacity.verdict import KEEPS_UP, latency_bounds
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.statistics import LOOKS, growth_rps, warm_up_length
+from melange.serving.config import ConfigKey
 from melange.slo import Slo, tpot_s
 
 RUNS_AWAY = 0.3  # share of the offered rate by which a queue must grow to be told from an engine that still fills

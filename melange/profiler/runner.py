@@ -16,7 +16,7 @@ from melange.catalog.described import model_shape
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.measurements.file import read_measurements
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
 from melange.profiler.journal import Journal
@@ -27,13 +27,14 @@ from melange.profiler.serving import (
     ASSUMED,
     DEFAULT_ENGINE,
     Serving,
-    config_key,
     found_precision,
     header_facts,
     probe,
+    server_key,
     today,
 )
 from melange.profiler.session import Report, live_measure, profile
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 
 TYPICAL_POINTS = 1.3  # a cell's load time over that of its longest load point, by the benchmark of the search
@@ -81,7 +82,7 @@ class ServerRequest:
         gpu = self.gpu or (local_device().name if self.url is None else None)
         if gpu is None:
             raise InputError("the GPU of an attached server is unknown", fix="name it with --gpu")
-        return config_key(
+        return server_key(
             self.name or model,
             gpu=gpu,
             engine=engine,
@@ -209,7 +210,7 @@ def _cell_s(request: RunRequest, expected: _Expectation | None) -> float:
 def _expectations(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size, _Expectation]:
     """Expectations by size; empty for a model or GPU that the catalog lacks."""
     from melange.perfmodel.estimate import rates_with_band, steady_state
-    from melange.perfmodel.hardware import Deployment
+    from melange.perfmodel.hardware import ModelledEngine
     from melange.serving.engine_settings import default_settings
 
     catalog = load_catalog()
@@ -217,9 +218,9 @@ def _expectations(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size,
     try:
         model, gpu = catalog.model(key.model), catalog.gpu(key.gpu)
         settings = default_settings(gpu, key.engine)
-        deployment = Deployment(model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=settings)
-        rates = rates_with_band(deployment, slo, *columns).rate_rps
-        lone_s = steady_state(deployment, *columns).closed(1.0).e2e_s
+        modelled = ModelledEngine(model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=settings)
+        rates = rates_with_band(modelled, slo, *columns).rate_rps
+        lone_s = steady_state(modelled, *columns).closed(1.0).e2e_s
     except InputError:
         return {}
     return {

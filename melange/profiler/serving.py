@@ -11,10 +11,10 @@ from pathlib import Path
 
 from melange.catalog.hardware import load_catalog
 from melange.errors import EngineError, InputError
-from melange.measurements.measurement import ConfigKey
 from melange.profiler.client import CompletionsClient, Dialect, Endpoint, PromptSource
 from melange.profiler.engine import engine_version, kv_cache, served_models
 from melange.profiler.load import RequestRecord, Size
+from melange.serving.config import ConfigKey
 from melange.serving.engine_args import option_value
 
 PROBE = Size(32, 4)
@@ -90,7 +90,7 @@ async def _words_per_token(endpoint: Endpoint, dialect: Dialect) -> Dialect:
     return replace(dialect, words_per_token=PROBE.input_tokens / record.input_tokens)
 
 
-def config_key(
+def server_key(
     model: str,
     *,
     gpu: str,

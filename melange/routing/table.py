@@ -79,13 +79,13 @@ def routing_table(
     have no sizes.
     """
     configs = fleet_configs(plan)
-    inputs, outputs = bucket_edges(plan)
-    n_in, n_out = len(inputs), len(outputs)
-    at = ((inputs.index(b.input_tokens_max or 0), outputs.index(b.output_tokens_max or 0)) for b in plan.buckets)
-    cell = np.array([i * n_out + o for i, o in at])
+    grid = plan.grid
+    n_in, n_out = grid.shape
+    edges = np.array([(b.input_tokens_max, b.output_tokens_max) for b in plan.buckets], dtype=np.int64)
+    cell = grid.locate(edges[:, 0], edges[:, 1])
     rate = np.zeros(n_in * n_out)
     np.add.at(rate, cell, [b.rate_rps for b in plan.buckets])
-    tokens = np.array(outputs, float)[np.arange(n_in * n_out) % n_out]
+    tokens = np.array(grid.output_edges_tokens, float)[np.arange(n_in * n_out) % n_out]
     tokens[cell] = [b.mean_output_tokens or b.output_tokens_max for b in plan.buckets]
     shares, max_rate = np.zeros((n_in * n_out, len(configs))), np.zeros((n_in * n_out, len(configs)))
     shares[cell] = [[b.shares.get(name, 0.0) for name in configs] for b in plan.buckets]
@@ -93,8 +93,8 @@ def routing_table(
     mix = _normalised(rate.reshape(n_in, n_out))
     counts = [plan.replicas[name] for name in configs]
     return RoutingTable(
-        input_edges=np.array(inputs, dtype=np.int64),
-        output_edges=np.array(outputs, dtype=np.int64),
+        input_edges=np.array(grid.input_edges_tokens, dtype=np.int64),
+        output_edges=np.array(grid.output_edges_tokens, dtype=np.int64),
         shares=_with_marginals(shares, rate, n_in, n_out),
         max_rate_rps=_with_harmonic_marginals(max_rate, rate, n_in, n_out),
         output_tokens=np.concatenate([tokens, (mix * tokens.reshape(n_in, n_out)).sum(axis=1)]),
@@ -129,20 +129,6 @@ def fleet_configs(plan: Plan) -> tuple[str, ...]:
     if not names:
         raise InputError("the plan rents nothing", fix="solve a workload that some fleet can serve")
     return names
-
-
-def bucket_edges(plan: Plan) -> tuple[list[int], list[int]]:
-    """Ascending input and output edges of the workload's grid."""
-    demand = plan.workload
-    inputs = list(demand.input_edges_tokens or sorted({b.input_tokens_max for b in plan.buckets if b.input_tokens_max}))
-    outputs = list(
-        demand.output_edges_tokens or sorted({b.output_tokens_max for b in plan.buckets if b.output_tokens_max})
-    )
-    if not plan.buckets or any(
-        b.input_tokens_max not in inputs or b.output_tokens_max not in outputs for b in plan.buckets
-    ):
-        raise InputError("the plan's buckets have no sizes", fix="solve from a workload with token edges")
-    return inputs, outputs
 
 
 def _clock_row(clock: StepClock) -> list[float]:

@@ -1,12 +1,26 @@
-"""ServingConfig: what runs on a rented machine."""
+"""What runs on a rented machine: a serving config, and the key that it shares with others of its kind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from melange.catalog.hardware import PRECISIONS
 from melange.catalog.instances import InstanceType
 from melange.errors import InputError
+
+
+class ConfigKey(NamedTuple):
+    """What is served on what, price and machine left out: two rented offers of the same kind share it."""
+
+    model: str
+    gpu: str
+    tp: int
+    precision: str
+    engine: str
+
+    def describe(self) -> str:
+        return f"{self.model} on {self.tp}x{self.gpu} ({self.precision}, {self.engine})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +41,11 @@ class ServingConfig:
                 f"tensor-parallel degree {self.tp} does not fit {self.instance.name} with {self.instance.gpus} GPUs",
                 fix="use a degree up to the instance's GPU count",
             )
+
+    @property
+    def key(self) -> ConfigKey:
+        """What its measurements are filed under."""
+        return ConfigKey(self.model, self.instance.gpu, self.tp, self.precision, self.engine)
 
     @property
     def name(self) -> str:

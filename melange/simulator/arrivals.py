@@ -11,7 +11,6 @@ import numpy as np
 from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
 from melange.plan.plan import Plan
-from melange.routing.table import bucket_edges
 
 if TYPE_CHECKING:
     from melange.traces import Trace
@@ -161,7 +160,8 @@ def plan_sizes(plan: Plan, *, spread: bool = True) -> Sizes:
     of each other); without it every request has its bucket's mean size, which hides what small and large requests of
     a bucket do to each other.
     """
-    inputs, outputs = bucket_edges(plan)
+    grid = plan.grid
+    inputs, outputs = grid.input_edges_tokens, grid.output_edges_tokens
     lower_in, lower_out = dict(zip(inputs, [0, *inputs], strict=False)), dict(zip(outputs, [0, *outputs], strict=False))
     rows, low, high = [], [], []
     for b in plan.buckets:
@@ -187,13 +187,12 @@ def trace_sizes(plan: Plan, trace: Trace) -> tuple[Sizes, BoolArray]:
 
     Requests without tokens or above the plan's largest size are dropped and counted; InputError if none is left.
     """
-    inputs, outputs = bucket_edges(plan)
-    inside = (trace.input_tokens > 0) & (trace.output_tokens > 0)
-    inside &= (trace.input_tokens <= inputs[-1]) & (trace.output_tokens <= outputs[-1])
+    grid = plan.grid
+    inside = grid.locate(trace.input_tokens, trace.output_tokens) >= 0
     if not inside.any():
         raise InputError(
             "no request of the trace lies within the plan's sizes" if len(trace) else "the trace is empty",
-            fix=f"give requests of 1 to {inputs[-1]} input and 1 to {outputs[-1]} output tokens",
+            fix=f"give requests of 1 to {grid.max_input_tokens} input and 1 to {grid.max_output_tokens} output tokens",
         )
     cached = trace.cached_tokens if trace.cached_tokens is not None else np.zeros(len(trace), dtype=np.int64)
     tokens = np.stack([trace.input_tokens, trace.output_tokens, cached], axis=1)[inside].astype(float)

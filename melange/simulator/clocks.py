@@ -21,10 +21,11 @@ from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS, MeasuredCurve
 from melange.perfmodel.calibrate import Group, fit, group_of
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.hardware import ModelledEngine, step_clock
 from melange.perfmodel.steady import SteadyState
 from melange.plan.config import PlanConfig
 from melange.plan.plan import Plan
+from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 from melange.simulator.saturation import saturation_rps
@@ -100,9 +101,9 @@ class _Measured:
     curve: MeasuredCurve
     efficiencies: Efficiencies | None = None
 
-    def fitted(self, deployment: Deployment) -> Efficiencies:
+    def fitted(self, modelled: ModelledEngine) -> Efficiencies:
         if self.efficiencies is None:
-            self.efficiencies = fit([group_of(deployment, self.curve.deciding)]).efficiencies
+            self.efficiencies = fit([group_of(modelled, self.curve.deciding)]).efficiencies
         return self.efficiencies
 
 
@@ -111,18 +112,18 @@ def _config_clock(
     name: str,
     config: PlanConfig,
     settings: EngineSettings | None,
-    measured: Mapping[tuple[object, ...], _Measured],
+    measured: Mapping[ConfigKey, _Measured],
 ) -> ConfigClock:
-    own = measured.get(config.key)
-    deployment = _deployment(plan, name, config, settings, None if own is None else own.curve)
+    own = None if config.key is None else measured.get(config.key)
+    modelled = _modelled_engine(plan, name, config, settings, None if own is None else own.curve)
     cells = _cells(plan, name, config)
     at_saturation = bool(config.profile and config.profile.assumed_slo) or not plan.slo.thresholds_s
     if own is not None:
-        efficiencies = own.fitted(deployment)
+        efficiencies = own.fitted(modelled)
     else:
-        efficiencies = plan.basis.efficiencies or (_fitted(deployment, cells) if at_saturation else Efficiencies())
-    clock = step_clock(deployment, efficiencies)
-    longest = deployment.max_request_tokens
+        efficiencies = plan.basis.efficiencies or (_fitted(modelled, cells) if at_saturation else Efficiencies())
+    clock = step_clock(modelled, efficiencies)
+    longest = modelled.max_request_tokens
     fits = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).fits
     keep = fits & (cells.weights >= LEAST_WEIGHT * cells.weights.sum())
     if not keep.any():
@@ -144,7 +145,7 @@ def _config_clock(
     )
 
 
-def _measured(plan: Plan) -> dict[tuple[object, ...], _Measured]:
+def _measured(plan: Plan) -> dict[ConfigKey, _Measured]:
     """Load points with latencies by configuration, where the plan's profile has enough of them."""
     return {curve.key: _Measured(curve) for curve in plan.basis.curves if len(curve.points) >= MIN_POINTS}
 
@@ -155,9 +156,9 @@ def scaled(clock: StepClock, factor: float) -> StepClock:
     return replace(clock, **{name: getattr(clock, name) * factor for name in times})
 
 
-def _deployment(
+def _modelled_engine(
     plan: Plan, name: str, config: PlanConfig, settings: EngineSettings | None, curve: MeasuredCurve | None
-) -> Deployment:
+) -> ModelledEngine:
     shape = config.model_shape or (None if curve is None else curve.model_shape)
     if config.hardware is None or shape is None:
         missing = "hardware" if config.hardware is None else "model"
@@ -167,7 +168,7 @@ def _deployment(
         )
     gpu, basis = config.hardware, plan.basis
     chosen = settings or (None if curve is None else curve.engine_settings) or basis.engine_settings
-    return Deployment(
+    return ModelledEngine(
         model=shape,
         gpu=gpu,
         tp=config.tp,
@@ -210,10 +211,10 @@ def _cells(plan: Plan, name: str, config: PlanConfig) -> _Cells:
     return _Cells(np.maximum(np.round(inputs), 1.0), np.maximum(np.round(outputs), 1.0), rates, weights)
 
 
-def _fitted(deployment: Deployment, cells: _Cells) -> Efficiencies:
+def _fitted(modelled: ModelledEngine, cells: _Cells) -> Efficiencies:
     nothing = np.full(cells.inputs.shape, np.nan)
     group = Group(
-        deployment=deployment,
+        modelled=modelled,
         points=(),
         input_tokens=cells.inputs,
         output_tokens=cells.outputs,

@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.plan.plan import Plan
-from melange.routing.table import RoutingTable, bucket_edges
+from melange.routing.table import RoutingTable
 from melange.simulator.metrics import CAUSES, Estimate, Latency, Outcome, attainment_of
 from melange.simulator.run import Played
 
@@ -256,7 +256,7 @@ def config_reports(
 
 def bucket_reports(plan: Plan, outcome: Outcome) -> tuple[BucketReport, ...]:
     """One entry per bucket that got requests."""
-    inputs, outputs = bucket_edges(plan)
+    inputs, outputs = plan.grid.input_edges_tokens, plan.grid.output_edges_tokens
     rows = []
     for bucket in np.unique(outcome.bucket):
         here = outcome.bucket == bucket

@@ -12,6 +12,7 @@ import numpy as np
 from melange.arrays import FloatArray
 from melange.errors import InputError
 from melange.slo import Slo
+from melange.workload.bucket import Bucket
 from melange.workload.sizes import SizeGrid
 
 Representative = Literal["mean", "upper_edge"]
@@ -128,6 +129,21 @@ class Workload:
         if self.representative == "upper_edge":
             return self.grid.upper_edges()
         return self.mean_input_tokens, self.mean_output_tokens
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The buckets with demand, by input edge and then by output edge."""
+        sizes = self.representative_tokens()
+        return tuple(
+            Bucket(
+                input_tokens_max=self.grid.input_edges_tokens[i],
+                output_tokens_max=self.grid.output_edges_tokens[j],
+                rate_rps=float(self.rate_rps[i, j]),
+                **{name: float(getattr(self, name)[i, j]) for name in _MEANS},
+                load_input_tokens=float(sizes[0][i, j]),
+                load_output_tokens=float(sizes[1][i, j]),
+            )
+            for i, j in np.argwhere(self.rate_rps > 0)
+        )
 
     def at_rate(self, rate_rps: float) -> Workload:
         """The same mix of sizes at another total rate in requests/s."""

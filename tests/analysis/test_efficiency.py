@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange import InputError, PlanOptions, Slo, load_workload, plan_fleet
+from melange import InputError, Slo, load_workload, plan_fleet
 from melange.analysis.efficiency import cost_efficiency, fractional_costs
 from melange.files.shipped import data_path
 
@@ -54,8 +54,8 @@ def test_published_table_agrees_with_the_paper_s_figure_3b():
 
 def test_fractions_cost_no_more_than_whole_gpus(small_spec):
     for rate in (0.1, 1.0, 30.0):
-        options = PlanOptions(rate_rps=rate)
-        plan, fractions = plan_fleet(small_spec, options), fractional_costs(small_spec, options)
+        asked = small_spec.with_rate(rate)
+        plan, fractions = plan_fleet(asked), fractional_costs(asked)
         assert fractions.mixed_usd_per_hour <= plan.cost_usd_per_hour + 1e-9
         assert set(fractions.single_usd_per_hour) == set(plan.baselines)
         for gpu, cost in fractions.single_usd_per_hour.items():
@@ -67,11 +67,11 @@ def test_fractional_costs_by_hand(small_spec):
     """Each bucket's rate times the seconds and dollars that its cheapest config takes."""
     from melange.planning.planner import prepare
 
-    build = prepare(small_spec)
-    prices = [c.instance.price_usd_per_hour for c in build.configs]
+    case = prepare(small_spec)
+    prices = [c.instance.price_usd_per_hour for c in case.choices.configs]
     expected = sum(
         min(rate / best * price for best, price in zip(row, prices, strict=True))
-        for rate, row in zip(build.rate_rps, build.max_rate_rps, strict=True)
+        for rate, row in zip(case.choices.rate_rps, case.choices.max_rate_rps, strict=True)
     )
     fractions = fractional_costs(small_spec)
     assert fractions.mixed_usd_per_hour == pytest.approx(expected)
@@ -81,8 +81,8 @@ def test_fractional_costs_by_hand(small_spec):
 
 def test_whole_gpus_stop_mattering_at_high_rates(small_spec):
     """The plan's cost is at most one replica of each config above the fractional cost."""
-    options = PlanOptions(rate_rps=2000.0)
-    plan, fractions = plan_fleet(small_spec, options), fractional_costs(small_spec, options)
+    asked = small_spec.with_rate(2000.0)
+    plan, fractions = plan_fleet(asked), fractional_costs(asked)
     one_of_each = sum(config.price_usd_per_hour for config in plan.configs.values())
     assert plan.cost_usd_per_hour <= fractions.mixed_usd_per_hour + one_of_each
     assert plan.savings == pytest.approx(fractions.savings, abs=0.01)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from melange import InputError, LatencyStats, Limits, Measurement, PlanOptions, ProfileChoice, plan_fleet, read_prices
+from melange import InputError, LatencyStats, Measurement, ProfileChoice, plan_fleet, read_prices
 from melange.analysis.sweep import repriced, sweep_prices, sweep_rates, sweep_tpot
 from melange.measurements.file import Header, append_measurements
 from melange.slo import Slo
@@ -17,15 +17,14 @@ def test_each_rate_is_the_plan_of_that_rate(small_spec):
     sweep = sweep_rates(small_spec, [1, 4, 20])
     assert [point.value for point in sweep.points] == [1, 4, 20]
     for point in sweep.points:
-        alone = plan_fleet(small_spec, PlanOptions(rate_rps=point.value))
+        alone = plan_fleet(small_spec.with_rate(point.value))
         assert point.plan is not None
         assert point.plan == alone
     assert sweep.gpus == tuple(sweep.points[0].plan.baselines)
 
 
 def test_infeasible_points_are_rows_with_a_reason(small_spec):
-    limits = Limits(maximum={"L4": 1}, only=("L4",))
-    sweep = sweep_rates(small_spec, [0.05, 100], PlanOptions(limits=limits))
+    sweep = sweep_rates(small_spec.limited(maximum={"L4": 1}, only=("L4",)), [0.05, 100])
     assert [point.status for point in sweep.points] == ["optimal", "infeasible"]
     assert sweep.points[0].reason is None
     assert sweep.points[1].reason
@@ -51,9 +50,8 @@ def test_the_listed_price_changes_nothing(small_spec):
     assert sweep.points[0].plan.provenance["prices"]["source"]["L4"] == "set by the user"
 
 
-def test_repricing_is_by_gpu():
-    offers = read_prices()
-    changed = repriced(offers, "H100", 1.5)
+def test_repricing_is_by_gpu(small_spec):
+    offers, changed = read_prices(), repriced(small_spec, "H100", 1.5).offers
     assert {o.price_usd_per_hour / o.gpus for o in changed if o.gpu == "H100"} == {1.5}
     assert [o for o in changed if o.gpu != "H100"] == [o for o in offers if o.gpu != "H100"]
 

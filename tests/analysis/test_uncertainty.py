@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 import melange.analysis.uncertainty as module
-from melange import InputError, PlanOptions
+from melange import InputError
 from melange.analysis.uncertainty import VARIANCE_SHARES, _errors, assess, solve_with_uncertainty
-from melange.planning.build import config_key
 from melange.planning.planner import plan_fleet, prepare
-from melange.planning.rentable import Limits
 from melange.planning.workload_file import load_workload
 from melange.report.plans import render_plan
 
@@ -20,9 +18,9 @@ def test_variance_divides_whole():
 
 
 def test_errors_have_the_stated_size_and_hang_together(small_spec):
-    build = prepare(small_spec)
+    choices = prepare(small_spec).choices
     rng = np.random.default_rng(0)
-    draws = np.stack([_errors(build, np.ones(build.max_rate_rps.shape), rng) for _ in range(4000)])
+    draws = np.stack([_errors(choices, np.ones(choices.max_rate_rps.shape), rng) for _ in range(4000)])
     assert draws.std(axis=0) == pytest.approx(1.0, abs=0.05)
     across_gpus = np.corrcoef(draws[:, 0, 0], draws[:, 0, 1])[0, 1]
     within_gpu = np.corrcoef(draws[:, 0, 0], draws[:, 1, 0])[0, 1]
@@ -31,7 +29,7 @@ def test_errors_have_the_stated_size_and_hang_together(small_spec):
 
 
 def test_regret_is_never_negative_and_orders_the_fleets(small_spec):
-    odds = assess(prepare(small_spec, PlanOptions(rate_rps=12)), draws=20, seed=1)
+    odds = assess(prepare(small_spec.with_rate(12)), draws=20, seed=1)
     regrets = [fleet.mean_regret_usd_per_hour for fleet in odds.fleets]
     assert regrets == sorted(regrets)
     assert regrets[0] >= -1e-6
@@ -64,14 +62,14 @@ def test_too_few_draws(small_spec):
 
 def test_independent_noise_would_invent_savings(monkeypatch):
     # Same total noise, split differently: noise of each cell's own lets every draw mix GPUs to advantage.
-    build = prepare(load_workload("arena-120ms"), PlanOptions(rate_rps=64))
-    spread = np.full(build.max_rate_rps.shape, 0.2)
+    case = prepare(load_workload("arena-120ms").with_rate(64))
+    spread = np.full(case.choices.max_rate_rps.shape, 0.2)
     saved = {}
     for name, shares in {"as shipped": dict(VARIANCE_SHARES), "cell": {"cell": 1.0}, "common": {"common": 1.0}}.items():
         monkeypatch.setattr(module, "VARIANCE_SHARES", dict.fromkeys(VARIANCE_SHARES, 0.0) | shares)
         rng = np.random.default_rng(0)
-        saved[name] = np.mean([_saved_by_mixing(module._drawn(build, spread, rng)) for _ in range(12)])
-    nominal = _saved_by_mixing(build.problem)
+        saved[name] = np.mean([_saved_by_mixing(module._drawn(case, spread, rng)) for _ in range(12)])
+    nominal = _saved_by_mixing(case.problem)
     assert abs(saved["common"] - nominal) < 0.03
     assert saved["as shipped"] < nominal + 0.06
     assert saved["cell"] > max(saved["as shipped"], saved["common"]) + 0.03
@@ -83,46 +81,46 @@ def _saved_by_mixing(problem):
 
 
 def test_draws_beyond_a_cap_are_counted(small_spec):
-    free = plan_fleet(small_spec, PlanOptions(rate_rps=12))
-    tight = PlanOptions(rate_rps=12, limits=Limits(max_cost_usd_per_hour=free.cost_usd_per_hour * 1.02))
-    odds = assess(prepare(small_spec, tight), draws=30, seed=1)
+    free = plan_fleet(small_spec.with_rate(12))
+    tight = small_spec.with_rate(12).limited(max_cost_usd_per_hour=free.cost_usd_per_hour * 1.02)
+    odds = assess(prepare(tight), draws=30, seed=1)
     assert 0 < odds.share_unservable < 1
     for fleet in odds.fleets:
         assert fleet.p95_cost_usd_per_hour <= free.cost_usd_per_hour * 1.02 + 1e-6
         assert fleet.mean_regret_usd_per_hour >= -1e-6
     stuck = [fleet.share_stuck for fleet in odds.fleets]
     assert stuck == sorted(stuck)
-    text = render_plan(solve_with_uncertainty(small_spec, tight, draws=30, seed=1), "table")
+    text = render_plan(solve_with_uncertainty(tight, draws=30, seed=1), "table")
     assert "no fleet within the limits carries the load" in " ".join(text.split())
 
 
 def test_a_fleet_that_cannot_be_added_to_is_stuck(small_spec):
-    build = prepare(small_spec, PlanOptions(rate_rps=12))
-    fleet, cost = module._cheapest(build.problem)
-    full = replace(build.problem, max_cost_usd_per_hour=cost)
+    case = prepare(small_spec.with_rate(12))
+    fleet, cost = module._cheapest(case.problem)
+    full = replace(case.problem, max_cost_usd_per_hour=cost)
     other = tuple(1 if not count else 0 for count in fleet)
     assert module._with_recourse(full, fleet) == pytest.approx(cost)
     assert np.isnan(module._with_recourse(full, other))
 
 
 def test_a_band_is_read_as_80_percent_of_the_nearest_size(small_spec):
-    build = prepare(small_spec)
-    key = config_key(build.configs[0])
-    table = build.profile.configs[key]
+    choices = prepare(small_spec).choices
+    key = choices.configs[0].key
+    table = choices.profile.configs[key]
     low, high = np.full(table.source.shape, np.nan), np.full(table.source.shape, np.nan)
     # The buckets' loads lie at 60 and 600 input tokens; nearest profiled sizes are 100 (or 25) and 500.
-    row = int(np.abs(np.log(table.input_tokens) - np.log(build.load_tokens[0, 0])).argmin())
+    row = int(np.abs(np.log(table.input_tokens) - np.log(choices.load_tokens[0, 0])).argmin())
     low[row], high[row] = np.exp(-1.2816 * 0.4), np.exp(1.2816 * 0.4)
     banded = replace(table, low_rps=low, high_rps=high)
-    profile = replace(build.profile, configs={**build.profile.configs, key: banded})
-    spread = module._spreads(replace(build, profile=profile))
-    near = build.load_tokens[:, 0] == build.load_tokens[0, 0]
+    profile = replace(choices.profile, configs={**choices.profile.configs, key: banded})
+    spread = module._spreads(replace(choices, profile=profile))
+    near = choices.load_tokens[:, 0] == choices.load_tokens[0, 0]
     assert spread[near, 0] == pytest.approx(0.4, rel=1e-3)
     assert spread[~near, 0] == pytest.approx(module.SPREAD_BY_SOURCE["published"])
 
 
 def test_too_much_late_demand_is_no_fleet_rather_than_the_old_one(small_spec, monkeypatch):
-    build = prepare(small_spec)
-    late = replace(build, unservable=("100x100",))
-    monkeypatch.setattr(module, "with_figures", lambda build, **figures: late)
-    assert module._drawn(build, np.full(build.max_rate_rps.shape, 0.1), np.random.default_rng(0)) is None
+    case = prepare(small_spec)
+    monkeypatch.setattr(module, "redrawn", lambda case, **figures: None)
+    drawn = module._drawn(case, np.full(case.choices.max_rate_rps.shape, 0.1), np.random.default_rng(0))
+    assert module._cheapest(drawn) is None

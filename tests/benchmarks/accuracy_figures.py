@@ -23,10 +23,9 @@ from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import Group, fit, group_points, points_of, predict, split
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import max_rates_rps
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import estimated_table
-from melange.planning.planner import PlanOptions, prepare
-from melange.planning.rentable import Limits
+from melange.planning.planner import prepare
 from melange.planning.spec import WorkloadSpec
 from melange.planning.workload_file import load_workload
 from melange.serving.efficiencies import Efficiencies
@@ -113,8 +112,8 @@ def assess(
     sides, sides_70b = _heatmaps(Path(reference))
     groups = published_groups(catalog)
     short = [part for group in groups if (part := _only(group, lambda p: p.input_tokens <= SHORT_TOKENS)) is not None]
-    fitted = [group for group in short if group.deployment.gpu.name in FITTED_GPUS]
-    unseen = [group for group in short if group.deployment.gpu.name not in FITTED_GPUS]
+    fitted = [group for group in short if group.modelled.gpu.name in FITTED_GPUS]
+    unseen = [group for group in short if group.modelled.gpu.name not in FITTED_GPUS]
     halves, held, untouched = [], [], []
     for seed in range(splits):
         progress(f"split {seed + 1} of {splits}")
@@ -134,7 +133,7 @@ def assess(
             "priors only, nothing measured": decision_regret([prior], catalog),
         },
         held_out=Spread.of(held),
-        unseen={g.deployment.gpu.name: Spread.of([_median_error([g], e) for e in halves]) for g in unseen},
+        unseen={g.modelled.gpu.name: Spread.of([_median_error([g], e) for e in halves]) for g in unseen},
         left_out=_leave_one_out(groups, short),
         chosen=Spread.of([_share(each) for each in chosen]),
         chosen_unseen=_share_among(chosen, untouched),
@@ -145,7 +144,7 @@ def assess(
         side_cells=len(right[0]),
         sides_70b=Spread.of([h100_side_share(sides_70b, e, catalog) for e in halves]),
         sides_70b_cells=len(sides_70b),
-        prior_errors={g.deployment.gpu.name: _median_error([g], prior) for g in short},
+        prior_errors={g.modelled.gpu.name: _median_error([g], prior) for g in short},
         prior_chosen=_share(chosen_well(short, prior)),
         prior_sides=_share(a100_sides_right(sides, prior, catalog)),
         prior_sides_70b=h100_side_share(sides_70b, prior, catalog),
@@ -181,8 +180,8 @@ def _heatmaps(folder: Path) -> tuple[list[HeatmapCell], list[HeatmapCell]]:
 def _sides_in_table(cells: Sequence[HeatmapCell], groups: Sequence[Group]) -> tuple[int, int]:
     """How many of the A10G v A100 cells have the published table's better side, and how many there are."""
     value = {
-        group.deployment.gpu.name: {
-            (p.input_tokens, p.output_tokens): p.achieved_rps / PRICES_USD_PER_HOUR[group.deployment.gpu.name]
+        group.modelled.gpu.name: {
+            (p.input_tokens, p.output_tokens): p.achieved_rps / PRICES_USD_PER_HOUR[group.modelled.gpu.name]
             for p in group.points
         }
         for group in groups
@@ -213,8 +212,8 @@ def _leave_one_out(groups: Sequence[Group], short: Sequence[Group]) -> dict[str,
     """Per GPU the median errors at and above 2000 input tokens when the other GPUs' short cells were fitted."""
     result = {}
     for group in groups:
-        gpu = group.deployment.gpu.name
-        efficiencies = fit([other for other in short if other.deployment.gpu.name != gpu]).efficiencies
+        gpu = group.modelled.gpu.name
+        efficiencies = fit([other for other in short if other.modelled.gpu.name != gpu]).efficiencies
         errors = np.abs(np.expm1(predict(group, efficiencies).headline()))
         above = group.input_tokens > SHORT_TOKENS
         result[gpu] = (float(np.median(errors[~above])), float(np.median(errors[above])) if above.any() else np.nan)
@@ -223,7 +222,7 @@ def _leave_one_out(groups: Sequence[Group], short: Sequence[Group]) -> dict[str,
 
 def chosen_well(groups: Sequence[Group], efficiencies: Efficiencies) -> dict[Size, bool]:
     """Per size whether the GPU with the best predicted T/$ is within 5% of the best measured T/$."""
-    price = np.array([PRICES_USD_PER_HOUR[group.deployment.gpu.name] for group in groups])
+    price = np.array([PRICES_USD_PER_HOUR[group.modelled.gpu.name] for group in groups])
     cells = sorted({(p.input_tokens, p.output_tokens) for p in groups[0].points})
     where = [{(p.input_tokens, p.output_tokens): n for n, p in enumerate(group.points)} for group in groups]
     measured = np.array([[g.rate_rps[index[cell]] for cell in cells] for g, index in zip(groups, where, strict=True)])
@@ -267,13 +266,13 @@ def read_heatmap(file: str | os.PathLike[str]) -> list[HeatmapCell]:
 
 
 def _sides_right(
-    cells: Sequence[HeatmapCell], sides: Mapping[str, Deployment], gpus: int, efficiencies: Efficiencies
+    cells: Sequence[HeatmapCell], sides: Mapping[str, ModelledEngine], gpus: int, efficiencies: Efficiencies
 ) -> dict[Size, bool]:
     inputs, outputs = (np.array([getattr(c, f"{axis}_tokens") for c in cells]) for axis in ("input", "output"))
     value = [
-        max_rates_rps(deployment, Slo(), inputs, outputs, efficiencies=efficiencies)
-        / (gpus * PRICES_USD_PER_HOUR[deployment.gpu.name])
-        for deployment in sides.values()
+        max_rates_rps(modelled, Slo(), inputs, outputs, efficiencies=efficiencies)
+        / (gpus * PRICES_USD_PER_HOUR[modelled.gpu.name])
+        for modelled in sides.values()
     ]
     names = list(sides)
     return {
@@ -282,8 +281,8 @@ def _sides_right(
     }
 
 
-def _published(model: str, gpu: str, tp: int, catalog: Catalog) -> Deployment:
-    return Deployment(model=catalog.model(model), gpu=catalog.gpu(gpu), tp=tp, settings=VLLM_0_2)
+def _published(model: str, gpu: str, tp: int, catalog: Catalog) -> ModelledEngine:
+    return ModelledEngine(model=catalog.model(model), gpu=catalog.gpu(gpu), tp=tp, settings=VLLM_0_2)
 
 
 def a100_sides_right(cells: Sequence[HeatmapCell], efficiencies: Efficiencies, catalog: Catalog) -> dict[Size, bool]:
@@ -341,11 +340,9 @@ def _cheapest(
     spec: WorkloadSpec, profile: Profile, rate_rps: float, rented: Mapping[str, int]
 ) -> tuple[float, dict[str, int]]:
     """(USD per hour, instances by name) of the cheapest fleet that has at least what is rented."""
-    build = prepare(spec, PlanOptions(rate_rps=rate_rps, limits=Limits(minimum=dict(rented))), profile)
-    if build.problem is None:
-        raise InputError("the Arena workload cannot be served on this profile", fix="check the profile's sizes")
-    solution = solve(build.problem)
+    case = prepare(spec.with_rate(rate_rps).limited(minimum=dict(rented)), None, profile)
+    solution = solve(case.problem)
     if solution.cost_usd_per_hour is None or solution.instances is None:
         raise InputError(f"the Arena workload at {rate_rps:g} requests/s has no fleet", fix="check the profile")
-    counts = zip(build.problem.instances, solution.instances.tolist(), strict=True)
+    counts = zip(case.problem.instances, solution.instances.tolist(), strict=True)
     return solution.cost_usd_per_hour, {name: count for name, count in counts if count}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibrate import calibrate, points_of, read_sets
 from melange.perfmodel.estimate import max_rates_rps, rates_with_band
-from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.slo import Slo
 from melange.workload.sizes import SizeGrid
 
@@ -42,15 +42,15 @@ def row(what: str, taken_s: float, limit_s: float | None = None) -> None:
     print(f"{what:60s} {1000 * taken_s:9.1f} ms{limit}")
 
 
-def deployments(count: int) -> list[Deployment]:
+def modelled_engines(count: int) -> list[ModelledEngine]:
     """The first so many configurations of the catalog that fit."""
     catalog = load_catalog()
     found = []
     pairs = itertools.product(catalog.models.values(), catalog.gpus.values(), ("fp16", "fp8"), (1, 2, 4, 8))
     for model, gpu, precision, tp in pairs:
-        deployment = Deployment(model=model, gpu=gpu, precision=precision, tp=tp)
-        if not missing_memory_gib(deployment):
-            found.append(deployment)
+        modelled = ModelledEngine(model=model, gpu=gpu, precision=precision, tp=tp)
+        if not missing_memory_gib(modelled):
+            found.append(modelled)
         if len(found) == count:
             break
     return found
@@ -60,16 +60,16 @@ def main() -> None:
     """Print the report."""
     catalog = load_catalog()
     inputs, outputs = SizeGrid.paper().upper_edges()
-    one = Deployment(model=catalog.model("llama-3.1-8b"), gpu=catalog.gpu("H100"))
+    one = ModelledEngine(model=catalog.model("llama-3.1-8b"), gpu=catalog.gpu("H100"))
     for name, slo in SLOS.items():
         row(f"10 x 6 grid, one config, {name}", seconds(lambda s=slo: max_rates_rps(one, s, inputs, outputs), 20), 0.01)
     slo = SLOS["mean decode TPOT 40 ms"]
     row("the same with its 80% band", seconds(lambda: rates_with_band(one, slo, inputs, outputs), 5))
-    hundred = deployments(100)
+    hundred = modelled_engines(100)
 
     def all_of_them() -> None:
-        for deployment in hundred:
-            max_rates_rps(deployment, slo, inputs, outputs)
+        for modelled in hundred:
+            max_rates_rps(modelled, slo, inputs, outputs)
 
     row(f"10 x 6 grid, {len(hundred)} configs", seconds(all_of_them, 3), 1.0)
     points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in points_of(file)]

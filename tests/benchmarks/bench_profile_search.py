@@ -22,10 +22,11 @@ import numba
 import numpy as np
 
 from melange.capacity.verdict import judge
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.search import REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.testing import simulated_engine
 from melange.testing.simulated_engine import SimulatedEngine, serve

@@ -13,7 +13,7 @@ import sys
 
 from melange.attainment.closed_loop import attain
 from melange.attainment.trial import Trials, recheck
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import SimulationOptions
@@ -30,10 +30,8 @@ def main() -> None:
     stood = reached = total = 0
     for n, (rate, target) in enumerate(itertools.product(RATES_RPS, TARGETS)):
         options = SimulationOptions(requests=max(4000, int(600 * rate)), seed=seed + n, jobs=os.cpu_count() or 1)
-        plan, report = attain(spec, target, PlanOptions(rate_rps=rate), options, single_types=False)
-        trials = Trials(
-            target=target, options=options, clocks=plan_clocks(plan_fleet(spec, PlanOptions(rate_rps=rate)))
-        )
+        plan, report = attain(spec.with_rate(rate), target, None, options, single_types=False)
+        trials = Trials(target=target, options=options, clocks=plan_clocks(plan_fleet(spec.with_rate(rate))))
         found = [recheck(plan, trials, 500 * seed + 10 * n + k) for k in range(RECHECKS)]
         stood += sum(value >= target for value in found)
         low = report.fleet.attainment_low or 0.0

@@ -15,7 +15,7 @@ import sys
 import time
 
 from melange.attainment.closed_loop import attain
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 from melange.simulator.simulate import SimulationOptions, prepare, replicate, simulate
 
@@ -25,7 +25,7 @@ PLAIN_REQUESTS = 1_000
 
 def played_s(requests: int) -> float:
     """Seconds (wall clock) of one replication, calibration and compilation left out."""
-    plan = plan_fleet(load_workload("arena-120ms"), PlanOptions(rate_rps=RATE_RPS))
+    plan = plan_fleet(load_workload("arena-120ms").with_rate(RATE_RPS))
     scenario = prepare(plan, None, SimulationOptions(requests=requests))
     replicate(scenario, 1)
     started = time.perf_counter()
@@ -57,7 +57,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB")
     spec = load_workload("arena-120ms")
-    plan = plan_fleet(spec, PlanOptions(rate_rps=RATE_RPS))
+    plan = plan_fleet(spec.with_rate(RATE_RPS))
     for jobs in (1, 2):
         started = time.perf_counter()
         simulate(plan, None, SimulationOptions(requests=100_000, replications=6, jobs=jobs))
@@ -75,7 +75,7 @@ def closed_loop_s(workload: str) -> float:
     """Seconds of ``melange solve WORKLOAD --rate 32 --attain 0.99`` without its start; prints them beside CPU time."""
     jobs = os.cpu_count() or 1
     started, used = time.perf_counter(), time.process_time()
-    _, report = attain(load_workload(workload), 0.99, PlanOptions(rate_rps=RATE_RPS), SimulationOptions(jobs=jobs))
+    _, report = attain(load_workload(workload).with_rate(RATE_RPS), 0.99, None, SimulationOptions(jobs=jobs))
     taken, used = time.perf_counter() - started, time.process_time() - used
     print(f"closed loop of {workload} at {RATE_RPS} req/s, 99%: {taken:.1f} s, {used:.1f} s of CPU time", end=" ")
     print(f"({jobs} at a time), {report.simulated} fleets simulated", end=", ")

@@ -43,13 +43,13 @@ def short():
 
 @pytest.fixture(scope="module")
 def calibrated(short):
-    return fit([group for group in short if group.deployment.gpu.name in ("A10G", "A100-80GB")]).efficiencies
+    return fit([group for group in short if group.modelled.gpu.name in ("A10G", "A100-80GB")]).efficiencies
 
 
 def test_the_published_table_has_its_186_cells():
     groups = published_groups(CATALOG)
-    assert {g.deployment.gpu.name: len(g.points) for g in groups} == {"A100-80GB": 57, "A10G": 36, "H100": 57, "L4": 36}
-    assert set(PRICES_USD_PER_HOUR) == {g.deployment.gpu.name for g in groups}
+    assert {g.modelled.gpu.name: len(g.points) for g in groups} == {"A100-80GB": 57, "A10G": 36, "H100": 57, "L4": 36}
+    assert set(PRICES_USD_PER_HOUR) == {g.modelled.gpu.name for g in groups}
 
 
 def test_a_choice_is_judged_by_measured_value(short, monkeypatch):
@@ -63,7 +63,7 @@ def test_a_choice_is_judged_by_measured_value(short, monkeypatch):
         return Prediction(rate_log_error=zero, tpot_log_error=zero, ttft_log_error=zero)
 
     def fan(group, efficiencies):
-        zero = np.full(len(group.points), 10.0 if group.deployment.gpu.name == "H100" else 0.0)
+        zero = np.full(len(group.points), 10.0 if group.modelled.gpu.name == "H100" else 0.0)
         return Prediction(rate_log_error=zero, tpot_log_error=zero, ttft_log_error=zero)
 
     monkeypatch.setattr(module, "predict", oracle)

@@ -10,10 +10,11 @@ import pytest
 from melange.capacity.interval import interval_of
 from melange.capacity.profile import profile_from
 from melange.capacity.verdict import judge
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.profiler.load import Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.testing.simulated_engine import SimulatedEngine
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from melange.capacity.verdict import judge
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.testing.simulated_engine import SimulatedEngine
 

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from melange.cli.main import main
 from melange.cli.simulate import simulate
 from melange.plan.file import plan_record, write_plan
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return plan_fleet(load_workload("arena-120ms"), PlanOptions(rate_rps=4))
+    return plan_fleet(load_workload("arena-120ms").with_rate(4))
 
 
 @pytest.fixture

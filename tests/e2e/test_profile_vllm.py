@@ -20,12 +20,13 @@ import pytest
 from e2e.vllm_cpu import profile_command, vllm_environment
 
 from melange.measurements.file import read_measurements
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.client import Endpoint
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.serving import Serving, probe
 from melange.profiler.session import live_measure
+from melange.serving.config import ConfigKey
 from melange.testing.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.e2e

@@ -22,16 +22,17 @@ from melange.catalog.described import extended_catalog
 from melange.catalog.hardware import load_catalog
 from melange.measurements.curve import measured_curves
 from melange.measurements.file import read_measurements
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import fit, group_of
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.hardware import ModelledEngine, step_clock
 from melange.profiler.client import CompletionsClient, Endpoint, PromptSource
 from melange.profiler.load import Load, RequestRecord, Size
 from melange.profiler.loadgen import undisturbed
 from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.serving import Serving, probe
 from melange.profiler.session import live_measure
+from melange.serving.config import ConfigKey
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
 
@@ -72,9 +73,9 @@ def clock_of(points: list[Measurement], profile: Path, model: Path) -> StepClock
     (curve,) = measured_curves([read_measurements(profile)])
     assert curve.engine_settings is not None
     assert curve.engine_settings.max_num_seqs == 16
-    deployment = Deployment(model=shape, gpu=catalog.gpu("CPU"), precision="bf16", settings=curve.engine_settings)
+    modelled = ModelledEngine(model=shape, gpu=catalog.gpu("CPU"), precision="bf16", settings=curve.engine_settings)
     chosen = tuple(points) or curve.deciding
-    return step_clock(deployment, fit([group_of(deployment, chosen)]).efficiencies)
+    return step_clock(modelled, fit([group_of(modelled, chosen)]).efficiencies)
 
 
 def mixed(rate_rps: float, count: int, seed: int) -> Arrivals:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from melange import InputError, PlanOptions, Slo, plan_fleet, profile_from, read_measurements, read_prices
+from melange import InputError, Slo, plan_fleet, profile_from, read_measurements, read_prices
 from melange.cli.main import melange as cli
-from melange.interop.aibrix import from_build, from_plan, measurements_of, prices_csv, read_aibrix
-from melange.planning.planner import prepare
+from melange.interop.aibrix import from_choices, from_plan, measurements_of, prices_csv, read_aibrix
+from melange.planning.planner import choices_of
 
 # Three output sizes by two input sizes, as AIBrix writes them: rows are outputs.
 PROFILE: dict[str, Any] = {
@@ -111,15 +111,15 @@ def test_what_is_no_profile(tmp_path, text):
 
 
 def test_export_and_import_again(tmp_path, small_spec):
-    build = prepare(small_spec)
-    exported = from_build(build, created_unix_s=1.0)
+    choices = choices_of(small_spec)
+    exported = from_choices(choices, created_unix_s=1.0)
     assert len({tuple(map(str, p.to_dict()["indexes"])) for p in exported}) == 1, "AIBrix wants one grid"
     again = read_aibrix(written(tmp_path, [p.to_dict() for p in exported]))
-    for before, after, config in zip(exported, again, build.configs, strict=True):
+    for before, after, config in zip(exported, again, choices.configs, strict=True):
         assert after.deployment == config.name
         assert after.cost_usd_per_hour == config.instance.price_usd_per_hour
         np.testing.assert_array_equal(after.max_rate_rps, before.max_rate_rps)
-    table = next(t for key, t in build.profile.configs.items() if key.gpu == "L4")
+    table = next(t for key, t in choices.profile.configs.items() if key.gpu == "L4")
     l4 = next(p for p in again if p.deployment == "L4")
     rows = [l4.input_tokens.tolist().index(size) for size in table.input_tokens]
     np.testing.assert_allclose(l4.max_rate_rps[rows], table.max_rate_rps)
@@ -127,8 +127,8 @@ def test_export_and_import_again(tmp_path, small_spec):
 
 
 def test_a_plan_exports_what_its_workload_does(small_spec):
-    from_workload = from_build(prepare(small_spec))
-    planned = from_plan(plan_fleet(small_spec, PlanOptions()))
+    from_workload = from_choices(choices_of(small_spec))
+    planned = from_plan(plan_fleet(small_spec))
     assert [p.to_dict() for p in planned] == [p.to_dict() for p in from_workload]
 
 
@@ -139,7 +139,7 @@ def test_fleet_is_the_same_on_reimported_profiles(tmp_path, small_spec):
     from melange import PriceChoice, ProfileChoice
     from melange.measurements.file import append_measurements
 
-    exported = from_build(prepare(small_spec))
+    exported = from_choices(choices_of(small_spec))
     rows = [(profile, profile.deployment, 1) for profile in exported]
     for profile, gpu, _ in rows:
         append_measurements(tmp_path / "m.jsonl", *measurements_of(profile, model="llama-2-7b", gpu=gpu))

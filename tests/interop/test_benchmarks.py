@@ -10,8 +10,9 @@ import pytest
 from melange.errors import InputError
 from melange.interop.benchmarks import import_results, read_result
 from melange.measurements.file import read_measurements, record_line
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.measurements.merge import merge_measurements
+from melange.serving.config import ConfigKey
 
 KEY = ConfigKey("llama", "L4", 1, "bf16", "vllm")
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from melange import InputError, Limits, PlanOptions, PriceChoice, Slo, read_plan, write_plan
+from melange import InputError, Limits, SolveOptions, read_plan, write_plan
 from melange.cli.main import melange as cli
 from melange.interop.release import is_release_config, plan_release
 
@@ -94,7 +94,7 @@ def test_file_slices_and_the_continuous_cost_beside_them(tmp_path: Path) -> None
 
 def test_an_option_overrides_the_file_s_slices(tmp_path: Path) -> None:
     data = {**TWO_GPUS, "slice_factor": 1}
-    asked = plan_release(written(tmp_path, data), PlanOptions(slice_factor=4))
+    asked = plan_release(written(tmp_path, data), SolveOptions(slice_factor=4))
     assert asked.slice_factor == 4
     assert asked.cost_usd_per_hour == pytest.approx(brute_force_cost(TWO_GPUS))
 
@@ -144,25 +144,25 @@ def test_shares_are_multiplied_by_the_rate_even_if_they_do_not_sum_to_one(tmp_pa
     plan = plan_release(written(tmp_path, data))
     assert plan.workload.rate_rps == pytest.approx(6.0)
     assert any("sum to 10, not 1" in text for text in plan.warnings)
-    scaled = plan_release(written(tmp_path, data), PlanOptions(rate_rps=3.0))
+    scaled = plan_release(written(tmp_path, data), rate_rps=3.0)
     assert scaled.workload.rate_rps == pytest.approx(3.0)
     assert not any("sum to" in text for text in scaled.warnings)
 
 
 def test_headroom_scales_the_rate(tmp_path: Path) -> None:
     path = written(tmp_path, TWO_GPUS)
-    with_margin = plan_release(path, PlanOptions(headroom=0.5))
-    faster = plan_release(path, PlanOptions(rate_rps=9.0))
+    with_margin = plan_release(path, headroom=0.5)
+    faster = plan_release(path, rate_rps=9.0)
     assert with_margin.cost_usd_per_hour == pytest.approx(faster.cost_usd_per_hour)
 
 
 def test_limits_by_gpu(tmp_path: Path) -> None:
     path = written(tmp_path, TWO_GPUS)
-    capped = plan_release(path, PlanOptions(limits=Limits(maximum={"A10G": 2})))
+    capped = plan_release(path, limits=Limits().narrowed(maximum={"A10G": 2}))
     assert capped.instances.get("A10G", 0) <= 2
-    assert plan_release(path, PlanOptions(limits=Limits(exclude=("A10G",)))).instances == {"A100": 2}
+    assert plan_release(path, limits=Limits(exclude=("A10G",))).instances == {"A100": 2}
     with pytest.raises(InputError, match="did you mean 'A100'"):
-        plan_release(path, PlanOptions(limits=Limits(only=("A1000",))))
+        plan_release(path, limits=Limits(only=("A1000",)))
 
 
 def test_a_gpu_without_throughput_serves_nothing_there(tmp_path: Path) -> None:
@@ -222,15 +222,17 @@ def test_tabs_are_json_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (PlanOptions(slo=Slo(tpot_s=0.04)), "SLO"),
-        (PlanOptions(prices=PriceChoice()), "price set"),
-        (PlanOptions(fill="estimated"), "estimate"),
-        (PlanOptions(tie_outputs=True), "routing"),
+        (["--slo-tpot-ms", "40"], "SLO"),
+        (["--price-set", "2026-11"], "price set"),
+        (["--fill", "estimated"], "estimate"),
+        (["--routing", "input-only"], "routing"),
     ],
 )
-def test_what_the_file_does_not_state_is_refused(tmp_path: Path, options: PlanOptions, word: str) -> None:
-    with pytest.raises(InputError, match=word):
-        plan_release(written(tmp_path, TWO_GPUS), options)
+def test_what_the_file_does_not_state_is_refused(tmp_path: Path, options: list[str], word: str) -> None:
+    result = CliRunner().invoke(cli, ["solve", str(written(tmp_path, TWO_GPUS)), *options])
+    assert isinstance(result.exception, InputError)
+    assert "the original release's config cannot take" in str(result.exception)
+    assert word in str(result.exception)
 
 
 def test_telling_the_format(tmp_path: Path) -> None:

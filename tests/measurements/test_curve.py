@@ -12,10 +12,11 @@ from melange.errors import InputError
 from melange.files.records import from_plain, to_plain
 from melange.measurements.curve import MIN_POINTS, MeasuredCurve, measured_curves, told_settings
 from melange.measurements.file import Header, MeasurementFile
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibrate import calibrate, group_points
-from melange.perfmodel.fill import deployment_of
-from melange.perfmodel.hardware import Deployment, kv_capacity_tokens
+from melange.perfmodel.fill import modelled_engine
+from melange.perfmodel.hardware import ModelledEngine, kv_capacity_tokens
+from melange.serving.config import ConfigKey
 from melange.serving.engine_args import settings_from_args
 from melange.serving.engine_settings import default_settings
 
@@ -102,8 +103,8 @@ def test_limits_come_from_the_newest_header_of_the_same_configuration():
     limits = curve.engine_settings
     assert limits is not None
     assert (limits.max_num_seqs, limits.max_model_len_tokens, limits.block_tokens) == (16, 2048, 128)
-    deployment = Deployment(model=load_catalog().model(KEY.model), gpu=L4, precision="bf16", settings=limits)
-    assert kv_capacity_tokens(deployment) == 262144
+    modelled = ModelledEngine(model=load_catalog().model(KEY.model), gpu=L4, precision="bf16", settings=limits)
+    assert kv_capacity_tokens(modelled) == 262144
 
 
 def test_poisson_points_decide_where_there_are_enough():
@@ -144,10 +145,10 @@ def test_calibration_and_fill_take_the_limits_that_headers_tell():
     )
     told = told_settings([file])
     (group,) = group_points(points, settings=told)
-    assert (group.deployment.engine.max_num_seqs, kv_capacity_tokens(group.deployment)) == (16, 32768)
+    assert (group.modelled.engine.max_num_seqs, kv_capacity_tokens(group.modelled)) == (16, 32768)
     result = calibrate(points, name="limits", settings=told)
     assert result.settings is not None
     assert (result.settings.max_num_seqs, result.settings.kv_cache_tokens) == (16, None)
     catalog = load_catalog()
-    assert deployment_of(KEY, points, result, catalog, told[KEY]).engine == told[KEY]
-    assert deployment_of(KEY, points, result, catalog).engine == result.settings
+    assert modelled_engine(KEY, points, result, catalog, told[KEY]).engine == told[KEY]
+    assert modelled_engine(KEY, points, result, catalog).engine == result.settings

@@ -11,9 +11,9 @@ from melange.analysis.nanobatching import compare_nanobatching
 from melange.catalog.hardware import load_catalog
 from melange.nanoflow.profile import with_nanoflow
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import deploy, load_points, max_rates_rps, rates_with_band
-from melange.perfmodel.hardware import Deployment
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.perfmodel.estimate import load_points, max_rates_rps, rates_with_band, under_calibration
+from melange.perfmodel.hardware import ModelledEngine
+from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import ServingChoice, WorkloadSpec
 from melange.planning.workload_file import load_workload
@@ -23,41 +23,41 @@ from melange.slo import Slo
 SIZES = np.meshgrid([100.0, 1000.0, 16000.0], [100.0, 500.0, 2000.0], indexing="ij")
 
 
-def deployment(engine: str, gpu: str = "A100-80GB", model: str = "llama-2-7b") -> Deployment:
+def modelled(engine: str, gpu: str = "A100-80GB", model: str = "llama-2-7b") -> ModelledEngine:
     catalog = load_catalog()
     card = catalog.gpu(gpu)
-    return Deployment(model=catalog.model(model), gpu=card, settings=default_settings(card, engine))
+    return ModelledEngine(model=catalog.model(model), gpu=card, settings=default_settings(card, engine))
 
 
 @pytest.mark.parametrize("gpu", ["L4", "A10G", "A100-80GB", "H100"])
 @pytest.mark.parametrize("slo", [Slo(), Slo(tpot_s=0.1), Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.99)])
 def test_the_engine_takes_the_better_of_both_at_every_size_and_slo(gpu: str, slo: Slo) -> None:
-    one, both = (max_rates_rps(deployment(engine, gpu), slo, *SIZES) for engine in ("vllm", "nanoflow"))
+    one, both = (max_rates_rps(modelled(engine, gpu), slo, *SIZES) for engine in ("vllm", "nanoflow"))
     assert (both >= one).all()
     assert ((one == 0) == (both == 0)).all()
 
 
 def test_overlap_gains_on_an_a100_where_decode_attention_and_dense_work_balance() -> None:
-    one, both = (max_rates_rps(deployment(engine), Slo(), 1000.0, 500.0) for engine in ("vllm", "nanoflow"))
+    one, both = (max_rates_rps(modelled(engine), Slo(), 1000.0, 500.0) for engine in ("vllm", "nanoflow"))
     assert 1.02 < float(both / one) < 1.5
 
 
 def test_bands_of_the_engine_hold_its_rates() -> None:
-    band = rates_with_band(deployment("nanoflow"), Slo(), *SIZES)
-    assert band.rate_rps == pytest.approx(max_rates_rps(deployment("nanoflow"), Slo(), *SIZES))
+    band = rates_with_band(modelled("nanoflow"), Slo(), *SIZES)
+    assert band.rate_rps == pytest.approx(max_rates_rps(modelled("nanoflow"), Slo(), *SIZES))
     known = band.rate_rps > 0
     assert (band.low_rps[known] < band.rate_rps[known]).all()
 
 
 def test_load_points_are_filed_under_the_engine_as_estimates() -> None:
-    points = load_points(deployment("nanoflow"), [500], [250])
+    points = load_points(modelled("nanoflow"), [500], [250])
     assert {(point.engine, point.source) for point in points} == {("nanoflow", "estimated")}
 
 
 def test_a_calibration_keeps_the_engine() -> None:
     calibration = Calibration(settings=VLLM_0_2)
-    assert deploy(deployment("nanoflow"), calibration).engine == replace(VLLM_0_2, name="nanoflow")
-    assert deploy(deployment("vllm"), calibration).engine == VLLM_0_2
+    assert under_calibration(modelled("nanoflow"), calibration).engine == replace(VLLM_0_2, name="nanoflow")
+    assert under_calibration(modelled("vllm"), calibration).engine == VLLM_0_2
 
 
 def test_rows_beside_a_published_profile(small_spec: WorkloadSpec) -> None:
@@ -83,7 +83,7 @@ def test_a_workload_may_ask_for_both_engines(small_spec: WorkloadSpec) -> None:
 
 
 def test_solving_twice_says_what_changes() -> None:
-    compared = compare_nanobatching(load_workload("arena-120ms"), PlanOptions(rate_rps=32))
+    compared = compare_nanobatching(load_workload("arena-120ms").with_rate(32))
     saving = compared.saving_usd_per_hour
     assert saving is not None
     assert saving > 0

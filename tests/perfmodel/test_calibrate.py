@@ -23,7 +23,7 @@ from melange.perfmodel.calibrate import (
 )
 from melange.perfmodel.calibration import Calibration, read_calibration, write_calibration
 from melange.perfmodel.estimate import max_rates_rps, steady_state
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.hardware import ModelledEngine
 from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
@@ -40,9 +40,9 @@ def synthetic(gpus=("L4", "A100-80GB"), concurrencies=(1, 8, 32, 128), noise=0.0
     rng = np.random.default_rng(seed)
     points = []
     for gpu in gpus:
-        deployment = Deployment(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu(gpu))
+        modelled = ModelledEngine(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu(gpu))
         for inputs, outputs in SIZES:
-            state = steady_state(deployment, inputs, outputs, efficiencies=TRUTH)
+            state = steady_state(modelled, inputs, outputs, efficiencies=TRUTH)
             for n in concurrencies:
                 if n > float(state.slots):
                     continue
@@ -73,7 +73,7 @@ def test_load_points_of_known_efficiencies_are_explained_and_transfer_to_an_unse
     for name in result.fitted:
         found, true = getattr(result.efficiencies, name), getattr(TRUTH, name)
         assert abs(np.log(found / true)) < max(4 * result.spreads[name], 0.1), name
-    unseen = Deployment(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu("A10G"))
+    unseen = ModelledEngine(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu("A10G"))
     inputs, outputs = (np.array(axis) for axis in zip(*SIZES, strict=True))
     slo = Slo(tpot_s=0.06, tpot_definition="decode")
     truth = max_rates_rps(unseen, slo, inputs, outputs, efficiencies=TRUTH)
@@ -91,10 +91,10 @@ def test_a_few_wild_points_do_not_decide():
 
 
 def test_open_loop_points_calibrate_too():
-    deployment = Deployment(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu("L4"))
+    modelled = ModelledEngine(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu("L4"))
     points = []
     for inputs, outputs in SIZES:
-        state = steady_state(deployment, inputs, outputs, efficiencies=TRUTH)
+        state = steady_state(modelled, inputs, outputs, efficiencies=TRUTH)
         for share in (0.1, 0.4, 0.7):
             load = state.open_at_rate(share * float(state.saturation_rps))
             points.append(
@@ -154,9 +154,9 @@ def test_a_measured_size_that_the_model_says_does_not_fit_is_refused():
 def test_the_published_table_reaches_its_bars():
     points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in points_of(file)]
     short = group_points([p for p in points if p.input_tokens <= 2000])
-    assert all(group.deployment.engine == VLLM_0_2 for group in short)
-    fitted = [group for group in short if group.deployment.gpu.name in ("A10G", "A100-80GB")]
-    (l4,) = [group for group in short if group.deployment.gpu.name == "L4"]
+    assert all(group.modelled.engine == VLLM_0_2 for group in short)
+    fitted = [group for group in short if group.modelled.gpu.name in ("A10G", "A100-80GB")]
+    (l4,) = [group for group in short if group.modelled.gpu.name == "L4"]
     count = sum(len(group.points) for group in fitted)
     held_out, unseen = [], []
     for seed in range(20):
@@ -173,7 +173,7 @@ def test_the_published_table_reaches_its_bars():
 
 def test_regions_name_what_binds():
     points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in points_of(file)]
-    (h100,) = [g for g in group_points(points) if g.deployment.gpu.name == "H100"]
+    (h100,) = [g for g in group_points(points) if g.modelled.gpu.name == "H100"]
     named = dict(zip([(p.input_tokens, p.output_tokens) for p in h100.points], regions(h100, TRUTH), strict=True))
     assert named[16000.0, 25.0] == "compute"
     assert named[25.0, 2000.0] in ("kv", "host")

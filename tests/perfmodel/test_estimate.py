@@ -10,8 +10,8 @@ import pytest
 from melange.capacity.profile import profile_from
 from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import deploy, fitting, load_points, max_rates_rps, rates_with_band
-from melange.perfmodel.hardware import Deployment, missing_memory_gib
+from melange.perfmodel.estimate import fitting, load_points, max_rates_rps, rates_with_band, under_calibration
+from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.serving.efficiencies import PRIORS
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
@@ -21,14 +21,14 @@ CATALOG = load_catalog()
 DECODE_40 = Slo(tpot_s=0.04, tpot_definition="decode")
 
 
-def deployment(gpu="H100", model="llama-3.1-8b", **values):
-    return Deployment(model=CATALOG.model(model), gpu=CATALOG.gpu(gpu), **values)
+def modelled(gpu="H100", model="llama-3.1-8b", **values):
+    return ModelledEngine(model=CATALOG.model(model), gpu=CATALOG.gpu(gpu), **values)
 
 
 def test_an_l4_cannot_serve_7b_in_fp16_at_40_ms_but_can_in_fp8():
     inputs, outputs = SizeGrid.paper(2000).upper_edges()
     fp16, fp8 = (
-        max_rates_rps(deployment("L4", "llama-2-7b", precision=p), DECODE_40, inputs, outputs) for p in ("fp16", "fp8")
+        max_rates_rps(modelled("L4", "llama-2-7b", precision=p), DECODE_40, inputs, outputs) for p in ("fp16", "fp8")
     )
     assert not fp16.any()
     assert fp8.any()
@@ -36,9 +36,7 @@ def test_an_l4_cannot_serve_7b_in_fp16_at_40_ms_but_can_in_fp8():
 
 @pytest.mark.parametrize("slo", [Slo(), DECODE_40, Slo(ttft_s=1.0, e2e_s=20.0), Slo(tpot_s=0.1, attainment=0.9)])
 def test_faster_hardware_serves_more(slo):
-    rates = [
-        max_rates_rps(deployment(gpu), slo, [250, 1500], [100, 400]) for gpu in ("L4", "A10G", "A100-80GB", "H100")
-    ]
+    rates = [max_rates_rps(modelled(gpu), slo, [250, 1500], [100, 400]) for gpu in ("L4", "A10G", "A100-80GB", "H100")]
     for slower, faster in pairwise(rates):
         assert (faster >= slower).all()
     assert (rates[-1] > rates[0]).all()
@@ -46,8 +44,8 @@ def test_faster_hardware_serves_more(slo):
 
 def test_the_band_holds_the_rate_and_narrows_with_knowledge():
     known = Calibration(spreads=dict.fromkeys(PRIORS, 0.02), model_error=0.05, label="full", name="test")
-    wide = rates_with_band(deployment(), DECODE_40, [250, 1500], [100, 400])
-    narrow = rates_with_band(deployment(), DECODE_40, [250, 1500], [100, 400], calibration=known)
+    wide = rates_with_band(modelled(), DECODE_40, [250, 1500], [100, 400])
+    narrow = rates_with_band(modelled(), DECODE_40, [250, 1500], [100, 400], calibration=known)
     np.testing.assert_allclose(wide.rate_rps, narrow.rate_rps)
     for band in (wide, narrow):
         assert (band.low_rps < band.rate_rps).all()
@@ -59,11 +57,11 @@ def test_the_band_holds_the_rate_and_narrows_with_knowledge():
 def test_the_band_is_that_of_one_efficiency_when_only_one_is_uncertain():
     spreads = dict.fromkeys(PRIORS, 0.0) | {"per_request_s": 0.5}
     lone = Calibration(spreads=spreads, model_error=0.0)
-    band = rates_with_band(deployment(), Slo(), [25], [25], calibration=lone)
+    band = rates_with_band(modelled(), Slo(), [25], [25], calibration=lone)
     from dataclasses import replace
 
     slow = replace(lone.efficiencies, per_request_s=lone.efficiencies.per_request_s * np.exp(0.5))
-    shifted = max_rates_rps(deployment(), Slo(), [25], [25], efficiencies=slow)
+    shifted = max_rates_rps(modelled(), Slo(), [25], [25], efficiencies=slow)
     assert float(band.high_rps[0] / band.rate_rps[0]) == pytest.approx(
         float(band.rate_rps[0] / shifted[0]) ** 1.2816, rel=1e-6
     )
@@ -73,17 +71,17 @@ def test_the_band_is_that_of_one_efficiency_when_only_one_is_uncertain():
     "slo", [Slo(), DECODE_40, Slo(tpot_s=0.05), Slo(tpot_s=0.03, ttft_s=0.2, tpot_definition="decode")]
 )
 def test_a_ladder_answers_any_slo_nearly_as_the_model_does(slo):
-    points = load_points(deployment(), [250, 1500], [100, 400])
+    points = load_points(modelled(), [250, 1500], [100, 400])
     assert {point.source for point in points} == {"estimated"}
     (table,) = profile_from(points, slo, assume_slo=True).configs.values()
-    direct = max_rates_rps(deployment(), slo, [[250], [1500]], [[100, 400]])
+    direct = max_rates_rps(modelled(), slo, [[250], [1500]], [[100, 400]])
     ratio = table.max_rate_rps / direct
     assert (ratio <= 1.001).all()
     assert (ratio > 0.6).all()
 
 
 def test_ladder_rows_are_consistent():
-    for point in load_points(deployment("A10G"), [500], [200]):
+    for point in load_points(modelled("A10G"), [500], [200]):
         if point.loop == "capacity":
             assert point.ttft_s is None
             continue
@@ -95,34 +93,34 @@ def test_ladder_rows_are_consistent():
 
 
 def test_sizes_that_do_not_fit_get_a_capacity_of_zero():
-    points = load_points(deployment("L4"), [250, 40_000], [100])
+    points = load_points(modelled("L4"), [250, 40_000], [100])
     assert [p.achieved_rps for p in points if p.input_tokens == 40_000] == [0.0]
     assert [p.loop for p in points if p.input_tokens == 40_000] == ["capacity"]
 
 
 def test_pairs_that_do_not_fit_are_told_apart():
-    fit, reasons = fitting([deployment("L4", "llama-3.1-70b"), deployment("L4")])
+    fit, reasons = fitting([modelled("L4", "llama-3.1-70b"), modelled("L4")])
     assert [d.model.name for d in fit] == ["llama-3.1-8b"]
     assert "GiB per GPU are missing" in reasons[0]
 
 
 def test_a_calibrations_engine_settings_take_over():
-    assert deploy(deployment(), Calibration(settings=VLLM_0_2)).engine == VLLM_0_2
-    assert deploy(deployment(), Calibration()).engine.chunked_prefill
+    assert under_calibration(modelled(), Calibration(settings=VLLM_0_2)).engine == VLLM_0_2
+    assert under_calibration(modelled(), Calibration()).engine.chunked_prefill
 
 
 def test_a_throughput_only_calibration_is_less_sure_under_a_latency_limit():
     sure = Calibration(spreads=dict.fromkeys(PRIORS, 0.0), model_error=0.05, label="throughput-only", name="test")
-    free = rates_with_band(deployment(), Slo(), [250], [100], calibration=sure)
-    bound = rates_with_band(deployment(), DECODE_40, [250], [100], calibration=sure)
+    free = rates_with_band(modelled(), Slo(), [250], [100], calibration=sure)
+    bound = rates_with_band(modelled(), DECODE_40, [250], [100], calibration=sure)
     assert bound.high_rps[0] / bound.rate_rps[0] > 1.15 * free.high_rps[0] / free.rate_rps[0]
 
 
 def test_what_a_gpu_only_stores():
-    assert deployment("A100-80GB", precision="fp8").is_stored_only
-    assert deployment("H100", precision="int4").is_stored_only
-    assert not deployment("H100", precision="fp8").is_stored_only
-    assert not deployment("A100-80GB").is_stored_only
+    assert modelled("A100-80GB", precision="fp8").is_stored_only
+    assert modelled("H100", precision="int4").is_stored_only
+    assert not modelled("H100", precision="fp8").is_stored_only
+    assert not modelled("A100-80GB").is_stored_only
 
 
 @pytest.mark.parametrize("model", sorted(CATALOG.models))
@@ -131,7 +129,7 @@ def test_every_configuration_of_the_catalog_has_finite_ordered_rates(model):
     for gpu in CATALOG.gpus.values():
         for precision in ("fp16", "fp8", "int4"):
             for tp in (1, 8):
-                candidate = deployment(gpu.name, model, precision=precision, tp=tp)
+                candidate = modelled(gpu.name, model, precision=precision, tp=tp)
                 if missing_memory_gib(candidate):
                     continue
                 saturation = max_rates_rps(candidate, Slo(), inputs, outputs)

@@ -14,9 +14,9 @@ from melange.perfmodel.calibrate import points_of, read_sets
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.fill import bare_sizes, regridded
-from melange.perfmodel.hardware import Deployment
+from melange.perfmodel.hardware import ModelledEngine
 from melange.planning.estimated import filled_profile
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice
 from melange.serving.engine_settings import VLLM_0_2
 from melange.slo import Slo
@@ -74,7 +74,7 @@ def test_without_an_slo_capacities_stay(spec, published):
 
 
 def test_solving_with_fill_marks_the_plan(spec):
-    plan = plan_fleet(spec, PlanOptions())
+    plan = plan_fleet(spec)
     assert plan.status == "optimal"
     assert any("filled by the model" in warning for warning in plan.warnings)
 
@@ -103,12 +103,12 @@ def test_measured_rates_under_the_slo_stay_whatever_the_model_says(spec):
 
 
 def test_regridding_keeps_known_sizes_and_corrects_the_model_between_them():
-    deployment = Deployment(model=CATALOG.model("llama-2-7b"), gpu=CATALOG.gpu("A100-80GB"), settings=VLLM_0_2)
-    model = float(max_rates_rps(deployment, SLO, 500.0, 100.0))
+    modelled = ModelledEngine(model=CATALOG.model("llama-2-7b"), gpu=CATALOG.gpu("A100-80GB"), settings=VLLM_0_2)
+    model = float(max_rates_rps(modelled, SLO, 500.0, 100.0))
     (table,) = profile_from([measured(0.5 * model, 0.05)], SLO).configs.values()
-    wide = regridded(table, deployment, SLO, [400, 500], [100], Calibration(settings=VLLM_0_2))
+    wide = regridded(table, modelled, SLO, [400, 500], [100], Calibration(settings=VLLM_0_2))
     assert wide.max_rate_rps[1, 0] == 0.5 * model
-    beside = float(max_rates_rps(deployment, SLO, 400.0, 100.0))
+    beside = float(max_rates_rps(modelled, SLO, 400.0, 100.0))
     assert wide.max_rate_rps[0, 0] == pytest.approx(0.5 * beside)
     assert list(wide.source[:, 0]) == ["estimated", "measured"]
     assert np.isnan(wide.low_rps[1, 0])

@@ -105,13 +105,13 @@ def test_agrees_with_the_search_on_the_measured_times() -> None:
 
 
 def test_rates_under_an_slo_never_fall() -> None:
-    from melange.perfmodel.hardware import Deployment, step_clock
+    from melange.perfmodel.hardware import ModelledEngine, step_clock
 
     catalog = load_catalog()
     sizes = np.meshgrid([100.0, 1000.0, 4000.0], [100.0, 500.0, 2000.0], indexing="ij")
     gains = {}
     for gpu in ("L4", "A100-80GB"):
-        one = step_clock(Deployment(model=catalog.model("llama-3-8b"), gpu=catalog.gpu(gpu)))
+        one = step_clock(ModelledEngine(model=catalog.model("llama-3-8b"), gpu=catalog.gpu(gpu)))
         both = overlapped_clock(one, AUTHORS, layers=32)
         rates = [SteadyState(each, *sizes).max_rate_rps(Slo(tpot_s=0.15)) for each in (one, both)]
         assert (rates[1] >= rates[0] * (1 - 1e-4)).all()

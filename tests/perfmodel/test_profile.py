@@ -1,126 +1,24 @@
-"""Profiles from the model: which configurations and sizes, cached prefixes, and a plan on them."""
+"""The sizes of estimated profiles, and the cached tokens that they assume at them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from melange.catalog.hardware import load_catalog
-from melange.catalog.offers import PriceChoice
-from melange.errors import InputError
-from melange.perfmodel.calibration import Calibration, write_calibration
-from melange.perfmodel.estimate import max_rates_rps
-from melange.perfmodel.hardware import Deployment
 from melange.perfmodel.profile import cached_tokens_at, profile_sizes
-from melange.planning.estimated import USUAL_GPUS, estimated_profile
-from melange.planning.planner import plan_fleet
-from melange.planning.spec import ProfileChoice, ServingChoice, TypeLimit
-from melange.serving.efficiencies import Efficiencies
-from melange.slo import Slo
-
-CATALOG = load_catalog()
 
 
-@pytest.fixture
-def spec(small_spec):
-    workload = replace(small_spec.workload, model="llama-3.1-8b", slo=Slo(tpot_s=0.05, tpot_definition="decode"))
-    return replace(
-        small_spec,
-        workload=workload,
-        profiles=ProfileChoice(set="estimated/llama-3.1-8b"),
-        prices=PriceChoice(),
-    )
-
-
-def test_every_rate_is_the_models(spec):
-    profile = estimated_profile(spec)
-    assert {key.gpu for key in profile.configs} == set(USUAL_GPUS)
-    for key, table in profile.configs.items():
-        assert table.sources == ("estimated",)
-        deployment = Deployment(
-            model=CATALOG.model(key.model), gpu=CATALOG.gpu(key.gpu), tp=key.tp, precision=key.precision
-        )
-        i, o = np.meshgrid(table.input_tokens, table.output_tokens, indexing="ij")
-        np.testing.assert_allclose(table.max_rate_rps, max_rates_rps(deployment, spec.workload.slo, i, o))
-    assert any("estimated" in warning for warning in profile.warnings)
-
-
-def test_it_solves_out_of_the_box(spec):
-    plan = plan_fleet(spec)
-    assert plan.status == "optimal"
-    assert any("estimated" in warning for warning in plan.warnings)
-
-
-def test_a_70b_model_takes_degrees_that_fit(spec):
-    workload = replace(spec.workload, model="llama-3.1-70b", slo=Slo())
-    big = replace(spec, workload=workload, profiles=ProfileChoice(set="estimated/llama-3.1-70b"))
-    degrees = {(k.gpu, k.tp) for k in estimated_profile(big).configs if k.precision == "fp16"}
-    assert ("H100", 1) not in degrees
-    assert ("H100", 4) in degrees
-    assert ("H200", 2) in degrees
-    assert ("L4", 4) not in degrees
-
-
-def test_fleet_and_serving_sections_choose_the_configurations(spec):
-    narrow = replace(
-        spec, fleet={"H100": TypeLimit(), "L4": TypeLimit()}, serving=ServingChoice(tp=(2,), precisions=("fp8",))
-    )
-    keys = set(estimated_profile(narrow).configs)
-    assert {(key.gpu, key.tp, key.precision) for key in keys} == {("H100", 2, "fp8"), ("L4", 2, "fp8")}
-
-
-def test_cached_prefixes_raise_the_rates(spec):
-    cached = replace(spec, workload=replace(spec.workload, mean_cached_tokens=spec.workload.mean_input_tokens * 0.5))
-    np.testing.assert_allclose(cached_tokens_at(cached.workload, [50, 500, 5000]), [25, 250, 2500])
-    plain, hit = estimated_profile(spec), estimated_profile(cached)
-    key = next(key for key in plain.configs if key.gpu == "H100" and key.precision == "fp16" and key.tp == 1)
-    assert (hit.configs[key].max_rate_rps[-2] > 1.05 * plain.configs[key].max_rate_rps[-2]).all()
-
-
-def test_sizes_reach_the_largest_request(spec):
-    inputs, outputs = profile_sizes(spec.workload)
+def test_sizes_reach_the_largest_request(small_spec):
+    inputs, outputs = profile_sizes(small_spec.workload)
     assert inputs[-1] >= 600
     assert outputs[-1] >= 250
-    edges = replace(spec.workload, representative="upper_edge")
+    edges = replace(small_spec.workload, representative="upper_edge")
     inputs, outputs = profile_sizes(edges)
     assert {100.0, 1000.0} <= set(inputs)
     assert {100.0, 500.0} <= set(outputs)
 
 
-def test_a_named_calibration_is_used(spec, tmp_path):
-    slow = Calibration(name="slow", efficiencies=replace(Efficiencies(), overhead_s=0.04), label="throughput-only")
-    write_calibration(tmp_path / "c.yaml", slow)
-    calibrated = replace(
-        spec, profiles=ProfileChoice(set="estimated/llama-3.1-8b", calibration=str(tmp_path / "c.yaml"))
-    )
-    plain, other = estimated_profile(spec), estimated_profile(calibrated)
-    key = next(iter(plain.configs))
-    assert (other.configs[key].max_rate_rps <= plain.configs[key].max_rate_rps).all()
-    assert any("rests on priors" in warning for warning in other.warnings)
-
-
-def test_an_unknown_or_another_model_is_refused(spec):
-    with pytest.raises(InputError, match="did you mean"):
-        estimated_profile(
-            replace(
-                spec,
-                workload=replace(spec.workload, model=None),
-                profiles=ProfileChoice(set="estimated/llama-3.1-9b"),
-            )
-        )
-    with pytest.raises(InputError, match="its profiles are for"):
-        estimated_profile(replace(spec, profiles=ProfileChoice(set="estimated/llama-3.1-70b")))
-
-
-def test_a_model_that_fits_nowhere_says_why(spec):
-    nowhere = replace(
-        spec,
-        workload=replace(spec.workload, model="llama-3.1-70b"),
-        profiles=ProfileChoice(set="estimated/llama-3.1-70b"),
-        fleet={"L4": TypeLimit()},
-        serving=ServingChoice(tp=(1,)),
-    )
-    with pytest.raises(InputError, match="GiB per GPU are missing"):
-        estimated_profile(nowhere)
+def test_the_cached_share_grows_with_the_prompt(small_spec):
+    workload = replace(small_spec.workload, mean_cached_tokens=small_spec.workload.mean_input_tokens * 0.5)
+    np.testing.assert_allclose(cached_tokens_at(workload, [50, 500, 5000]), [25, 250, 2500])

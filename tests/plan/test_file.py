@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from melange import InputError, Limits, PlanOptions, plan_fleet
+from melange import InputError, SolveOptions, plan_fleet
 from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.measurements.curve import CurvePoint, MeasuredCurve
@@ -56,11 +56,11 @@ CURVE = MeasuredCurve(
 @pytest.fixture
 def plan(small_spec) -> Plan:
     """A plan with every part filled."""
-    options = PlanOptions(explain=True, tie_outputs=True, limits=Limits(maximum={"L4": 2}))
+    options = SolveOptions(explain=True, tie_outputs=True)
     basis = Basis(
         curves=(CURVE,), efficiencies=Efficiencies(gemm_scale=0.5), engine_settings=VLLM_0_2, engine_version="0.2.7"
     )
-    solved = plan_fleet(small_spec, options)
+    solved = plan_fleet(small_spec.limited(maximum={"L4": 2}), options)
     return replace(solved, attain=ATTAIN, uncertainty=UNCERTAINTY, nanobatching=EFFECT, basis=basis)
 
 

@@ -20,6 +20,17 @@ def test_savings_are_those_of_the_best_single_type(small_spec):
     assert replace(plan, best_single_type=None).savings is None
 
 
+def test_the_grid_is_the_workloads_or_that_of_the_buckets(small_spec):
+    plan = plan_fleet(small_spec)
+    assert plan.grid == small_spec.workload.grid
+    unsaid = replace(plan.workload, input_edges_tokens=None, output_edges_tokens=None)
+    assert replace(plan, workload=unsaid).grid == small_spec.workload.grid
+    sizeless = tuple(replace(bucket, input_tokens_max=None) for bucket in plan.buckets)
+    for buckets in (sizeless, ()):
+        with pytest.raises(InputError, match="buckets have no sizes"):
+            replace(plan, buckets=buckets).grid  # noqa: B018
+
+
 def test_fleets_in_words():
     assert describe_instances({"L4": 1, "A10G": 2, "H100": 0}) == "1 x L4 + 2 x A10G"
     assert describe_instances({}) == "nothing"

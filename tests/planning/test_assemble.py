@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange import Limits, PlanOptions, Slo, plan_fleet
+from melange import Slo, plan_fleet
 from melange.planning.assemble import costs_of, counts, per_replica, utilised
 from melange.solver.problem import Solution
 
@@ -44,7 +44,7 @@ def test_utilisation_counts_demand_without_headroom():
     ids=str,
 )
 def test_a_limit_binds_where_one_more_unit_would_break_it(small_spec, limits, binding):
-    plan = plan_fleet(small_spec, PlanOptions(limits=Limits(**limits)))
+    plan = plan_fleet(small_spec.limited(**limits))
     assert {limit.name: limit.binding for limit in plan.limits} == binding
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from melange import InputError, Limits, PlanOptions, Slo, load_workload, plan_fleet, read_plan, write_plan
+from melange import InputError, Slo, SolveOptions, load_workload, plan_fleet, read_plan, write_plan
 from melange.planning.planner import solved_fleet
 
 RATES = (1, 2, 4, 8, 16, 32)
@@ -17,14 +17,14 @@ SINGLE = {
 
 @pytest.mark.parametrize(("n", "rate"), list(enumerate(RATES)))
 def test_the_shipped_arena_workload_gives_the_reference_costs(n, rate):
-    plan = plan_fleet(load_workload("arena-120ms"), PlanOptions(rate_rps=rate))
+    plan = plan_fleet(load_workload("arena-120ms").with_rate(rate))
     assert plan.status == "optimal"
     assert plan.cost_usd_per_hour == pytest.approx(OPTIMA[n])
     assert {gpu: b.instances[gpu] for gpu, b in plan.baselines.items()} == {g: c[n] for g, c in SINGLE.items()}
 
 
 def test_the_plan_adds_up(small_spec):
-    plan = plan_fleet(small_spec, PlanOptions(headroom=0.1))
+    plan = plan_fleet(small_spec.with_headroom(0.1))
     cost = sum(
         n * next(c.price_usd_per_hour for c in plan.configs.values() if c.instance_key == k)
         for k, n in plan.instances.items()
@@ -69,18 +69,18 @@ def test_what_is_no_plan(tmp_path, text):
 
 def test_another_slo_cannot_be_asked_of_throughputs_without_one(small_spec):
     with pytest.raises(InputError, match="assumes they keep"):
-        plan_fleet(small_spec, PlanOptions(slo=Slo(tpot_s=0.04, tpot_definition="e2e_per_token")))
+        plan_fleet(small_spec.with_slo(Slo(tpot_s=0.04, tpot_definition="e2e_per_token")))
 
 
 def test_caps_bind_and_say_so(small_spec):
     free = plan_fleet(small_spec)
-    capped = plan_fleet(small_spec, PlanOptions(limits=Limits(maximum={next(iter(free.instances)): 0})))
+    capped = plan_fleet(small_spec.limited(maximum={next(iter(free.instances)): 0}))
     assert capped.cost_usd_per_hour >= free.cost_usd_per_hour
     assert [limit.binding for limit in capped.limits] == [True]
 
 
 def test_floors(small_spec):
-    plan = plan_fleet(small_spec, PlanOptions(limits=Limits(minimum={"H100": 1})))
+    plan = plan_fleet(small_spec.limited(minimum={"H100": 1}))
     assert plan.instances["H100"] == 1
     assert plan.baselines["L4"].instances.keys() == {"L4"}
 
@@ -88,23 +88,23 @@ def test_floors(small_spec):
 def test_infeasible_says_which_limit_and_the_nearest_way_out(small_spec):
     from melange import InfeasibleError
 
-    options = PlanOptions(rate_rps=100, limits=Limits(only=("L4",), maximum={"L4": 1}))
-    plan = plan_fleet(small_spec, options)
+    short = small_spec.with_rate(100).limited(only=("L4",), maximum={"L4": 1})
+    plan = plan_fleet(short)
     assert plan.status == "infeasible"
     assert any("L4" in reason for reason in plan.reasons)
     assert plan.baselines["L4"].reason
     with pytest.raises(InfeasibleError, match="L4"):
-        solved_fleet(small_spec, options)
+        solved_fleet(short)
 
 
 def test_slices_cost_no_less_than_continuous_shares(small_spec):
-    plan = plan_fleet(small_spec, PlanOptions(slice_factor=2))
+    plan = plan_fleet(small_spec, SolveOptions(slice_factor=2))
     assert plan.continuous_cost_usd_per_hour <= plan.cost_usd_per_hour + 1e-9
     shares = [s for b in plan.buckets for s in b.shares.values()]
     assert all(abs(2 * s - round(2 * s)) < 1e-9 for s in shares)
 
 
 def test_input_only_routing_costs_at_least_as_much(small_spec):
-    free, tied = plan_fleet(small_spec), plan_fleet(small_spec, PlanOptions(tie_outputs=True))
+    free, tied = plan_fleet(small_spec), plan_fleet(small_spec, SolveOptions(tie_outputs=True))
     assert tied.cost_usd_per_hour >= free.cost_usd_per_hour - 1e-9
     assert tied.buckets[0].shares == tied.buckets[1].shares

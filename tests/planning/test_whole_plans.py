@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from melange import Limits, PlanOptions, ProfileChoice, SizeGrid, Slo, Workload, WorkloadSpec, plan_fleet
+from melange import ProfileChoice, SizeGrid, Slo, SolveOptions, Workload, WorkloadSpec, plan_fleet
 from melange.capacity.profile import profile_from
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
@@ -159,10 +159,9 @@ def test_a_plan_costs_what_a_second_formulation_says(case):
         profiles=ProfileChoice(files=("unused",)),
         prices=PriceChoice(price_set="mine"),
     )
-    options = PlanOptions(
-        offers=offers, headroom=headroom, tie_outputs=tied, gap=0.0, limits=Limits(maximum=caps, minimum=floors)
-    )
-    plan = plan_fleet(spec, options, profile=profile_from(points, SLO, assume_slo=True))
+    asked = spec.with_offers(offers).with_headroom(headroom).limited(maximum=caps, minimum=floors)
+    options = SolveOptions(tie_outputs=tied, gap=0.0)
+    plan = plan_fleet(asked, options, profile=profile_from(points, SLO, assume_slo=True))
     wanted = second_opinion(case)
     if wanted is None:
         assert plan.status == "infeasible"

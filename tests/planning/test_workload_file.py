@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from melange import InputError, load_workload, write_workload
-from melange.planning.spec import TypeLimit
+from melange.planning.limits import Limits, TypeLimit
 from melange.planning.workload_file import dump_workload
 
 GOOD = """\
@@ -39,7 +39,8 @@ def test_the_file_as_values(tmp_path):
     assert spec.workload.rate_rps.tolist() == [[3.0], [1.0]]
     assert spec.workload.mean_input_tokens.tolist() == [[100.0], [400.0]]
     assert spec.workload.slo.tpot_s == 0.12
-    assert spec.fleet == {"L4": TypeLimit(maximum=10), "A10G": TypeLimit(), "H100": TypeLimit()}
+    assert spec.limits.fleet == ("L4", "A10G", "H100")
+    assert spec.limits.types["L4"] == TypeLimit(maximum=10)
     assert spec.prices.price_set == "paper-2024"
 
 
@@ -48,15 +49,15 @@ def test_written_files_read_back_equal(tmp_path, small_spec):
         small_spec,
         workload=replace(small_spec.workload, sample_requests=500),
         headroom=0.1,
-        fleet={"L4": TypeLimit(minimum=1, maximum=3)},
+        limits=Limits(fleet=("L4",), types={"L4": TypeLimit(minimum=1, maximum=3)}),
         prices=replace(small_spec.prices, spot=True, providers=("aws",)),
     )
     write_workload(tmp_path / "w.yaml", spec, comment="a comment")
     again = load_workload(tmp_path / "w.yaml")
     assert again.workload.slo == spec.workload.slo
     assert again.workload.sample_requests == 500
-    assert (again.fleet, again.prices, again.profiles, again.headroom) == (
-        spec.fleet,
+    assert (again.limits, again.prices, again.profiles, again.headroom) == (
+        spec.limits,
         spec.prices,
         spec.profiles,
         spec.headroom,

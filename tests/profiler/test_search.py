@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from melange.capacity.verdict import judge
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.loadpoint import Subject, client_bottleneck, summarise
 from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.testing.simulated_engine import SimulatedEngine
 

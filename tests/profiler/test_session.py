@@ -16,7 +16,7 @@ pytest.importorskip("aiohttp")
 
 from melange.errors import EngineError, InputError
 from melange.measurements.file import Header, read_measurements, record_line
-from melange.measurements.measurement import ConfigKey, Measurement
+from melange.measurements.measurement import Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.journal import Journal
 from melange.profiler.load import Load, LoadRun, Size
@@ -27,6 +27,7 @@ from melange.profiler.search import Capacity, SearchSettings
 from melange.profiler.serving import found_precision
 from melange.profiler.session import Progress, profile
 from melange.report.measurements import render_estimate
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.testing.fault_server import FaultServer
 from melange.testing.simulated_engine import SimulatedEngine

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from melange import Limits, PlanOptions, plan_fleet
+from melange import SolveOptions, plan_fleet
 from melange.plan.file import plan_record
 from melange.plan.plan import describe_instances
 from melange.report.plans import render_plan
@@ -16,7 +16,7 @@ from melange.report.plans import render_plan
 
 @pytest.fixture
 def plan(small_spec):
-    return plan_fleet(small_spec, PlanOptions(limits=Limits(maximum={"H100": 0}), explain=True))
+    return plan_fleet(small_spec.limited(maximum={"H100": 0}), SolveOptions(explain=True))
 
 
 def test_the_table_says_fleet_cost_savings_limits_and_warnings(plan):
@@ -43,7 +43,7 @@ def test_csv_has_a_row_for_each_config_in_use(plan):
 
 
 def test_an_infeasible_plan_gives_its_reasons_in_place_of_a_fleet(small_spec):
-    none = plan_fleet(small_spec, PlanOptions(rate_rps=100, limits=Limits(only=("L4",), maximum={"L4": 1})))
+    none = plan_fleet(small_spec.with_rate(100).limited(only=("L4",), maximum={"L4": 1}))
     text = render_plan(none, colour=False)
     assert "no fleet can serve it" in text
     assert all(reason.split(" to ")[0] in " ".join(text.split()) for reason in none.reasons)

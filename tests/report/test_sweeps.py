@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from melange import InputError, Limits, PlanOptions
+from melange import InputError
 from melange.analysis.sweep import sweep_prices, sweep_rates
 from melange.errors import MissingExtraError
 from melange.report.sweeps import render_sweep, sweep_figure
@@ -17,7 +17,7 @@ from melange.report.sweeps import render_sweep, sweep_figure
 
 @pytest.fixture
 def sweep(small_spec):
-    return sweep_rates(small_spec, [0.05, 100], PlanOptions(limits=Limits(maximum={"L4": 1}, only=("L4",))))
+    return sweep_rates(small_spec.limited(maximum={"L4": 1}, only=("L4",)), [0.05, 100])
 
 
 def test_json_has_a_row_a_point(sweep):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melange.errors import InputError
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.simulator.arrivals import Process, Sizes, arrival_times, plan_sizes
 from melange.simulator.failures import FailureRule, outages
 
@@ -30,7 +30,7 @@ def test_unknown_processes_are_refused(text):
 
 
 def test_spread_sizes_stay_in_their_buckets_and_keep_the_means(small_spec):
-    plan = plan_fleet(small_spec, PlanOptions())
+    plan = plan_fleet(small_spec)
     sizes = plan_sizes(plan)
     inputs, outputs, cached = sizes.draw(100_000, np.random.default_rng(2))
     assert cached.max() == 0

@@ -14,14 +14,15 @@ from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.files.shipped import data_path
 from melange.measurements.file import Header, record_line
-from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.hardware import ModelledEngine, step_clock
 from melange.plan.file import read_plan, write_plan
 from melange.plan.plan import Plan
 from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice
 from melange.planning.workload_file import load_workload
+from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings
 from melange.simulator.arrivals import Arrivals
@@ -50,8 +51,10 @@ sizes:
 
 def engine_of(efficiencies: Efficiencies) -> StepClock:
     catalog = load_catalog()
-    deployment = Deployment(model=catalog.model(KEY.model), gpu=catalog.gpu(KEY.gpu), precision="bf16", settings=LIMITS)
-    return step_clock(deployment, efficiencies)
+    modelled = ModelledEngine(
+        model=catalog.model(KEY.model), gpu=catalog.gpu(KEY.gpu), precision="bf16", settings=LIMITS
+    )
+    return step_clock(modelled, efficiencies)
 
 
 def engine(seed: int) -> StepClock:

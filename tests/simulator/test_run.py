@@ -11,7 +11,7 @@ import pytest
 
 from melange.errors import InputError
 from melange.plan.plan import Plan
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.routing import policy_by_name
 from melange.simulator.arrivals import Process
 from melange.simulator.clocks import plan_clocks
@@ -36,7 +36,7 @@ QUICK = SimulationOptions(requests=1500, replications=3)
 def plan() -> Plan:
     from melange.planning.workload_file import load_workload
 
-    return plan_fleet(load_workload("arena-120ms"), PlanOptions(rate_rps=4))
+    return plan_fleet(load_workload("arena-120ms").with_rate(4))
 
 
 @pytest.fixture(scope="module")

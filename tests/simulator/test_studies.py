@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from melange.analysis.additivity import additivity
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.options import SolveOptions
+from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 from melange.simulator.lengths import length_price, problem_of
 from melange.simulator.simulate import SimulationOptions
@@ -16,7 +17,7 @@ from melange.slo import Slo
 
 @pytest.fixture(scope="module")
 def plan():
-    return plan_fleet(load_workload("arena-120ms-mean"), PlanOptions(rate_rps=8))
+    return plan_fleet(load_workload("arena-120ms-mean").with_rate(8))
 
 
 def test_loads_add_up_for_throughput_and_the_error_is_reported(plan):
@@ -38,7 +39,7 @@ def test_a_limit_on_ttft_makes_additivity_optimistic_for_some_mix(plan):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_plans_own_numbers_give_back_its_program(plan, tied):
-    again = plan_fleet(load_workload("arena-120ms-mean"), PlanOptions(rate_rps=8, tie_outputs=tied))
+    again = plan_fleet(load_workload("arena-120ms-mean").with_rate(8), SolveOptions(tie_outputs=tied))
     from melange.solver.search import solve
 
     problem, row = problem_of(plan, tied=tied)
