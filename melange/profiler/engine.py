@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from melange.errors import EngineError, InputError
+from melange.files.metrics import samples_of
 from melange.profiler.client import Endpoint
-from melange.workload.prometheus import LABEL
 
 POLL_S = 0.25
 STOP_GRACE_S = 30.0
+CACHE_INFO = "vllm:cache_config_info"
 
 
 class Engine(Protocol):
@@ -236,10 +237,10 @@ def engine_version(url: str, headers: Mapping[str, str]) -> tuple[str | None, st
 def kv_cache(url: str, headers: Mapping[str, str]) -> dict[str, int] | None:
     """``tokens`` that the engine's KV cache holds and ``block_tokens``, by vLLM's ``/metrics``; None where untold."""
     try:
-        lines = get_text(url + "/metrics", headers).splitlines()
-    except EngineError:
+        found = list(samples_of(get_text(url + "/metrics", headers), CACHE_INFO))
+    except (EngineError, InputError):
         return None
-    info = next((dict(LABEL.findall(line)) for line in lines if line.startswith("vllm:cache_config_info")), {})
+    info = next((sample.labels for sample in found if sample.name == CACHE_INFO), {})
     blocks, block_tokens = info.get("num_gpu_blocks", ""), info.get("block_size", "")
     if not (blocks.isdigit() and block_tokens.isdigit() and int(blocks) and int(block_tokens)):
         return None
