@@ -41,10 +41,6 @@ def from_plain(kind: type[T], record: object, what: str, *, fix: str | None = No
     A missing or unknown key, and a value of the wrong type, raise InputError that starts with ``what``, names the path
     and advises ``fix``. Whole numbers are taken for numbers. Keys that have defaults may be absent.
     """
-    try:
-        value = msgspec.convert(record, kind)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{what}: {_told(str(error))}", fix=fix) from error
     # msgspec passes over keys that a dataclass does not have; a mistyped one must not pass for a default.
     unknown = _unknown_keys(kind)  # type: ignore[arg-type]  # types are hashable
     if unknown is not None:
@@ -52,7 +48,10 @@ def from_plain(kind: type[T], record: object, what: str, *, fix: str | None = No
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             advice = f"did you mean {near[0]!r}?" if near else fix
             raise InputError(f"{what}: unknown key {_below(path, key)!r}", fix=advice)
-    return value
+    try:
+        return msgspec.convert(record, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{what}: {_told(str(error))}", fix=fix) from error
 
 
 def _encoded(value: object) -> Any:
@@ -88,7 +87,8 @@ def _all_finite(values: tuple[Any, ...] | list[Any]) -> bool:
         return False
 
 
-# Of a record that has its kind's form: path, key and the known keys of every key that its dataclass does not have.
+# Of a record: path, key and the known keys of every key that its dataclass does not have. What has not even the form
+# of its kind is passed over.
 _Unknown = Callable[[Any, str], Iterable[tuple[str, str, list[str]]]]
 
 
@@ -117,7 +117,7 @@ def _unknown_in_dataclass(known: Mapping[str, _Unknown | None]) -> _Unknown:
     nested = {name: unknown for name, unknown in known.items() if unknown is not None}
 
     def find(record: Any, path: str) -> Iterable[tuple[str, str, list[str]]]:
-        if not isinstance(record, Mapping):  # of a union, the other kind
+        if not isinstance(record, Mapping):
             return
         if not record.keys() <= known.keys():
             for key in record:
@@ -133,7 +133,11 @@ def _unknown_in_dataclass(known: Mapping[str, _Unknown | None]) -> _Unknown:
 def _unknown_in_values(unknown: _Unknown | None) -> _Unknown | None:
     if unknown is None:
         return None
-    return lambda record, path: (found for key in record or () for found in unknown(record[key], _below(path, key)))
+    return lambda record, path: (
+        found
+        for key, item in (record.items() if isinstance(record, Mapping) else ())
+        for found in unknown(item, _below(path, key))
+    )
 
 
 def _unknown_in_items(each: Iterable[_Unknown | None]) -> _Unknown | None:
@@ -142,7 +146,7 @@ def _unknown_in_items(each: Iterable[_Unknown | None]) -> _Unknown | None:
         return None
     return lambda record, path: (
         found
-        for i, (item, unknown) in enumerate(zip(record or (), each, strict=False))
+        for i, (item, unknown) in enumerate(zip(record if isinstance(record, list | tuple) else (), each, strict=False))
         if unknown is not None
         for found in unknown(item, f"{path}[{i}]")
     )
