@@ -6,13 +6,13 @@ A plan carries them, so that simulating it needs neither the measurements nor th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
-from melange.measurements.file import MeasurementFile
+from melange.measurements.file import Header, MeasurementFile
 from melange.measurements.measurement import ConfigKey, LatencyStats, Measurement
 from melange.serving.engine_args import settings_from_args
 from melange.serving.engine_settings import EngineSettings
@@ -85,7 +85,7 @@ def told_settings(files: Sequence[MeasurementFile], catalog: Catalog | None = No
     """Engine limits by the files' headers, of the configurations whose header tells them."""
     catalog = catalog or load_catalog()
     keys = {point.key for file in files for point in file.points if point.key.gpu in catalog.gpus}
-    found = {key: _limits(key, _facts(key, files), catalog) for key in keys}
+    found = {key: _limits(key, _header(key, files), catalog) for key in keys}
     return {key: settings for key, settings in found.items() if settings is not None}
 
 
@@ -98,38 +98,32 @@ def _curve(
     key: ConfigKey, points: tuple[Measurement, ...], files: Iterable[MeasurementFile], catalog: Catalog
 ) -> MeasuredCurve:
     """The points with what the newest header of this configuration says of the engine and the model."""
-    facts = _facts(key, files)
-    shape = facts.get("model_shape")
+    header = _header(key, files)
     return MeasuredCurve(
         key=key,
         points=points,
-        settings=_limits(key, facts, catalog) if key.gpu in catalog.gpus else None,
-        model_shape=shape if isinstance(shape, Mapping) else None,
+        settings=_limits(key, header, catalog) if key.gpu in catalog.gpus else None,
+        model_shape=header.model_shape,
     )
 
 
-def _facts(key: ConfigKey, files: Iterable[MeasurementFile]) -> Mapping[str, Any]:
-    """The newest header of a configuration; empty where there is none."""
-    headers = [header.facts for file in files for header in file.headers]
-    own = [facts for facts in headers if all(facts.get(name) == value for name, value in key._asdict().items())]
-    return own[-1] if own else {}
+def _header(key: ConfigKey, files: Iterable[MeasurementFile]) -> Header:
+    """The newest header of a configuration; an empty one where there is none."""
+    own = [header for file in files for header in file.headers if header.is_of(key)]
+    return own[-1] if own else Header()
 
 
-def _limits(key: ConfigKey, facts: Mapping[str, Any], catalog: Catalog) -> EngineSettings | None:
-    server, cache = facts.get("server"), facts.get("kv_cache")
-    command = server.get("command") if isinstance(server, Mapping) else None
-    if not command and not cache:
+def _limits(key: ConfigKey, header: Header, catalog: Catalog) -> EngineSettings | None:
+    if not header.engine_command and header.kv_cache is None:
         return None
-    args = [str(arg) for arg in command or ()]
-    settings = settings_from_args(
-        args, gpu=catalog.gpu(key.gpu), engine=key.engine, version=facts.get("engine_version")
-    )
-    told: dict[str, Any] = {}
-    if isinstance(facts.get("max_model_len"), int):
-        told["max_model_len_tokens"] = facts["max_model_len"]
-    if isinstance(cache, Mapping):
-        told |= {"kv_cache_tokens": cache.get("tokens"), "block_tokens": cache.get("block_tokens")}
-    return EngineSettings.from_dict({**settings.to_dict(), **told})
+    gpu, version = catalog.gpu(key.gpu), header.engine_version
+    settings = settings_from_args(header.engine_command or (), gpu=gpu, engine=key.engine, version=version)
+    if header.max_model_len_tokens is not None:
+        settings = replace(settings, max_model_len_tokens=header.max_model_len_tokens)
+    if header.kv_cache is not None:
+        cache = header.kv_cache
+        settings = replace(settings, kv_cache_tokens=cache.tokens, block_tokens=cache.block_tokens)
+    return settings
 
 
 def _mean(stats: LatencyStats | None) -> float | None:

@@ -62,7 +62,6 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
         profile = profile_from(points, slo, assume_slo=choice.assume_slo)
     except InputError as error:
         raise spec.located(error, "profiles") from error
-    facts = [dict(header.facts) for file in files for header in file.headers]
     return Profile(
         slo=profile.slo,
         configs=profile.configs,
@@ -70,7 +69,7 @@ def _profile(spec: WorkloadSpec, asked_slo: Slo | None) -> Profile:
         provenance={
             "set": choice.set,
             "files": list(choice.files),
-            "headers": facts,
+            "headers": [header.to_dict() for file in files for header in file.headers],
             "reason": choice.reason,
             "curves": [curve.to_dict() for curve in measured_curves(files)],
         },

@@ -115,9 +115,9 @@ def _compare(point: Measurement, measure: Measure, subject: Subject, tolerance: 
 
 def _load_of(point: Measurement, size: Size, seed: int) -> Load:
     seconds = point.duration_s or 60.0
-    nominal = point.extra.get("nominal_rps", point.offered_rps)
-    if point.loop == "open" and isinstance(nominal, (int, float)):
-        return Load(size=size, rate_rps=float(nominal), max_s=seconds, min_requests=16, seed=seed)
+    nominal = point.offered_rps if point.nominal_rps is None else point.nominal_rps
+    if point.loop == "open" and nominal is not None:
+        return Load(size=size, rate_rps=nominal, max_s=seconds, min_requests=16, seed=seed)
     return lone_load(size, seconds, seed)
 
 
