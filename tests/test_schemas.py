@@ -19,7 +19,8 @@ from melange.files.documents import SCHEMAS, load_schema
 from melange.files.shipped import data_path
 from melange.interop.release import plan_release
 from melange.measurements.curve import CurvePoint, MeasuredCurve
-from melange.measurements.file import Header, record_line
+from melange.measurements.file import Header, KvCache, record_line
+from melange.measurements.measurement import Question
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import Baseline, Costs, PlanLimit
@@ -74,6 +75,8 @@ def test_every_field_is_described(name):
     [
         ("measurements", "point", names(Measurement) | {"record"}),
         ("measurements", "latency", names(LatencyStats)),
+        ("measurements", "header", names(Header) | {"record", "schema_version"}),
+        ("measurements", "slo", names(Slo)),
         ("plan", None, names(Plan)),
         ("plan", "config", names(PlanConfig)),
         ("plan", "bucket", names(PlanBucket)),
@@ -162,12 +165,21 @@ def test_a_full_record_keeps_its_schema():
         ttft_s=stats, tpot_decode_s=stats, tpot_e2e_per_token_s=stats, e2e_s=stats, samples=3, failures=1,
         duration_s=60.0, queue_growth_rps=-0.1, saturated=True, valid=False, invalid_reason="cold", low_rps=0.9,
         high_rps=1.1, engine_version="1", date="2026-11", sample_ttft_s=(0.1,), sample_e2e_s=(0.2,),
-        sample_output_tokens=(20,), extra={"note": 1},
+        sample_output_tokens=(20,), nominal_rps=1.1, confidence=0.97, queue_growth_low_rps=-0.2,
+        queue_growth_high_rps=0.1, extra={"note": 1},
+        asked=Question(slo=Slo(tpot_s=0.1, attainment=0.9), resolution=1.4, requests=400, point_s=120.0),
     )  # fmt: skip
     row = json.loads(record_line(point))
     assert set(row) == names(Measurement) | {"record"}
     validator("measurements").validate(row)
-    validator("measurements").validate(json.loads(record_line(Header(facts={"anything": [1]}))))
+    header = Header(
+        model="m", gpu="L4", tp=1, precision="fp8", engine="vllm", engine_version="1", engine_command=("vllm",),
+        max_model_len_tokens=64, kv_cache=KvCache(tokens=64, block_tokens=16), model_shape={"layers": 1},
+        slo=Slo(ttft_s=1.0), facts={"anything": [1]},
+    )  # fmt: skip
+    row = json.loads(record_line(header))
+    assert set(row) == names(Header) | {"record", "schema_version"}
+    validator("measurements").validate(row)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +187,7 @@ def test_a_full_record_keeps_its_schema():
     [
         {"record": "point"},
         {"record": "header"},
+        {"record": "header", "schema_version": 2, "host": "x"},
         {"record": "other", "schema_version": 1},
         {"record": "point", "model": "m", "gpu": "g", "input_tokens": 0, "output_tokens": 1, "achieved_rps": 1},
         {"record": "point", "model": "m", "gpu": "g", "input_tokens": 1, "output_tokens": 1, "achieved_rps": -1},

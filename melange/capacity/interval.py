@@ -95,8 +95,7 @@ def open_verdicts(points: Sequence[Measurement], slo: Slo) -> list[tuple[float, 
 
 def asked_rps(point: Measurement) -> float:
     """The rate that an open loop was asked to put on: the profiler's own figure, else what was offered or served."""
-    nominal = point.extra.get("nominal_rps")
-    return float(nominal) if isinstance(nominal, (int, float)) else float(point.offered_rps or point.achieved_rps)
+    return point.nominal_rps if point.nominal_rps is not None else point.offered_rps or point.achieved_rps
 
 
 def _bracket(judged: Sequence[tuple[float, Verdict, Measurement]]) -> tuple[float, float | None, Measurement | None]:

@@ -52,8 +52,7 @@ def has_samples(point: Measurement) -> bool:
 
 def confidence_of(point: Measurement) -> float:
     """The confidence that the point's verdict was taken at; 95% for one that another tool measured."""
-    value = point.extra.get("confidence", 0.95)
-    return float(value) if isinstance(value, (int, float)) else 0.95
+    return 0.95 if point.confidence is None else point.confidence
 
 
 def _long_enough(point: Measurement) -> bool:
@@ -71,15 +70,15 @@ def _keeps_up(point: Measurement) -> Verdict:
     if point.saturated:
         return "fail"
     if not point.offered_rps:
-        return "undecided" if "confidence" in point.extra else "pass"
+        return "pass" if point.confidence is None else "undecided"
     share = point.achieved_rps / point.offered_rps
-    if "confidence" not in point.extra:  # another tool's, which knows no bounds of the queue's trend
+    if point.confidence is None:  # another tool's, which knows no bounds of the queue's trend
         return _against(share >= KEEPS_UP, share < FALLS_BEHIND)
     if point.queue_growth_rps is None:
         return "undecided"
-    low, high = (point.extra.get(f"queue_growth_{end}_rps") for end in ("low", "high"))
-    vague = not isinstance(high, (int, float)) or high > VAGUE_GROWTH * point.offered_rps
-    grows = vague or (isinstance(low, (int, float)) and low > 0)
+    low, high = point.queue_growth_low_rps, point.queue_growth_high_rps
+    vague = high is None or high > VAGUE_GROWTH * point.offered_rps
+    grows = vague or (low is not None and low > 0)
     return "undecided" if grows or share < KEEPS_UP else "pass"
 
 

@@ -124,7 +124,7 @@ def estimate(**given: Any) -> None:
         for point in load_points(modelled, inputs, outputs, calibration=calibration, cached_tokens=cached)
     ]
     if given["save"]:
-        header = Header(facts={"source": "estimated", "calibration": calibration.describe(), "model": model.name})
+        header = Header(model=model.name, facts={"source": "estimated", "calibration": calibration.describe()})
         write_atomic(given["save"], record_line(header) + "".join(map(record_line, points)))
     click.echo(
         render_estimates(

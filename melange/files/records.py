@@ -9,8 +9,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from itertools import repeat
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import numpy as np
@@ -37,13 +41,17 @@ def from_plain(kind: type[T], record: object, what: str, *, fix: str | None = No
     A missing or unknown key, and a value of the wrong type, raise InputError that starts with ``what``, names the path
     and advises ``fix``. Whole numbers are taken for numbers. Keys that have defaults may be absent.
     """
+    # msgspec passes over keys that a dataclass does not have; a mistyped one must not pass for a default.
+    unknown = _unknown_keys(kind)  # type: ignore[arg-type]  # types are hashable
+    if unknown is not None:
+        for path, key, known in unknown(record, ""):
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            advice = f"did you mean {near[0]!r}?" if near else fix
+            raise InputError(f"{what}: unknown key {_below(path, key)!r}", fix=advice)
     try:
-        value = msgspec.convert(record, kind)
+        return msgspec.convert(record, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{what}: {_told(str(error))}", fix=fix) from error
-    # msgspec passes over keys that a dataclass does not have; a mistyped one must not pass for a default.
-    _refuse_unknown(record, msgspec.to_builtins(value, enc_hook=_encoded), "", what, fix)
-    return value
 
 
 def _encoded(value: object) -> Any:
@@ -63,24 +71,85 @@ def _plain(value: Any, path: str, keep_none: bool) -> Any:
             if keep_none or item is not None
         }
     if isinstance(value, tuple | list):
+        if _all_finite(value):
+            return list(value)
         return [_plain(item, f"{path}[{i}]", keep_none) for i, item in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{path or 'the value'} is {value}, which JSON cannot hold")
     return value
 
 
-def _refuse_unknown(given: object, known: object, path: str, what: str, fix: str | None) -> None:
-    if isinstance(given, Mapping) and isinstance(known, dict):
-        for key, item in given.items():
-            if key not in known:
-                near = difflib.get_close_matches(str(key), [str(name) for name in known], n=1, cutoff=0.5)
-                raise InputError(
-                    f"{what}: unknown key {_below(path, key)!r}", fix=f"did you mean {near[0]!r}?" if near else fix
-                )
-            _refuse_unknown(item, known[key], _below(path, key), what, fix)
-    elif isinstance(given, list | tuple) and isinstance(known, list | tuple):
-        for i, (item, counterpart) in enumerate(zip(given, known, strict=False)):
-            _refuse_unknown(item, counterpart, f"{path}[{i}]", what, fix)
+def _all_finite(values: tuple[Any, ...] | list[Any]) -> bool:
+    """Whether it holds finite numbers alone, as long columns do: they are then written as they stand."""
+    try:
+        return all(map(math.isfinite, values))
+    except (TypeError, OverflowError):
+        return False
+
+
+# Of a record: path, key and the known keys of every key that its dataclass does not have. What has not even the form
+# of its kind is passed over.
+_Unknown = Callable[[Any, str], Iterable[tuple[str, str, list[str]]]]
+
+
+@cache
+def _unknown_keys(kind: Any) -> _Unknown | None:
+    """How to find unknown keys in a record of this kind; None for one that nests no dataclass."""
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return _unknown_in_dataclass({item.name: _unknown_keys(hints[item.name]) for item in fields(kind)})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        inner = [found for argument in arguments if (found := _unknown_keys(argument)) is not None]
+        return inner[0] if inner else None  # of several dataclasses msgspec could not tell the right one either
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _unknown_in_values(_unknown_keys(arguments[1]))
+    if origin is list or arguments[1:] == (Ellipsis,):
+        return _unknown_in_items(repeat(_unknown_keys(arguments[0])))
+    if origin is tuple:
+        return _unknown_in_items([_unknown_keys(argument) for argument in arguments])
+    if isinstance(kind, type) and issubclass(kind, tuple):  # a NamedTuple
+        return _unknown_in_items([_unknown_keys(hint) for hint in get_type_hints(kind).values()])
+    return None
+
+
+def _unknown_in_dataclass(known: Mapping[str, _Unknown | None]) -> _Unknown:
+    nested = {name: unknown for name, unknown in known.items() if unknown is not None}
+
+    def find(record: Any, path: str) -> Iterable[tuple[str, str, list[str]]]:
+        if not isinstance(record, Mapping):
+            return
+        if not record.keys() <= known.keys():
+            for key in record:
+                if key not in known:
+                    yield path, str(key), list(known)
+        for name, unknown in nested.items():
+            if name in record:
+                yield from unknown(record[name], _below(path, name))
+
+    return find
+
+
+def _unknown_in_values(unknown: _Unknown | None) -> _Unknown | None:
+    if unknown is None:
+        return None
+    return lambda record, path: (
+        found
+        for key, item in (record.items() if isinstance(record, Mapping) else ())
+        for found in unknown(item, _below(path, key))
+    )
+
+
+def _unknown_in_items(each: Iterable[_Unknown | None]) -> _Unknown | None:
+    """By position; ``each`` is a list, or a repetition of one without end."""
+    if not any(each) if isinstance(each, list) else next(iter(each)) is None:
+        return None
+    return lambda record, path: (
+        found
+        for i, (item, unknown) in enumerate(zip(record if isinstance(record, list | tuple) else (), each, strict=False))
+        if unknown is not None
+        for found in unknown(item, f"{path}[{i}]")
+    )
 
 
 def _below(path: str, key: object) -> str:

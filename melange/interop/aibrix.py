@@ -179,7 +179,7 @@ def measurements_of(
         for i, inputs in enumerate(profile.input_tokens)
         for j, outputs in enumerate(profile.output_tokens)
     )
-    facts: dict[str, object] = {
+    facts = {
         "source": "measured",
         "what": "AIBrix GPU-optimizer profile: highest tested throughput that met its SLO; 0 where no tested rate did",
         "deployment": profile.deployment,

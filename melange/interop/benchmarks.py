@@ -39,7 +39,7 @@ def import_results(
     for file in files:
         points += read_result(file, key, engine_version=engine_version)
     names = [Path(file).name for file in files]
-    header = Header(facts={**key._asdict(), "source": "measured", "imported": names, "engine_version": engine_version})
+    header = Header(**key._asdict(), engine_version=engine_version, facts={"source": "measured", "imported": names})
     append_measurements(output, header, points)
     return tuple(points)
 
@@ -62,7 +62,7 @@ def read_result(
     except (KeyError, TypeError, ValueError, IndexError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"result of {name} {what}", file=file, fix="export it again with a current version") from error
-    return [replace(point, engine_version=engine_version, extra={**point.extra, "tool": name}) for point in points]
+    return [replace(point, engine_version=engine_version, extra={"tool": name}) for point in points]
 
 
 def _read(file: str | os.PathLike[str]) -> Json:

@@ -5,14 +5,14 @@ A plan carries them, so that simulating it needs neither the measurements nor th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from melange.catalog.hardware import Catalog, Model, load_catalog
 from melange.files.records import from_plain
-from melange.measurements.file import MeasurementFile
+from melange.measurements.file import Header, MeasurementFile
 from melange.measurements.measurement import LatencyStats, Loop, Measurement
 from melange.serving.config import ConfigKey
 from melange.serving.engine_args import settings_from_args
@@ -84,7 +84,7 @@ def told_settings(files: Sequence[MeasurementFile], catalog: Catalog | None = No
     """Engine limits by the files' headers, of the configurations whose header tells them."""
     catalog = catalog or load_catalog()
     keys = {point.key for file in files for point in file.points if point.key.gpu in catalog.gpus}
-    found = {key: _limits(key, _facts(key, files), catalog) for key in keys}
+    found = {key: _limits(key, _header(key, files), catalog) for key in keys}
     return {key: settings for key, settings in found.items() if settings is not None}
 
 
@@ -97,38 +97,34 @@ def _curve(
     key: ConfigKey, points: tuple[Measurement, ...], files: Iterable[MeasurementFile], catalog: Catalog
 ) -> MeasuredCurve:
     """The points with what the newest header of this configuration says of the engine and the model."""
-    facts = _facts(key, files)
-    shape = facts.get("model_shape")
+    header = _header(key, files)
     return MeasuredCurve(
         **key._asdict(),
         points=tuple(_point(point) for point in points),
-        engine_settings=_limits(key, facts, catalog) if key.gpu in catalog.gpus else None,
-        model_shape=None if shape is None else from_plain(Model, shape, "model_shape of a measurements' header"),
+        engine_settings=_limits(key, header, catalog) if key.gpu in catalog.gpus else None,
+        model_shape=None
+        if header.model_shape is None
+        else from_plain(Model, header.model_shape, "model_shape of a measurements' header"),
     )
 
 
-def _facts(key: ConfigKey, files: Iterable[MeasurementFile]) -> Mapping[str, Any]:
-    """The newest header of a configuration; empty where there is none."""
-    headers = [header.facts for file in files for header in file.headers]
-    own = [facts for facts in headers if all(facts.get(name) == value for name, value in key._asdict().items())]
-    return own[-1] if own else {}
+def _header(key: ConfigKey, files: Iterable[MeasurementFile]) -> Header:
+    """The newest header of a configuration; an empty one where there is none."""
+    own = [header for file in files for header in file.headers if header.is_of(key)]
+    return own[-1] if own else Header()
 
 
-def _limits(key: ConfigKey, facts: Mapping[str, Any], catalog: Catalog) -> EngineSettings | None:
-    server, cache = facts.get("server"), facts.get("kv_cache")
-    command = server.get("command") if isinstance(server, Mapping) else None
-    if not command and not cache:
+def _limits(key: ConfigKey, header: Header, catalog: Catalog) -> EngineSettings | None:
+    if not header.engine_command and header.kv_cache is None:
         return None
-    args = [str(arg) for arg in command or ()]
-    settings = settings_from_args(
-        args, gpu=catalog.gpu(key.gpu), engine=key.engine, version=facts.get("engine_version")
-    )
-    told: dict[str, Any] = {}
-    if isinstance(facts.get("max_model_len"), int):
-        told["max_model_len_tokens"] = facts["max_model_len"]
-    if isinstance(cache, Mapping):
-        told |= {"kv_cache_tokens": cache.get("tokens"), "block_tokens": cache.get("block_tokens")}
-    return replace(settings, **told)
+    gpu, version = catalog.gpu(key.gpu), header.engine_version
+    settings = settings_from_args(header.engine_command or (), gpu=gpu, engine=key.engine, version=version)
+    if header.max_model_len_tokens is not None:
+        settings = replace(settings, max_model_len_tokens=header.max_model_len_tokens)
+    if header.kv_cache is not None:
+        cache = header.kv_cache
+        settings = replace(settings, kv_cache_tokens=cache.tokens, block_tokens=cache.block_tokens)
+    return settings
 
 
 def _point(point: Measurement) -> CurvePoint:

@@ -1,28 +1,82 @@
-"""The append-only JSONL file that keeps load points, and what their headers say."""
+"""The append-only JSONL file that keeps load points, and what their headers say.
+
+A header's ``schema_version`` is that of the records that follow it; records before any header are read as version 1.
+Version 1 kept everything that it knew of a run beside each other in the header, and what verdicts and the search
+compute with under a point's ``extra``. Version 2, which is written, has a field for each of them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from melange.errors import InputError
+from melange.files.records import from_plain, to_plain
 from melange.files.text import parse_json
 from melange.measurements.measurement import Measurement
+from melange.serving.config import ConfigKey
+from melange.slo import Slo
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SEE = "see 'melange schema measurements'"
+
+_EXTRA_1 = {"confidence": "confidence", "nominal_rps": "nominal_rps", "run_for": "asked"}
+_EXTRA_1 |= {f"queue_growth_{end}_rps": f"queue_growth_{end}_rps" for end in ("low", "high")}
+_HEADER_1 = {name: name for name in (*ConfigKey._fields, "engine_version", "kv_cache", "model_shape", "slo")}
+_HEADER_1 |= {"max_model_len": "max_model_len_tokens"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvCache:
+    """What an engine says that its KV cache holds, in tokens, and the tokens of one block."""
+
+    tokens: int
+    block_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Provenance of the points that follow it in a file: free-form facts, JSON-ready."""
+    """Provenance of the points that follow it in a file; None for what is not known.
 
-    facts: Mapping[str, object]
+    The five parts of the key say which configuration the rest is of. ``engine_command`` is what the engine was started
+    with, ``max_model_len_tokens`` and ``kv_cache`` the limits that it told; ``model_shape`` holds the model's figures
+    where it was served from a folder, ``slo`` what was measured for. ``facts`` are for readers, JSON-ready.
+    """
 
-    def to_dict(self) -> dict[str, object]:
-        return {"record": "header", "schema_version": SCHEMA_VERSION, **self.facts}
+    model: str | None = None
+    gpu: str | None = None
+    tp: int | None = None
+    precision: str | None = None
+    engine: str | None = None
+    engine_version: str | None = None
+    engine_command: tuple[str, ...] | None = None
+    max_model_len_tokens: int | None = None
+    kv_cache: KvCache | None = None
+    model_shape: Mapping[str, Any] | None = None
+    slo: Slo | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
+
+    def is_of(self, key: ConfigKey) -> bool:
+        """Whether it names exactly this configuration."""
+        return (self.model, self.gpu, self.tp, self.precision, self.engine) == key
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, absent fields left out; the inverse of :meth:`from_dict`."""
+        row = {**to_plain(self, keep_none=False), "facts": to_plain(self.facts)}
+        return row if self.facts else {name: value for name, value in row.items() if name != "facts"}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, object]) -> Header:
+        """Read what :meth:`to_dict` wrote; unknown fields and wrong types raise InputError."""
+        return from_plain(cls, row, "header", fix=SEE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +95,7 @@ def read_measurements(path: str | os.PathLike[str]) -> MeasurementFile:
     A last line that a kill cut short (no newline, not JSON) is left out and reported as ``torn_tail``; any other
     damage raises InputError with its line.
     """
-    headers: list[Header] = []
-    points: list[Measurement] = []
+    records = _Records()
     torn = False
     for number, line, ended in _lines(path):
         try:
@@ -53,12 +106,13 @@ def read_measurements(path: str | os.PathLike[str]) -> MeasurementFile:
                 break
             raise
         try:
-            _take(record, headers, points)
+            records.take(record)
         except InputError as error:
             raise error.located(path, number) from error
+    headers, points = tuple(records.headers), tuple(records.points)
     if not headers and not points:
-        raise InputError("no measurements in it", file=path, fix="see 'melange schema measurements'")
-    return MeasurementFile(path=os.fspath(path), headers=tuple(headers), points=tuple(points), torn_tail=torn)
+        raise InputError("no measurements in it", file=path, fix=SEE)
+    return MeasurementFile(path=os.fspath(path), headers=headers, points=points, torn_tail=torn)
 
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, bool]]:
@@ -71,27 +125,64 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line.strip(), line.endswith(b"\n")
 
 
-def _take(record: object, headers: list[Header], points: list[Measurement]) -> None:
-    if not isinstance(record, dict):
-        raise InputError(f"a record is a {type(record).__name__}", fix="every line is a JSON object")
-    kind = record.pop("record", None)
-    if kind == "header":
-        version = record.pop("schema_version", None)
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise InputError(
-                f"measurements schema version is {version}", fix=f"this Mélange reads up to version {SCHEMA_VERSION}"
-            )
-        headers.append(Header(facts=record))
-    elif kind == "point":
-        points.append(Measurement.from_dict(record))
-    else:
-        raise InputError(f"record is {kind!r}", fix="use header or point")
+class _Records:
+    """What a file has said so far, and in which version it goes on."""
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+        self.points: list[Measurement] = []
+        self.version = 1
+
+    def take(self, record: object) -> None:
+        if not isinstance(record, dict):
+            raise InputError(f"a record is a {type(record).__name__}", fix="every line is a JSON object")
+        kind = record.pop("record", None)
+        if kind == "header":
+            self.version = _known_version(record.pop("schema_version", None))
+            self.headers.append(Header.from_dict(_header_of_version_1(record) if self.version == 1 else record))
+        elif kind == "point":
+            self.points.append(Measurement.from_dict(_point_of_version_1(record) if self.version == 1 else record))
+        else:
+            raise InputError(f"record is {kind!r}", fix="use header or point")
+
+
+def _known_version(version: object) -> int:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise InputError(
+            f"measurements schema version is {version}", fix=f"this Mélange reads versions 1 to {SCHEMA_VERSION}"
+        )
+    return version
+
+
+def _header_of_version_1(record: Mapping[str, Any]) -> dict[str, Any]:
+    facts = dict(record)
+    row = {new: facts.pop(old) for old, new in _HEADER_1.items() if old in facts}
+    server = facts.get("server")
+    if isinstance(server, Mapping) and "command" in server:
+        row["engine_command"] = server["command"]
+        facts["server"] = {name: value for name, value in server.items() if name != "command"}
+    return {**row, "slo": _slo_of_version_1(row.get("slo")), "facts": facts}
+
+
+def _point_of_version_1(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(record.get("extra"), Mapping):
+        return record
+    extra = dict(record["extra"])
+    row = {new: extra.pop(old) for old, new in _EXTRA_1.items() if old in extra}
+    if isinstance(row.get("asked"), Mapping):
+        row["asked"] = {**row["asked"], "slo": _slo_of_version_1(row["asked"].get("slo"))}
+    return {**record, **row, "extra": extra}
+
+
+def _slo_of_version_1(slo: object) -> object:
+    """Without its statistic, which follows from the attainment."""
+    return {k: v for k, v in slo.items() if k != "statistic"} if isinstance(slo, Mapping) else slo
 
 
 def record_line(record: Header | Measurement) -> str:
-    """One line of the file, newline included; NaN and infinity are refused."""
-    row = record.to_dict() if isinstance(record, Header) else {"record": "point", **record.to_dict()}
-    return json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+    """One line of the file, newline included; InputError for NaN and infinity, which JSON cannot hold."""
+    kind = {"record": "header", "schema_version": SCHEMA_VERSION} if isinstance(record, Header) else {"record": "point"}
+    return json.dumps({**kind, **record.to_dict()}, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def append_measurements(path: str | os.PathLike[str], header: Header | None, points: Iterable[Measurement]) -> None:

@@ -45,7 +45,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SplitSolution:
     """What the solver found out about one split.
 
     ``schedule`` is None where none under the cutoff was found. ``bound_s`` is the proven lower bound of the period,
@@ -80,7 +80,7 @@ def solve_split(
     cutoff_s: float,
     time_limit_s: float,
     order: Schedule | None = None,
-) -> Outcome:
+) -> SplitSolution:
     """The shortest period of this split that is no longer than ``cutoff_s``.
 
     Without ``curves`` (stage I) every operation runs at its best speed and different resources do not interfere. With
@@ -90,7 +90,7 @@ def solve_split(
     began = time.perf_counter()
     model = _Model.build(graph, curves, cutoff_s)
     if model is None:
-        return Outcome(schedule=None, bound_s=cutoff_s, cutoff_s=cutoff_s, solve_s=time.perf_counter() - began)
+        return SplitSolution(schedule=None, bound_s=cutoff_s, cutoff_s=cutoff_s, solve_s=time.perf_counter() - began)
     if order is not None:
         model.keep_order(order)
     model.problem.solve(pulp.HiGHS(msg=False, threads=1, timeLimit=time_limit_s, gapRel=0.0))
@@ -104,7 +104,7 @@ def solve_split(
         usable = status in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible)
         found = model.read() if usable else None
     bound = min(bound, found.period_s if found else cutoff_s)
-    return Outcome(schedule=found, bound_s=bound, cutoff_s=cutoff_s, solve_s=time.perf_counter() - began)
+    return SplitSolution(schedule=found, bound_s=bound, cutoff_s=cutoff_s, solve_s=time.perf_counter() - began)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from melange.errors import InputError
 from melange.nanoflow.nano_graph import RESOURCE, NanoGraph
 from melange.nanoflow.operation_times import OperationTimes
 from melange.nanoflow.pipeline import NanoOperation, Pipeline
-from melange.nanoflow.pipeline_milp import Outcome, Schedule, solve_split
+from melange.nanoflow.pipeline_milp import Schedule, SplitSolution, solve_split
 from melange.perfmodel.interference import Curve, Interference, Resource
 from melange.perfmodel.operations import layer_kinds
 
@@ -30,8 +30,8 @@ class Trial:
     """One split: its lower bound, and the outcome of each stage that was run on it."""
 
     graph: NanoGraph
-    stage1: Outcome | None = None
-    stage2: Outcome | None = None
+    stage1: SplitSolution | None = None
+    stage2: SplitSolution | None = None
 
     @property
     def splits(self) -> tuple[int, ...]:
@@ -154,7 +154,7 @@ def _stage2(
     return [done.get(trial.splits, trial) for trial in trials]
 
 
-def _shared(trial: Trial, curves: Mapping[Resource, Curve], cutoff_s: float, deadline: float) -> Outcome:
+def _shared(trial: Trial, curves: Mapping[Resource, Curve], cutoff_s: float, deadline: float) -> SplitSolution:
     """Stage II of one split: in stage I's order first, whose period then cuts off most of the whole program."""
     if trial.stage1 is None or trial.stage1.schedule is None:
         return solve_split(trial.graph, curves, cutoff_s=cutoff_s, time_limit_s=_left(deadline))

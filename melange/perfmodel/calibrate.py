@@ -90,9 +90,9 @@ def read_sets(names: Sequence[str]) -> list[MeasurementFile]:
 
 def points_of(file: MeasurementFile) -> list[Measurement]:
     """A file's points, those without an engine version taking the one that all of its headers name."""
-    versions = {header.facts.get("engine_version") for header in file.headers}
+    versions = {header.engine_version for header in file.headers}
     version = versions.pop() if len(versions) == 1 else None
-    if not isinstance(version, str):
+    if version is None:
         return list(file.points)
     return [point if point.engine_version else replace(point, engine_version=version) for point in file.points]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from, read_profile_set
 from melange.errors import InputError
 from melange.measurements.curve import measured_curves, told_settings
-from melange.measurements.file import MeasurementFile, read_measurements
+from melange.measurements.file import Header, MeasurementFile, read_measurements
 from melange.planning.spec import ProfileChoice, WorkloadSpec
 
 ESTIMATED = "estimated/"
@@ -62,19 +62,23 @@ def _profile(spec: WorkloadSpec) -> Profile:
         profile = profile_from(points, slo, assume_slo=choice.assume_slo)
     except InputError as error:
         raise spec.located(error, "profiles") from error
-    facts = [dict(header.facts) for file in files for header in file.headers]
+    headers = [header for file in files for header in file.headers]
     return replace(
         profile,
-        basis=Basis(curves=measured_curves(files), engine_version=_engine_version(facts)),
-        provenance={"set": choice.set, "files": list(choice.files), "headers": facts, "reason": choice.reason},
+        basis=Basis(curves=measured_curves(files), engine_version=_engine_version(headers)),
+        provenance={
+            "set": choice.set,
+            "files": list(choice.files),
+            "headers": [header.to_dict() for header in headers],
+            "reason": choice.reason,
+        },
     )
 
 
-def _engine_version(headers: Sequence[Mapping[str, object]]) -> str | None:
+def _engine_version(headers: Sequence[Header]) -> str | None:
     """The engine version that all headers name, None where they differ or name none."""
-    versions = {header.get("engine_version") for header in headers}
-    version = versions.pop() if len(versions) == 1 else None
-    return version if isinstance(version, str) else None
+    versions = {header.engine_version for header in headers}
+    return versions.pop() if len(versions) == 1 else None
 
 
 def _files(choice: ProfileChoice) -> Sequence[MeasurementFile]:

@@ -72,12 +72,9 @@ def check_measurements(
             )
         chosen = choose_sentinels(points, sentinels)
         subject = Subject(key=key, engine_version=serving.version, date=today())
-        measure = live_measure(serving)
-        comparisons = [c for point in chosen for c in _compare(point, measure, subject, tolerance, seed)]
+        comparisons = measured_again(chosen, live_measure(serving), subject, tolerance=tolerance, seed=seed)
         engine.check()
-    return CheckResult(
-        comparisons=tuple(comparisons), version_then=points[-1].engine_version, version_now=serving.version
-    )
+    return CheckResult(comparisons=comparisons, version_then=points[-1].engine_version, version_now=serving.version)
 
 
 def choose_sentinels(points: Sequence[Measurement], count: int) -> list[Measurement]:
@@ -89,6 +86,16 @@ def choose_sentinels(points: Sequence[Measurement], count: int) -> list[Measurem
     sizes = sorted(best)
     order = np.argsort([abs(position - (len(sizes) - 1) / 2) for position in range(len(sizes))])[::-1]
     return [best[sizes[position]] for position in order[:count]]
+
+
+def measured_again(
+    points: Sequence[Measurement], measure: Measure, subject: Subject, *, tolerance: float, seed: int
+) -> tuple[Comparison, ...]:
+    """TTFT and TPOT of every point, as it says and as the same load shows them now.
+
+    EngineError where a load could not be measured, or where the client set its latencies.
+    """
+    return tuple(found for point in points for found in _compare(point, measure, subject, tolerance, seed))
 
 
 def _compare(point: Measurement, measure: Measure, subject: Subject, tolerance: float, seed: int) -> list[Comparison]:
@@ -115,9 +122,9 @@ def _compare(point: Measurement, measure: Measure, subject: Subject, tolerance: 
 
 def _load_of(point: Measurement, size: Size, seed: int) -> Load:
     seconds = point.duration_s or 60.0
-    nominal = point.extra.get("nominal_rps", point.offered_rps)
-    if point.loop == "open" and isinstance(nominal, (int, float)):
-        return Load(size=size, rate_rps=float(nominal), max_s=seconds, min_requests=16, seed=seed)
+    nominal = point.offered_rps if point.nominal_rps is None else point.nominal_rps
+    if point.loop == "open" and nominal is not None:
+        return Load(size=size, rate_rps=nominal, max_s=seconds, min_requests=16, seed=seed)
     return lone_load(size, seconds, seed)
 
 

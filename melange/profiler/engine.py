@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from melange.errors import EngineError, InputError
+from melange.files.metrics import samples_of
+from melange.measurements.file import KvCache
 from melange.profiler.client import Endpoint
-from melange.workload.prometheus import LABEL
 
 POLL_S = 0.25
 STOP_GRACE_S = 30.0
+CACHE_INFO = "vllm:cache_config_info"
 
 
 class Engine(Protocol):
@@ -38,8 +40,11 @@ class Engine(Protocol):
     def stop(self) -> None:
         """Stop it if it was started here; harmless at any time."""
 
+    def command_line(self) -> list[str] | None:
+        """What it was started with; None where it was not started here."""
+
     def describe(self) -> Mapping[str, object]:
-        """Facts for the measurements' header, JSON-ready."""
+        """What else a reader of the measurements may want to know of it, JSON-ready."""
 
 
 @contextlib.contextmanager
@@ -87,6 +92,9 @@ class AttachedServer:
 
     def stop(self) -> None:
         """Nothing to do: the server is someone else's."""
+
+    def command_line(self) -> None:
+        """Not known: the server is someone else's."""
 
     def describe(self) -> Mapping[str, object]:
         return {"attached": self.url}
@@ -161,7 +169,7 @@ class VllmServer:
             self._output.close()
 
     def describe(self) -> Mapping[str, object]:
-        return {"command": self.command_line(), "environment": dict(self.environment)}
+        return {"environment": dict(self.environment)}
 
 
 def _import_path() -> str:
@@ -233,17 +241,17 @@ def engine_version(url: str, headers: Mapping[str, str]) -> tuple[str | None, st
     return name if isinstance(name, str) and name else None, version if isinstance(version, str) else None
 
 
-def kv_cache(url: str, headers: Mapping[str, str]) -> dict[str, int] | None:
-    """``tokens`` that the engine's KV cache holds and ``block_tokens``, by vLLM's ``/metrics``; None where untold."""
+def kv_cache(url: str, headers: Mapping[str, str]) -> KvCache | None:
+    """What the engine's KV cache holds, by vLLM's ``/metrics``; None where untold."""
     try:
-        lines = get_text(url + "/metrics", headers).splitlines()
-    except EngineError:
+        found = list(samples_of(get_text(url + "/metrics", headers), CACHE_INFO))
+    except (EngineError, InputError):
         return None
-    info = next((dict(LABEL.findall(line)) for line in lines if line.startswith("vllm:cache_config_info")), {})
+    info = next((sample.labels for sample in found if sample.name == CACHE_INFO), {})
     blocks, block_tokens = info.get("num_gpu_blocks", ""), info.get("block_size", "")
     if not (blocks.isdigit() and block_tokens.isdigit() and int(blocks) and int(block_tokens)):
         return None
-    return {"tokens": int(blocks) * int(block_tokens), "block_tokens": int(block_tokens)}
+    return KvCache(tokens=int(blocks) * int(block_tokens), block_tokens=int(block_tokens))
 
 
 def last_error(log: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from melange.errors import InputError
@@ -72,9 +71,9 @@ class Journal:
         wanted = tuple(map(float, size))
         return [p for p in self._points if (p.input_tokens, p.output_tokens, p.cached_tokens) == wanted]
 
-    def append_header(self, facts: Mapping[str, object]) -> None:
+    def append_header(self, header: Header) -> None:
         """Write the provenance of the points that follow."""
-        self._append(record_line(Header(facts=facts)))
+        self._append(record_line(header))
 
     def append(self, point: Measurement) -> None:
         """Write a point and wait until it is on the disk."""

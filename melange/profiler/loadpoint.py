@@ -70,6 +70,7 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
         cached_tokens=load.size.cached_tokens,
         loop=load.loop,
         offered_rps=rates.offered,
+        nominal_rps=load.rate_rps,
         achieved_rps=rates.achieved,
         concurrency=float(load.concurrency) if load.concurrency else rates.in_system,
         ttft_s=latencies["ttft_s"],
@@ -80,6 +81,9 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
         failures=failures,
         duration_s=round(run.elapsed_s, 6),
         queue_growth_rps=None if rates.growth is None else rates.growth.value,
+        queue_growth_low_rps=_finite(rates.growth.low if rates.growth else None),
+        queue_growth_high_rps=_finite(rates.growth.high if rates.growth else None),
+        confidence=round(confidence, 6),
         saturated=rates.saturated,
         valid=reason is None,
         invalid_reason=reason,
@@ -88,7 +92,7 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
         sample_ttft_s=tuple(round(record.ttft_s, 6) for record in good),
         sample_e2e_s=tuple(round(record.e2e_s, 6) for record in good),
         sample_output_tokens=tuple(record.output_tokens for record in good),
-        extra={**_extra(run, settled, rates, confidence), **_cache_facts(load.size, good)},
+        extra={**_extra(run, settled), **_cache_facts(load.size, good)},
     )
 
 
@@ -170,6 +174,10 @@ def _stats(values: FloatArray, closed: bool) -> LatencyStats | None:
     )
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _invalid_reason(
     good: Sequence[RequestRecord], run: LoadRun, latencies: Mapping[str, LatencyStats | None]
 ) -> str | None:
@@ -222,19 +230,15 @@ def _cache_facts(size: Size, good: Sequence[RequestRecord]) -> dict[str, object]
     return {"cached_tokens_told": told} if size.cached_tokens or told is not None else {}
 
 
-def _extra(run: LoadRun, settled: Sequence[RequestRecord], rates: _Rates, confidence: float) -> dict[str, object]:
+def _extra(run: LoadRun, settled: Sequence[RequestRecord]) -> dict[str, object]:
+    """What readers may want to know of a load: nothing is computed with it."""
     health = run.health
     gaps = np.array([gap for record in settled if record.ok for gap in record.gaps_s])
     errors: dict[str, int] = {}
     for record in run.records:
         if record.error is not None:
             errors[record.error[:120]] = errors.get(record.error[:120], 0) + 1
-    facts: dict[str, object] = {"seed": run.load.seed, "confidence": round(confidence, 6)}
-    if run.load.rate_rps is not None:
-        facts["nominal_rps"] = run.load.rate_rps
-    if rates.growth is not None and math.isfinite(rates.growth.low):
-        facts["queue_growth_low_rps"] = rates.growth.low
-        facts["queue_growth_high_rps"] = rates.growth.high
+    facts: dict[str, object] = {"seed": run.load.seed}
     if len(gaps):
         facts["itl_s"] = {f"p{q}": round(float(np.quantile(gaps, q / 100)), 7) for q in (50, 90, 99)}
     if health.busy_share:

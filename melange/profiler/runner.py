@@ -15,7 +15,7 @@ import numpy as np
 from melange.catalog.described import model_shape
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
-from melange.measurements.file import read_measurements
+from melange.measurements.file import Header, read_measurements
 from melange.measurements.measurement import Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
@@ -28,9 +28,9 @@ from melange.profiler.serving import (
     DEFAULT_ENGINE,
     Serving,
     found_precision,
-    header_facts,
     probe,
     server_key,
+    serving_facts,
     today,
 )
 from melange.profiler.session import Report, live_measure, profile
@@ -266,7 +266,7 @@ def profile_engine(
             if warn is not None:
                 warn(doubt)
         with Journal(output, key) as journal:
-            journal.append_header(_facts(request, engine, serving, key))
+            journal.append_header(_header(request, engine, serving, key))
             return profile(
                 request.sizes,
                 settings,
@@ -281,15 +281,26 @@ def profile_engine(
             )
 
 
-def _facts(request: RunRequest, engine: Engine, serving: Serving, key: ConfigKey) -> dict[str, object]:
+def _header(request: RunRequest, engine: Engine, serving: Serving, key: ConfigKey) -> Header:
+    command = engine.command_line()
     device = asdict(local_device()) if request.url is None else {}
-    facts = header_facts(serving, key, engine.describe(), device, today())
-    search = asdict(request.settings)
-    shape = model_shape(request.model)
-    if shape is not None:
-        facts["model_shape"] = shape
-    facts["precision_from"] = found_precision(key.model, request.engine_args, request.folder, request.precision)[1]
-    return {**facts, "slo": search.pop("slo") and request.slo.to_dict(), "search": search}
+    settings = asdict(request.settings)
+    del settings["slo"]
+    return Header(
+        **key._asdict(),
+        engine_version=serving.version,
+        engine_command=None if command is None else tuple(command),
+        max_model_len_tokens=serving.max_model_len,
+        kv_cache=serving.kv_cache,
+        model_shape=model_shape(request.model),
+        slo=request.slo,
+        facts={
+            **serving_facts(serving, engine.describe(), today()),
+            "device": {name: value for name, value in device.items() if value is not None},
+            "precision_from": found_precision(key.model, request.engine_args, request.folder, request.precision)[1],
+            "search": settings,
+        },
+    )
 
 
 def _doubts(request: RunRequest, serving: Serving, key: ConfigKey) -> list[str]:

@@ -20,7 +20,7 @@ from melange.capacity.guess import SATURATION_GAIN
 from melange.capacity.interval import INDISTINCT, Interval, interval_of, lone_points, open_verdicts
 from melange.capacity.verdict import judge
 from melange.errors import InputError
-from melange.measurements.measurement import Measurement
+from melange.measurements.measurement import Measurement, Question
 from melange.profiler.load import Load, Size
 from melange.slo import Slo
 
@@ -32,7 +32,6 @@ POINT_S = 3600.0
 CLOSED_S = 600.0  # closed loops end with their last request; so long only where the server hangs
 
 NOTHING = Interval(high_rps=0.0)
-PURPOSE = "run_for"  # where a point's extra facts say what it was run for
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
 SURE_SHARE = 0.4  # of a load's requests, before which a verdict against the guess is not believed
@@ -80,6 +79,11 @@ class SearchSettings:
         """Requests that can decide the statistic: ``requests``, or more where misses are rare, up to 2000."""
         rare = 0 if self.slo.attainment is None else math.ceil(6 / (1 - self.slo.attainment))
         return max(self.requests, min(2000, rare))
+
+    @property
+    def question(self) -> Question:
+        """What is asked: recorded with the points, so that another question has its own allowance of loads."""
+        return Question(slo=self.slo, resolution=self.resolution, requests=self.requests, point_s=self.point_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,19 +153,9 @@ def next_step(
     return _open_load(size, rate, settings, points)
 
 
-def purpose(settings: SearchSettings) -> dict[str, object]:
-    """What a search asks, JSON-ready: recorded with its points, so that another question has its own allowance."""
-    return {
-        "slo": settings.slo.to_dict(),
-        "resolution": settings.resolution,
-        "requests": settings.requests,
-        "point_s": settings.point_s,
-    }
-
-
 def _is_for(point: Measurement, settings: SearchSettings) -> bool:
     """Whether a point was run for this question; one that does not say was."""
-    return point.extra.get(PURPOSE) in (None, purpose(settings))
+    return point.asked in (None, settings.question)
 
 
 def does_not_fit(points: Sequence[Measurement]) -> bool:
@@ -187,13 +181,12 @@ def _second_look(size: Size, points: Sequence[Measurement], known: Capacity, set
     """
     if known.interval.guess_rps is None or not settings.slo.thresholds_s:
         return None
-    opened = [p for p in points if p.loop == "open" and "nominal_rps" in p.extra]
-    times_s: dict[object, list[float]] = {}
-    for point in opened:
-        times_s.setdefault(point.extra["nominal_rps"], []).append(point.duration_s or 0.0)
-    for point in opened:
-        rate = point.extra["nominal_rps"]
-        if not isinstance(rate, (int, float)) or len(times_s[rate]) > 1 or not point.valid or point.saturated:
+    opened = [(p.nominal_rps, p) for p in points if p.loop == "open" and p.nominal_rps is not None]
+    times_s: dict[float, list[float]] = {}
+    for rate, point in opened:
+        times_s.setdefault(rate, []).append(point.duration_s or 0.0)
+    for rate, point in opened:
+        if len(times_s[rate]) > 1 or not point.valid or point.saturated:
             continue
         verdict, apart = judge(point, settings.slo), rate / known.interval.guess_rps
         if (verdict == "pass" and apart > 1 / INDISTINCT) or (verdict == "fail" and apart < INDISTINCT):

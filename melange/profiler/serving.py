@@ -11,6 +11,7 @@ from pathlib import Path
 
 from melange.catalog.hardware import load_catalog
 from melange.errors import EngineError, InputError
+from melange.measurements.file import KvCache
 from melange.profiler.client import CompletionsClient, Dialect, Endpoint, PromptSource
 from melange.profiler.engine import engine_version, kv_cache, served_models
 from melange.profiler.load import RequestRecord, Size
@@ -38,7 +39,7 @@ class Serving:
     engine: str
     version: str | None
     max_model_len: int | None
-    kv_cache: Mapping[str, int] | None = None
+    kv_cache: KvCache | None = None
     tells_cached: bool = False
 
 
@@ -158,20 +159,13 @@ def _folder_dtype(folder: Path) -> str | None:
     return dtype if isinstance(dtype, str) else None
 
 
-def header_facts(
-    serving: Serving, key: ConfigKey, described: Mapping[str, object], device: Mapping[str, object], date: str
-) -> dict[str, object]:
-    """Provenance that goes into the measurements' header: hardware, driver, engine, arguments, client."""
+def serving_facts(serving: Serving, described: Mapping[str, object], date: str) -> dict[str, object]:
+    """What a reader of the measurements may want to know of the server and of the client, JSON-ready."""
     from importlib import metadata
 
     return {
-        **key._asdict(),
         "source": "measured",
         "date": date,
-        "device": {name: value for name, value in device.items() if value is not None},
-        "engine_version": serving.version,
-        "max_model_len": serving.max_model_len,
-        **({"kv_cache": dict(serving.kv_cache)} if serving.kv_cache else {}),
         "server": dict(described),
         "prompts": "token ids" if serving.dialect.token_ids else "text",
         "ignore_eos": serving.dialect.ignore_eos,

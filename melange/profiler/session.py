@@ -16,7 +16,7 @@ from melange.profiler.journal import Journal
 from melange.profiler.load import Load, LoadRun, Size
 from melange.profiler.loadgen import Stop, Tick, run_load
 from melange.profiler.loadpoint import Subject, statistic_text, summarise
-from melange.profiler.search import PURPOSE, Capacity, SearchSettings, capacity_so_far, next_step, purpose
+from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
 from melange.profiler.serving import Serving
 
 Measure = Callable[[Load, Stop, Tick], LoadRun]
@@ -215,8 +215,7 @@ class _Session:
                 raise EngineError(
                     f"every request of {size.describe()} at {load.describe()} failed: {failures[0].error}"
                 )
-        point = summarise(run, self.subject)
-        point = replace(point, extra={**point.extra, PURPOSE: purpose(self.settings)})
+        point = replace(summarise(run, self.subject), asked=self.settings.question)
         self.journal.append(point)
         self.tell(size, load=load, point=point)
 

@@ -30,11 +30,8 @@ SHADES = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 
 def file_slo(measured: MeasurementFile) -> Slo:
     """The SLO that a file was last measured for; none where its headers do not say."""
-    for header in reversed(measured.headers):
-        told = header.facts.get("slo")
-        if isinstance(told, dict):
-            return Slo.from_dict(told)
-    return Slo()
+    told = (header.slo for header in reversed(measured.headers) if header.slo is not None)
+    return next(told, Slo())
 
 
 def render_profile(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.files.metrics import MetricSample, samples_of
 from melange.slo import Slo
 from melange.traces.report import REASONS, TraceReport, dropped_warning
 from melange.traces.source import container_of, open_source
@@ -25,8 +24,6 @@ from melange.workload.sizes import SizeGrid
 from melange.workload.workload import Representative, Workload
 
 PROMPT, GENERATION = "vllm:request_prompt_tokens", "vllm:request_generation_tokens"
-SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*?)(?P<part>_bucket|_sum|_count)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)")
-LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(slots=True)
@@ -136,19 +133,14 @@ def _report(
 def _read_histograms(path: str | os.PathLike[str]) -> tuple[_Histogram, _Histogram]:
     found = {PROMPT: _Histogram(), GENERATION: _Histogram()}
     models: set[str] = set()
-    for line, text in _lines(path):
-        match = SAMPLE.match(text)
-        if match is None or match["name"] not in found:
-            continue
-        labels = dict(LABEL.findall(match["labels"] or ""))
-        models.add(labels.get("model_name", ""))
-        value = _number(match["value"], path, line)
-        histogram = found[match["name"]]
-        if match["part"] == "_sum":
-            histogram.total_tokens += value
-        elif match["part"] == "_bucket":
-            edge = _number(labels.get("le", "none"), path, line)
-            histogram.counts[edge] = histogram.counts.get(edge, 0.0) + value
+    try:
+        for sample in samples_of(_text(path), PROMPT, GENERATION):
+            metric, _, part = sample.name.rpartition("_")
+            if metric in found and part in ("bucket", "sum", "count"):
+                models.add(sample.labels.get("model_name", ""))
+                _add(found[metric], part, sample)
+    except InputError as error:
+        raise error.located(path) from error
     if len(models) > 1:
         raise InputError(
             f"the metrics are of {len(models)} models: {', '.join(sorted(models))}", file=path, fix="keep one's lines"
@@ -170,17 +162,32 @@ def _check(histogram: _Histogram, name: str, path: str | os.PathLike[str]) -> No
         raise InputError(f"{name} has counted no requests", file=path, fix="scrape after some traffic")
 
 
-def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+def _add(histogram: _Histogram, part: str, sample: MetricSample) -> None:
+    if math.isnan(sample.value) or sample.value < 0:
+        raise _no_count(str(sample.value), sample.line)
+    if part == "sum":
+        histogram.total_tokens += sample.value
+    elif part == "bucket":
+        edge = _edge(sample)
+        histogram.counts[edge] = histogram.counts.get(edge, 0.0) + sample.value
+
+
+def _edge(sample: MetricSample) -> float:
+    text = sample.labels.get("le", "none")
+    try:
+        edge = float(text)
+    except ValueError:
+        edge = math.nan
+    if math.isnan(edge) or edge < 0:
+        raise _no_count(text, sample.line)
+    return edge
+
+
+def _no_count(text: str, line: int) -> InputError:
+    return InputError(f"{text!r} is not a count", line=line, fix="scrape the metrics again")
+
+
+def _text(path: str | os.PathLike[str]) -> str:
     with open_source(path) as source:
         data = b"".join(iter(lambda: source.read(1 << 20), b""))
-    return enumerate(data.decode("utf-8", "replace").splitlines(), 1)
-
-
-def _number(text: str, path: str | os.PathLike[str], line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value) or value < 0:
-        raise InputError(f"{text!r} is not a count", file=path, line=line, fix="scrape the metrics again")
-    return value
+    return data.decode("utf-8", "replace")

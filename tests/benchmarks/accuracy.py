@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from accuracy_figures import assess
+from accuracy_figures import measure_accuracy
 from accuracy_page import render_accuracy
 
 from melange.files.text import write_atomic
@@ -44,7 +44,7 @@ def accuracy(reference: str, output: str | None, splits: int, calibrations: tupl
         calibration = read_calibration(file)
         measured[f"{Path(file).name} ({calibration.label})"] = calibration
     page = render_accuracy(
-        assess(reference, splits=splits, measured=measured, progress=lambda line: click.echo(line, err=True))
+        measure_accuracy(reference, splits=splits, measured=measured, progress=lambda line: click.echo(line, err=True))
     )
     if output:
         write_atomic(output, page)

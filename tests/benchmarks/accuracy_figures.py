@@ -95,7 +95,7 @@ def published_groups(catalog: Catalog) -> tuple[Group, ...]:
     return group_points(points, catalog=catalog)
 
 
-def assess(
+def measure_accuracy(
     reference: str | os.PathLike[str],
     *,
     splits: int = 20,

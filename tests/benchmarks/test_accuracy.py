@@ -14,10 +14,10 @@ from accuracy_figures import (
     Spread,
     _share_among,
     a100_sides_right,
-    assess,
     chosen_well,
     decision_regret,
     h100_side_share,
+    measure_accuracy,
     published_groups,
     read_heatmap,
 )
@@ -114,7 +114,7 @@ def test_a_spread_is_median_least_greatest():
 
 
 def test_the_page_states_regret_first_and_is_what_the_command_writes(shared):
-    page = render_accuracy(assess(shared / "reference/melange", splits=2, regret_splits=1))
+    page = render_accuracy(measure_accuracy(shared / "reference/melange", splits=2, regret_splits=1))
     committed = (Path(__file__).parents[2] / "docs/accuracy.md").read_text()
     titles = [re.findall(r"^## .*", text, re.M) for text in (page, committed)]
     assert titles[0] == titles[1][: len(titles[0])] or set(titles[0]) <= set(titles[1])
@@ -128,7 +128,7 @@ def test_the_page_states_regret_first_and_is_what_the_command_writes(shared):
 
 def test_a_folder_without_the_heatmaps_is_named(tmp_path):
     with pytest.raises(InputError, match=r"does not hold heatmap_a100_v_a10g\.csv and heatmap_2xh100"):
-        assess(tmp_path)
+        measure_accuracy(tmp_path)
 
 
 def test_unseen_sizes_are_pooled_over_splits():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 
@@ -104,5 +103,5 @@ def test_an_undecided_load_confirms_nothing(searched: list[Measurement]) -> None
     opened = [p for p in searched if p.loop == "open"]
     undecided = [p for p in opened if judge(p, slo) == "undecided"]
     assert interval_of(undecided, slo).point is None
-    (table,) = profile_from([replace(p, extra=p.extra) for p in undecided], slo).configs.values()
+    (table,) = profile_from(undecided, slo).configs.values()
     assert math.isnan(table.max_rate_rps[0, 0])

@@ -76,9 +76,9 @@ def test_samples_decide_a_joint_attainment_by_its_bounds(sampled: Measurement) -
 
 def test_a_trend_that_is_not_ruled_out_is_undecided(sampled: Measurement) -> None:
     assert judge(sampled, Slo(tpot_s=0.1)) == "pass"
-    grows = replace(sampled, extra={**sampled.extra, "queue_growth_low_rps": 0.01, "queue_growth_high_rps": 0.02})
+    grows = replace(sampled, queue_growth_low_rps=0.01, queue_growth_high_rps=0.02)
     assert judge(grows, Slo(tpot_s=0.1)) == "undecided"
-    vague = replace(sampled, extra={**sampled.extra, "queue_growth_high_rps": 2.0})
+    vague = replace(sampled, queue_growth_high_rps=2.0)
     assert judge(vague, Slo(tpot_s=0.1)) == "undecided"
     behind = replace(sampled, achieved_rps=0.97 * (sampled.offered_rps or 0.0))
     assert judge(behind, Slo(tpot_s=0.1)) == "undecided"

@@ -58,10 +58,12 @@ def test_a_grid_is_profiled_within_ten_minutes(measured_profile) -> None:  # typ
     assert measured_profile.seconds < 600
     sizes = {(p.input_tokens, p.output_tokens) for p in measured.points}
     assert len(sizes) == 9
-    facts = measured.headers[0].facts
-    assert facts["engine_version"]
-    assert "--load-format" in facts["server"]["command"]  # type: ignore[index]
-    assert facts["slo"]["tpot_s"] == 0.025  # type: ignore[index]
+    header = measured.headers[0]
+    assert header.engine_version
+    assert header.engine_command is not None
+    assert "--load-format" in header.engine_command
+    assert header.slo is not None
+    assert header.slo.tpot_s == 0.025
     assert all(p.sample_e2e_s is not None for p in measured.points if p.valid)
     print(measured_profile.said)
     lone = {(p.input_tokens, p.output_tokens): p for p in measured.points if p.concurrency == 1 and p.valid}

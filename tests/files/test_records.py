@@ -20,11 +20,6 @@ class Colour(enum.StrEnum):
     RED = "red"
 
 
-class Row(NamedTuple):
-    size: float
-    name: str | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     count: int
@@ -35,6 +30,12 @@ class Part:
             raise InputError(f"count is {self.count}")
 
 
+class Row(NamedTuple):
+    size: float
+    name: str | None
+    part: Part | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
     name: str
@@ -43,6 +44,7 @@ class Whole:
     many: tuple[Part, ...] = ()
     rows: tuple[Row, ...] = ()
     table: tuple[tuple[float | None, ...], ...] = ()
+    pair: tuple[int, Part] | None = None
     kind: Literal["a", "b"] = "a"
     colour: Colour = Colour.RED
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +64,7 @@ WHOLE = Whole(
 
 def test_a_value_comes_back_equal_through_json():
     record = json.loads(json.dumps(to_plain(WHOLE), allow_nan=False))
-    assert record["rows"] == [[1.5, None], [2.0, "b"]]
+    assert record["rows"] == [[1.5, None, None], [2.0, "b", None]]
     assert record["colour"] == "red"
     assert from_plain(Whole, record, "whole") == WHOLE
 
@@ -96,7 +98,10 @@ def test_read_only_mappings_and_numpys_numbers_are_written():
         ({"name": None}, "whole: name: expected `str`, got `null`; do it right"),
         ({"kind": "c"}, "whole: kind: invalid enum value 'c'; do it right"),
         ({"colour": "blue"}, "whole: colour: invalid enum value 'blue'; do it right"),
-        ({"rows": [[1.0]]}, "whole: rows[0]: expected `array` of length 2, got 1; do it right"),
+        ({"rows": [[1.0]]}, "whole: rows[0]: expected `array` of length 2 to 3, got 1; do it right"),
+        ({"rows": [[1.0, "a", {"count": 1, "zzz": 2}]]}, "whole: unknown key 'rows[0][2].zzz'; do it right"),
+        ({"pair": [1, {"count": 1, "zzz": 2}]}, "whole: unknown key 'pair[1].zzz'; do it right"),
+        ({"zzz": 1}, "whole: unknown key 'zzz'; do it right"),
         ({"part": {"count": -1}}, "count is -1"),
     ],
 )

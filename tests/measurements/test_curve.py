@@ -11,7 +11,7 @@ from melange.catalog.hardware import figures_of, load_catalog
 from melange.errors import InputError
 from melange.files.records import from_plain, to_plain
 from melange.measurements.curve import MIN_POINTS, MeasuredCurve, measured_curves, told_settings
-from melange.measurements.file import Header, MeasurementFile
+from melange.measurements.file import Header, KvCache, MeasurementFile
 from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibrate import calibrate, group_points
 from melange.perfmodel.fill import modelled_engine
@@ -40,8 +40,8 @@ def point(loop: str = "open", **changes: object) -> Measurement:
     return Measurement(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def file_of(*points: Measurement, **facts: object) -> MeasurementFile:
-    return MeasurementFile(path="f", headers=(Header(facts={**KEY._asdict(), **facts}),), points=points)
+def file_of(*points: Measurement, **told: object) -> MeasurementFile:
+    return MeasurementFile(path="f", headers=(Header(**KEY._asdict(), **told),), points=points)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,14 @@ def test_a_curve_keeps_valid_measured_points_with_latencies_and_survives_a_plan(
 
 
 def test_limits_come_from_the_newest_header_of_the_same_configuration():
-    old = Header(facts={**KEY._asdict(), "server": {"command": ["vllm", "serve", "--max-num-seqs", "8"]}})
+    old = Header(**KEY._asdict(), engine_command=("vllm", "serve", "--max-num-seqs", "8"))
     new = Header(
-        facts={
-            **KEY._asdict(),
-            "server": {"command": ["vllm", "serve", "--max-num-seqs", "16"]},
-            "max_model_len": 2048,
-            "kv_cache": {"tokens": 262144, "block_tokens": 128},
-        }
+        **KEY._asdict(),
+        engine_command=("vllm", "serve", "--max-num-seqs", "16"),
+        max_model_len_tokens=2048,
+        kv_cache=KvCache(tokens=262144, block_tokens=128),
     )
-    other = Header(facts={**KEY._asdict(), "gpu": "H100", "server": {"command": ["--max-num-seqs", "4"]}})
+    other = Header(**KEY._replace(gpu="H100")._asdict(), engine_command=("--max-num-seqs", "4"))
     (curve,) = measured_curves([MeasurementFile(path="f", headers=(old, new, other), points=(point(),))])
     limits = curve.engine_settings
     assert limits is not None
@@ -140,9 +138,8 @@ def test_calibration_and_fill_take_the_limits_that_headers_tell():
         for o in (32, 128)
         for rate in (1.0, 2.0)
     ]
-    file = file_of(
-        *points, server={"command": ["--max-num-seqs", "16"]}, kv_cache={"tokens": 32768, "block_tokens": 16}
-    )
+    cache = KvCache(tokens=32768, block_tokens=16)
+    file = file_of(*points, engine_command=("--max-num-seqs", "16"), kv_cache=cache)
     told = told_settings([file])
     (group,) = group_points(points, settings=told)
     assert (group.modelled.engine.max_num_seqs, kv_capacity_tokens(group.modelled)) == (16, 32768)

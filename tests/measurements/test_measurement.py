@@ -1,3 +1,5 @@
+"""Measurement and its parts: what they refuse, and that JSON keeps them."""
+
 from __future__ import annotations
 
 import json
@@ -6,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melange import InputError, LatencyStats, Measurement, read_measurements
-from melange.measurements.file import Header, append_measurements
+from melange import InputError, LatencyStats, Measurement, Slo
+from melange.measurements.measurement import Question
 
 POSITIVE = st.floats(1e-3, 1e5)
 STATS = st.builds(LatencyStats, mean=POSITIVE, p50=POSITIVE, p99=st.none() | POSITIVE)
+QUESTIONS = st.builds(
+    Question,
+    slo=st.builds(Slo, tpot_s=st.none() | POSITIVE, attainment=st.none() | st.floats(0.5, 0.99)),
+    resolution=POSITIVE,
+    requests=st.integers(1, 9),
+    point_s=POSITIVE,
+)
 POINTS = st.builds(
     Measurement,
     model=st.text(min_size=1),
@@ -20,9 +29,13 @@ POINTS = st.builds(
     output_tokens=POSITIVE,
     offered_rps=st.none() | POSITIVE,
     achieved_rps=st.floats(0, 1e4),
+    nominal_rps=st.none() | POSITIVE,
+    confidence=st.none() | st.floats(0.5, 0.999),
+    queue_growth_low_rps=st.none() | st.floats(-9, 9),
+    asked=st.none() | QUESTIONS,
     ttft_s=st.none() | STATS,
     sample_e2e_s=st.none() | st.lists(POSITIVE, max_size=3).map(tuple),
-    extra=st.dictionaries(st.text(), st.integers(), max_size=2),
+    extra=st.dictionaries(st.text(), st.none() | st.integers(), max_size=2),
 )
 
 
@@ -36,79 +49,33 @@ def test_points_survive_the_file_format(p):
     assert Measurement.from_dict(json.loads(json.dumps(p.to_dict()))) == p
 
 
-def test_append_and_read(tmp_path):
-    file = tmp_path / "m.jsonl"
-    append_measurements(file, Header(facts={"source": "measured", "driver": "560"}), [point()])
-    append_measurements(file, None, [point(achieved_rps=3.0)])
-    read = read_measurements(file)
-    assert [p.achieved_rps for p in read.points] == [2.0, 3.0]
-    assert read.headers[0].facts["driver"] == "560"
-    assert not read.torn_tail
-
-
-def test_a_line_cut_short_by_a_kill_is_left_out_and_said(tmp_path):
-    file = tmp_path / "m.jsonl"
-    append_measurements(file, Header(facts={}), [point()])
-    with file.open("a") as f:
-        f.write('{"record": "point", "mod')
-    read = read_measurements(file)
-    assert len(read.points) == 1
-    assert read.torn_tail
-
-
 @pytest.mark.parametrize(
-    ("line", "message"),
+    "bad",
     [
-        ("{oops", r"m.jsonl:1:2: not valid JSON"),
-        ("[1]", r"m.jsonl:1: a record is a list"),
-        ('{"record": "thing"}', "record is 'thing'"),
-        ('{"record": "header", "schema_version": 99}', "schema version is 99"),
-        ('{"record": "point", "modle": "x"}', "unknown field 'modle'"),
-        ('{"record": "point", "model": "x"}', "missing"),
-        (
-            '{"record": "point", "model": "x", "gpu": "L4", "input_tokens": -1, "output_tokens": 1, "achieved_rps": 1}',
-            "-1",
-        ),
-        (
-            '{"record": "point", "model": "", "gpu": "L4", "input_tokens": "a", "output_tokens": 1, "achieved_rps": 1}',
-            "m.jsonl:1",
-        ),
+        {"achieved_rps": float("nan")}, {"precision": "fp7"}, {"source": "guessed"}, {"tp": 0}, {"confidence": 1.0},
+        {"samples": -1}, {"duration_s": float("inf")}, {"sample_e2e_s": (1.0, float("nan"))},
+        {"sample_e2e_s": (1.0, 2.0), "sample_ttft_s": (1.0,)},
     ],
-)
-def test_damage_names_its_line(tmp_path, line, message):
-    file = tmp_path / "m.jsonl"
-    file.write_text(line + "\n")
-    with pytest.raises(InputError, match=message):
-        read_measurements(file)
-
-
-def test_nothing_in_it(tmp_path):
-    file = tmp_path / "m.jsonl"
-    file.write_text("\n")
-    with pytest.raises(InputError, match="no measurements"):
-        read_measurements(file)
-
-
-@pytest.mark.parametrize(
-    "bad", [{"achieved_rps": float("nan")}, {"precision": "fp7"}, {"source": "guessed"}, {"tp": 0}]
-)
+    ids=str,
+)  # fmt: skip
 def test_impossible_points_are_refused(bad):
     with pytest.raises(InputError):
         point(**bad)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"tp": 1.5}, {"tp": "two"}, {"samples": "many"}, {"valid": "yes"}, {"concurrency": "1"}, {"low_rps": "x"},
-        {"model": ["x"]}, {"gpu": 5}, {"ttft_s": 5}, {"ttft_s": {"mean": "x"}}, {"sample_e2e_s": ["a"]}, {"extra": 5},
-        {"achieved_rps": True}, {"achieved_rps": float("nan")},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_a_field_of_the_wrong_type_names_itself_and_its_line(tmp_path, change):
-    row = {"record": "point", "model": "m", "gpu": "L4", "input_tokens": 1, "output_tokens": 1, "achieved_rps": 1.0}
-    file = tmp_path / "m.jsonl"
-    file.write_text(json.dumps(row) + "\n" + json.dumps(row | change) + "\n")
-    with pytest.raises(InputError, match=rf"m\.jsonl:2: measurement: {next(iter(change))} is "):
-        read_measurements(file)
+def test_shares_of_requests_are_bounded_by_the_percentiles_that_are_known():
+    stats = LatencyStats(mean=1.0, p50=0.5, p99=3.0)
+    assert stats.percentiles() == {0.5: 0.5, 0.99: 3.0}
+    assert (stats.share_within(1.0), stats.share_at_most(1.0)) == (0.5, 0.99)
+    assert (stats.share_within(0.1), stats.share_at_most(9.0)) == (0.0, 1.0)
+    with pytest.raises(InputError, match="latency: p90 is not finite"):
+        LatencyStats(mean=1.0, p90=float("nan"))
+
+
+def test_extra_is_a_copy_that_cannot_be_changed():
+    given = {"note": 1}
+    p = point(extra=given)
+    given["note"] = 2
+    assert p.extra["note"] == 1
+    with pytest.raises(TypeError):
+        p.extra["note"] = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from melange.errors import EngineError
+from melange.measurements.file import KvCache
 from melange.profiler import engine
 
 INFO = 'vllm:cache_config_info{block_size="128",cache_dtype="auto",num_gpu_blocks="2048"} 1.0'
@@ -13,10 +14,11 @@ INFO = 'vllm:cache_config_info{block_size="128",cache_dtype="auto",num_gpu_block
 @pytest.mark.parametrize(
     ("metrics", "expected"),
     [
-        (f"# TYPE vllm:cache_config_info gauge\n{INFO}\n", {"tokens": 262144, "block_tokens": 128}),
+        (f"# TYPE vllm:cache_config_info gauge\n{INFO}\n", KvCache(tokens=262144, block_tokens=128)),
         (INFO.replace('"2048"', '"None"'), None),
         (INFO.replace('"128"', '"0"'), None),
         ("vllm:num_requests_running 3", None),
+        (INFO + "\n" + INFO.replace("} 1.0", "} one"), None),
         ("", None),
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 
 from melange.capacity.verdict import judge
 from melange.measurements.measurement import Measurement
-from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
-from melange.profiler.loadpoint import Subject, client_bottleneck, summarise
+from melange.profiler.load import Load, Size
+from melange.profiler.loadpoint import Subject, summarise
 from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
 from melange.serving.config import ConfigKey
 from melange.slo import Slo
@@ -114,67 +114,6 @@ def test_the_ladder_starts_where_a_hint_says() -> None:
     assert (plain.concurrency, hinted.concurrency) == (4, 6)  # 8 req/s x 0.8 s
 
 
-def test_overload_is_cut_short() -> None:
-    load = Load(size=SIZE, rate_rps=60, max_s=100, min_requests=80)
-    slo = Slo(tpot_s=1.0)
-    run = SimulatedEngine(max_sequences=32).run(load, lambda run: judge(summarise(run, SUBJECT), slo) != "undecided")
-    assert run.elapsed_s <= 50
-    assert summarise(run, SUBJECT).saturated
-
-
-def test_unfinished_requests_bias_nothing() -> None:
-    long = [RequestRecord(sent_s=0.1 * n, scheduled_s=0.1 * n) for n in range(5)]
-    done = [
-        replace(r, first_s=r.sent_s + 0.1, end_s=r.sent_s + 1.0, output_tokens=10, input_tokens=5) for r in long[:3]
-    ]
-    late = RequestRecord(sent_s=9.0, scheduled_s=9.0, first_s=9.01, end_s=9.1, output_tokens=10)
-    load = Load(size=Size(5, 10), rate_rps=1.0, max_s=10)
-    run = LoadRun(load=load, records=(*done, late), in_flight_sent_s=(0.3, 0.4), elapsed_s=10)
-    point = summarise(run, SUBJECT)
-    assert point.samples == 3  # the quick late one came after the oldest that is still running
-    assert point.e2e_s is not None
-    assert point.e2e_s.mean == pytest.approx(1.0)
-
-
-def test_failures_make_a_load_unsustainable_and_count_as_missed() -> None:
-    engine = SimulatedEngine()
-    load = Load(size=SIZE, rate_rps=2, max_s=300, min_requests=80)
-    run = engine.run(load, lambda run: False)
-    good = summarise(run, SUBJECT)
-    slo = Slo(tpot_s=0.02)
-    assert judge(good, slo) == "pass"
-    failing = tuple(
-        RequestRecord(sent_s=r.sent_s, scheduled_s=r.sent_s, error="HTTP 500: no") if n % 10 == 0 else r
-        for n, r in enumerate(run.records)
-    )
-    bad = summarise(replace(run, records=failing), SUBJECT)
-    assert bad.failures == len([r for r in failing if not r.ok])
-    assert judge(bad, slo) == "fail"
-    assert bad.extra["errors"] == {"HTTP 500: no": bad.failures}
-
-
-def test_a_busy_client_makes_a_point_invalid() -> None:
-    engine = SimulatedEngine()
-    run = engine.run(Load(size=SIZE, rate_rps=2, max_s=100, min_requests=20), lambda run: False)
-    health = ClientHealth(busy_share=0.95, ceiling_chunks_per_s=10_000)
-    point = summarise(replace(run, health=health), SUBJECT)
-    assert not point.valid
-    assert point.invalid_reason is not None
-    assert "10000 chunks/s" in point.invalid_reason
-    assert judge(point, Slo(tpot_s=1.0)) == "undecided"
-    assert client_bottleneck(ClientHealth(busy_share=0.2, lag_p99_s=0.05), ttft_s=0.05) is not None
-    assert client_bottleneck(ClientHealth(busy_share=0.2, lag_p99_s=0.004), ttft_s=0.001) is None
-
-
-def test_exact_and_closed_loop_throughput() -> None:
-    engine = SimulatedEngine(max_sequences=8)
-    run = engine.run(Load(size=SIZE, concurrency=32, max_s=1000, min_requests=400), lambda run: False)
-    assert summarise(run, SUBJECT).achieved_rps == pytest.approx(engine.saturation_rps(SIZE), rel=0.03)
-    lone = summarise(engine.run(Load(size=SIZE, concurrency=1, max_s=100, min_requests=5), lambda run: False), SUBJECT)
-    assert lone.e2e_s is not None
-    assert lone.e2e_s.mean == pytest.approx(engine.lone_e2e_s(SIZE))
-
-
 def test_capacity_interval_of_nothing_is_open() -> None:
     found = capacity_so_far(SIZE, [], SearchSettings(slo=Slo(tpot_s=1.0)))
     assert (found.low_rps, found.high_rps, found.status) == (0.0, None, "open")
@@ -189,7 +128,7 @@ def test_contradicting_verdicts_widen_the_bracket() -> None:
     bad = next(p for p in opened if judge(p, slo) == "fail")
 
     def asked(point: Measurement, rate: float) -> Measurement:
-        return replace(point, extra={**point.extra, "nominal_rps": rate})
+        return replace(point, nominal_rps=rate)
 
     contradicting = [asked(good, 5.0), asked(good, 12.0), asked(bad, 10.0), asked(bad, 15.0)]
     found = capacity_so_far(SIZE, contradicting, settings)
@@ -204,10 +143,10 @@ def test_a_short_load_against_the_guess_is_repeated_for_longer() -> None:
     for seed in range(4):
         settings = SearchSettings(slo=slo, resolution=1.4, requests=1000, point_s=9000, seed=seed)
         _, points = search(engine, settings, size=size)
-        times_s: dict[object, list[float]] = {}
+        times_s: dict[float, list[float]] = {}
         for point in points:
-            if point.loop == "open":
-                times_s.setdefault(point.extra["nominal_rps"], []).append(point.duration_s or 0.0)
+            if point.nominal_rps is not None:
+                times_s.setdefault(point.nominal_rps, []).append(point.duration_s or 0.0)
         again = [times for times in times_s.values() if len(times) > 1]
         repeats += len(again)
         assert all(len(times) == 2 and times[1] > times[0] for times in again)
@@ -224,3 +163,15 @@ def test_a_discrete_attainment_is_found_from_a_guess_far_off() -> None:
     assert found.high_rps is not None
     assert found.high_rps >= 0.95 * truth
     assert found.low_rps > 0.5 * truth
+
+
+def test_points_of_another_question_take_nothing_from_its_allowance() -> None:
+    engine, slo = SimulatedEngine(), Slo(tpot_s=0.02)
+    settings = SearchSettings(slo=slo, resolution=1.02, requests=100, open_points=3, point_s=60)
+    found, points = search(engine, settings)
+    assert found.status == "censored"
+    other = replace(settings, slo=Slo(tpot_s=0.021))
+    marked = [replace(point, asked=settings.question) for point in points]
+    assert isinstance(next_step(SIZE, marked, settings), Capacity)
+    assert isinstance(next_step(SIZE, marked, other), Load)
+    assert isinstance(next_step(SIZE, points, other), Capacity)  # points that do not say were run for any

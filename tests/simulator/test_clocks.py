@@ -114,9 +114,9 @@ def load_point(
     )
 
 
-def planned(folder: Path, points: list[Measurement], **facts: object) -> Plan:
+def planned(folder: Path, points: list[Measurement], **told: object) -> Plan:
     """The plan of a workload on these load points, written and read again."""
-    header = Header(facts={**KEY._asdict(), "source": "measured", **facts})
+    header = Header(**{**KEY._asdict(), **told})
     (folder / "points.jsonl").write_text("".join(record_line(r) for r in (header, *points)))
     sizes = sorted({(int(point.input_tokens), int(point.output_tokens)) for point in points})
     share = 1 / len(sizes)
@@ -134,7 +134,7 @@ def planned(folder: Path, points: list[Measurement], **facts: object) -> Plan:
 @pytest.mark.parametrize("seed", [3, 5])
 def test_latencies_of_a_measured_engine_are_reproduced(tmp_path, seed):
     truth = engine(seed)
-    plan = planned(tmp_path, measured(truth), server={"command": COMMAND})
+    plan = planned(tmp_path, measured(truth), engine_command=COMMAND)
     entry = next(iter(plan_clocks(plan).values()))
     assert entry.matched == "latencies"
     assert (entry.clock.max_num_seqs, entry.clock.max_batched_tokens) == (64, 4096)

@@ -1,4 +1,4 @@
-"""Building an engine: from a model's name or folder and a few options to an Engine that is ready to serve."""
+"""Building an engine: from a model's name or folder and a few options to a NanoFlowEngine that is ready to serve."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.nanoflow.pipeline import Pipeline
 from melange.nanoflow.runtime.collectives import TensorParallel
 from melange.nanoflow.runtime.config import DecoderConfig
 from melange.nanoflow.runtime.decoder import Decoder
-from melange.nanoflow.runtime.engine import Engine
+from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.executor import Executor
 from melange.nanoflow.runtime.kv_cache import KvCache, pages_that_fit
 from melange.nanoflow.runtime.placement import DTYPES, Placement, usable_device
@@ -104,7 +104,7 @@ def check_options(options: EngineOptions) -> None:
         )
 
 
-def build_engine(options: EngineOptions, parallel: TensorParallel | None = None) -> Engine:
+def build_engine(options: EngineOptions, parallel: TensorParallel | None = None) -> NanoFlowEngine:
     """Load the weights and reserve the KV cache. A tensor-parallel follower uses only the engine's executor."""
     parallel = parallel or TensorParallel()
     check_options(options)
@@ -122,7 +122,7 @@ def build_engine(options: EngineOptions, parallel: TensorParallel | None = None)
     cache = KvCache.empty(config, placement, pages=pages, page_tokens=tokens)
     limits = _limits(config, options, pages=pages)
     decoder = Decoder(config, weights, cache, batch_tokens=limits.batch_tokens, parallel=parallel)
-    return Engine(Scheduler(limits), Executor(decoder, options.run_pipeline, seed=options.seed))
+    return NanoFlowEngine(Scheduler(limits), Executor(decoder, options.run_pipeline, seed=options.seed))
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Engine: the loop of schedule, launch, and take in the tokens of the iteration before."""
+"""NanoFlowEngine: the loop of schedule, launch, and take in the tokens of the iteration before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from melange.nanoflow.runtime.executor import Executor, InFlight
 from melange.nanoflow.runtime.scheduler import GenerationRequest, Scheduler, TokenEvent
 
 
-class Engine:
+class NanoFlowEngine:
     """Serves requests with one executor. Not thread-safe: one thread submits, cancels and steps."""
 
     def __init__(self, scheduler: Scheduler, executor: Executor) -> None:

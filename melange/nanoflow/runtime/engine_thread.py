@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from melange.errors import EngineError
-from melange.nanoflow.runtime.engine import Engine
+from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.scheduler import GenerationRequest, TokenEvent
 
 Delivery = Callable[[TokenEvent | EngineError], None]
@@ -21,7 +21,7 @@ class EngineThread:
     ``failure`` says why nothing more will be served.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: NanoFlowEngine) -> None:
         self.failure: EngineError | None = None
         self._engine = engine
         self._inbox: queue.SimpleQueue[Submission | str | None] = queue.SimpleQueue()

@@ -15,14 +15,14 @@ import torch
 from melange.errors import MelangeError
 from melange.nanoflow.runtime.build import EngineOptions, build_engine, check_options
 from melange.nanoflow.runtime.collectives import TensorParallel
-from melange.nanoflow.runtime.engine import Engine
+from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.placement import usable_device
 
 STOP_TIMEOUT_S = 30.0
 
 
 @contextmanager
-def running_engine(options: EngineOptions) -> Iterator[Engine]:
+def running_engine(options: EngineOptions) -> Iterator[NanoFlowEngine]:
     """An engine with the processes its tensor-parallel degree needs; all of them end with the block.
 
     What cannot run raises InputError before any process is started.

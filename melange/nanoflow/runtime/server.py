@@ -13,7 +13,7 @@ from typing import Any
 
 from melange import __version__
 from melange.errors import EngineError, InputError, MissingExtraError
-from melange.nanoflow.runtime.engine import Engine
+from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.engine_thread import EngineThread
 from melange.nanoflow.runtime.protocol import (
     Answer,
@@ -37,7 +37,7 @@ MAX_BODY_BYTES = 64 * 2**20
 
 
 def run_server(
-    engine: Engine,
+    engine: NanoFlowEngine,
     *,
     name: str,
     codec: TextCodec,
@@ -53,7 +53,7 @@ def run_server(
 
 
 async def _serve_until_signal(
-    engine: Engine, *, name: str, codec: TextCodec, host: str, port: int, on_ready: Callable[[str], None]
+    engine: NanoFlowEngine, *, name: str, codec: TextCodec, host: str, port: int, on_ready: Callable[[str], None]
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

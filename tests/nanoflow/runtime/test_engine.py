@@ -23,7 +23,7 @@ from melange.nanoflow.runtime import decoder as decoder_module
 from melange.nanoflow.runtime import executor as executor_module
 from melange.nanoflow.runtime.batch import Batch
 from melange.nanoflow.runtime.build import EngineOptions, build_engine
-from melange.nanoflow.runtime.engine import Engine
+from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.processes import running_engine
 from melange.nanoflow.runtime.scheduler import GenerationRequest, Scheduler, SchedulerLimits
 
@@ -51,7 +51,7 @@ def greedy(oracle: Any, request: GenerationRequest) -> list[int]:
     return [int(t) for t in ids[0, len(request.prompt) :]]
 
 
-def watch_logits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+def watch_logits(engine: NanoFlowEngine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """A list that gets the logits of every iteration."""
     seen: list[torch.Tensor] = []
     logits = engine.executor.decoder.logits
@@ -84,7 +84,7 @@ OUTPUTS = [9, 1, 12, 4, 5, 8, 3, 20, 2, 7, 4, 6]
 @pytest.mark.parametrize("order", list(pipelines()))
 @pytest.mark.parametrize("model", MODELS)
 def test_greedy_tokens_equal_transformers(
-    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str, order: str
+    make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any], model: str, order: str
 ) -> None:
     """Ragged requests, prompts longer than a batch, lengths on and beside page boundaries, more than run at once."""
     wanted = requests(LENGTHS, OUTPUTS)
@@ -141,13 +141,13 @@ def test_the_next_batch_is_launched_before_the_last_tokens_are_taken() -> None:
     limits = SchedulerLimits(
         batch_tokens=8, max_requests=2, pages=8, page_tokens=4, max_context_tokens=32, vocabulary=9
     )
-    Engine(Scheduler(limits), Recorder()).generate([GenerationRequest(id="a", prompt=(1, 2), max_tokens=3)])  # type: ignore[arg-type]
+    NanoFlowEngine(Scheduler(limits), Recorder()).generate([GenerationRequest(id="a", prompt=(1, 2), max_tokens=3)])  # type: ignore[arg-type]
     assert happened == ["launch 1", "launch 2", "tokens 1", "launch 3", "tokens 2", "tokens 3"]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_half_precision_stays_near_full_precision(
-    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """bf16 keeps 8 bits: the logits of a prompt, chunked and split, correlate with fp32's to better than 0.1%."""
     engine = make_engine(model, dtype="bf16", pipeline=pipelines()["interleaved"])
@@ -161,7 +161,7 @@ def test_half_precision_stays_near_full_precision(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_logits_are_close_to_transformers_at_every_step(
-    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any], model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = make_engine(model, pipeline=pipelines()["interleaved"])
     seen = watch_logits(engine, monkeypatch)
@@ -175,7 +175,7 @@ def test_logits_are_close_to_transformers_at_every_step(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_tokens_stay_the_same_at_full_memory(
-    make_engine: Callable[..., Engine], oracles: dict[str, Any], model: str
+    make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any], model: str
 ) -> None:
     """A cache that holds little more than the longest request: requests wait, or are put back, and lose nothing."""
     wanted = requests(LENGTHS, OUTPUTS)
@@ -193,7 +193,7 @@ def test_tokens_stay_the_same_at_full_memory(
 
 
 def test_decode_attention_in_small_blocks_is_the_same(
-    make_engine: Callable[..., Engine], oracles: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_module, "GATHERED_TOKENS", 40)
     wanted = requests(LENGTHS, OUTPUTS)
@@ -201,7 +201,9 @@ def test_decode_attention_in_small_blocks_is_the_same(
     assert produced == {request.id: greedy(oracles["llama"], request) for request in wanted}
 
 
-def test_end_tokens_stop_a_request_unless_ignored(make_engine: Callable[..., Engine], oracles: dict[str, Any]) -> None:
+def test_end_tokens_stop_a_request_unless_ignored(
+    make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any]
+) -> None:
     (request,) = requests([5], [20])
     expected = greedy(oracles["llama"], request)
     engine = make_engine("llama")
@@ -212,7 +214,7 @@ def test_end_tokens_stop_a_request_unless_ignored(make_engine: Callable[..., Eng
     assert engine.generate([request])[request.id] == expected
 
 
-def test_sampling_follows_the_softmax(make_engine: Callable[..., Engine], oracles: dict[str, Any]) -> None:
+def test_sampling_follows_the_softmax(make_engine: Callable[..., NanoFlowEngine], oracles: dict[str, Any]) -> None:
     """1,600 first tokens at temperature 2: their frequencies lie within 5 standard deviations of the probabilities."""
     (prompt,) = prompts([6])
     with torch.no_grad():
@@ -282,7 +284,7 @@ class _LateCuda:
 @pytest.mark.parametrize("order", ["interleaved", "three", "reversed"])
 @pytest.mark.parametrize("model", MODELS)
 def test_events_alone_order_the_streams(
-    make_engine: Callable[..., Engine],
+    make_engine: Callable[..., NanoFlowEngine],
     oracles: dict[str, Any],
     model: str,
     order: str,

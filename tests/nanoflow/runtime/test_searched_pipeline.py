@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from melange.nanoflow.operation_times import OperationTimes
 from melange.nanoflow.pipeline import Pipeline, read_pipeline
 from melange.nanoflow.pipeline_search import search_pipeline
-from melange.nanoflow.runtime.engine import Engine
+from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.launches import launch_order
 from melange.nanoflow.runtime.scheduler import GenerationRequest
 from melange.perfmodel.interference import Interference
@@ -36,7 +36,7 @@ def searched(tmp_path: Path, *, nano_batches: int, tp: int = 1) -> Pipeline:
 
 @pytest.mark.parametrize("nano_batches", [2, 3])
 def test_a_searched_pipeline_gives_the_tokens_of_one_batch(
-    make_engine: Callable[..., Engine], tmp_path: Path, nano_batches: int
+    make_engine: Callable[..., NanoFlowEngine], tmp_path: Path, nano_batches: int
 ) -> None:
     wanted = [
         GenerationRequest(id=str(n), prompt=tuple((7 * n + i) % 120 + 3 for i in range(length)), max_tokens=9)
