@@ -35,7 +35,7 @@ SOLVE_GAP = 1e-4
 Fleet = tuple[int, ...]
 
 
-def assess(
+def judge_fleets(
     case: Case,
     *,
     draws: int = 200,
@@ -140,7 +140,7 @@ def solve_with_uncertainty(
     plan = plan_fleet(spec, options)
     if not plan.solved:
         return plan
-    odds = assess(prepare(spec, options), draws=draws, seed=seed, progress=progress)
+    odds = judge_fleets(prepare(spec, options), draws=draws, seed=seed, progress=progress)
     return replace(plan, uncertainty=odds)
 
 

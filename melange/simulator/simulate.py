@@ -116,7 +116,7 @@ class Scenario:
         return drawn_arrivals(self.sizes, self.process, self.requests, self.rate_rps, rng)
 
 
-def prepare(
+def scenario_of(
     plan: Plan,
     trace: Trace | None = None,
     options: SimulationOptions | None = None,
@@ -220,9 +220,9 @@ def simulate(
     """Simulate a plan's fleet and report attainment, latencies, loads, costs and the causes of misses.
 
     ``trace`` gives the sizes, and the times where it has some; without one sizes come from the plan's buckets.
-    ``clocks`` saves calibrating again. Errors as for :func:`prepare`.
+    ``clocks`` saves calibrating again. Errors as for :func:`scenario_of`.
     """
-    scenario = prepare(plan, trace, options, clocks=clocks)
+    scenario = scenario_of(plan, trace, options, clocks=clocks)
     count = 1 if _is_fixed(scenario) else scenario.options.replications
     return report_of(scenario, replications_of(scenario, 0, count, samples=True))
 

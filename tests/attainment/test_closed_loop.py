@@ -12,7 +12,7 @@ from melange.attainment.closed_loop import attain
 from melange.attainment.fleet_search import cheapest, fleet_search
 from melange.attainment.fleets import fleet_cost, fleets_between
 from melange.attainment.single_types import sized_types
-from melange.attainment.trial import Trials, Verdict, recheck
+from melange.attainment.trial import TrialResult, Trials, recheck
 from melange.errors import InfeasibleError, InputError
 from melange.plan.file import read_plan, write_plan
 from melange.planning.case import cases
@@ -158,13 +158,13 @@ class _Kept(Trials):
     """Trials in which every fleet keeps the promise."""
 
     def screen(self, plan):
-        return Verdict(passed=True, attainment=1.0, replications=4)
+        return TrialResult(passed=True, attainment=1.0, replications=4)
 
     def expects(self, plan):
         return True
 
     def confirm(self, plan, attempt):
-        return Verdict(passed=True, attainment=1.0, replications=16, low=1.0)
+        return TrialResult(passed=True, attainment=1.0, replications=16, low=1.0)
 
 
 def test_a_replayed_trace_confirms_nothing_and_a_trace_with_times_gives_sizes(spec):

@@ -15,7 +15,7 @@ if sys.argv[1] == "absent":
     sys.modules["numba"] = None
 import hashlib
 import numpy as np
-from melange.compiled import IS_COMPILED
+from melange.routing.compiled import IS_COMPILED
 from melange.routing import policy_by_name, routing_table
 from melange.simulator.failures import Outage
 from melange.simulator.run import play_fleet

@@ -22,9 +22,9 @@ from melange.simulator.run import play_fleet
 from melange.simulator.simulate import (
     SimulationOptions,
     compare_policies,
-    prepare,
     replicate,
     replications_of,
+    scenario_of,
     simulate,
 )
 from melange.traces import Trace
@@ -47,7 +47,7 @@ def clocks(plan):
 def test_requests_and_tokens_are_conserved_through_failures(plan, clocks):
     rules = (FailureRule.parse("A100-80GB@20+40"), FailureRule.parse("*~40+15"))
     options = replace(QUICK, failures=rules, warmup_share=0.0)
-    scenario = prepare(plan, None, options, clocks=clocks)
+    scenario = scenario_of(plan, None, options, clocks=clocks)
     kept = replicate(scenario, 0)
     outcome = kept.outcome
     assert kept.outages > 5
@@ -86,7 +86,7 @@ def test_processes_change_nothing(plan, clocks):
 
 def test_attainment_does_not_rise_with_load_over_paired_seeds(plan, clocks):
     def attainments(rate: float) -> np.ndarray:
-        scenario = prepare(plan, None, replace(QUICK, rate_rps=rate), clocks=clocks)
+        scenario = scenario_of(plan, None, replace(QUICK, rate_rps=rate), clocks=clocks)
         return np.array([r.outcome.met.mean() for r in replications_of(scenario, 0, 6)])
 
     levels = [attainments(rate) for rate in (2.0, 4.0, 6.0, 9.0)]
@@ -98,7 +98,7 @@ def test_attainment_does_not_rise_with_load_over_paired_seeds(plan, clocks):
 
 
 def test_replicas_end_empty_and_the_router_knows_it(plan, clocks):
-    scenario = prepare(plan, None, replace(QUICK, failures=(FailureRule.parse("*~30+10"),)), clocks=clocks)
+    scenario = scenario_of(plan, None, replace(QUICK, failures=(FailureRule.parse("*~30+10"),)), clocks=clocks)
     played = play_fleet(
         scenario.table, [c.clock for c in scenario.clocks], scenario.policy, scenario.arrivals(0), seed=3, samples=50
     )
@@ -140,7 +140,7 @@ def test_policies_meet_the_same_requests_and_blind_ones_do_worse(plan):
 
 def test_t_intervals_cover_the_long_run_attainment(plan, clocks):
     options = replace(QUICK, requests=600, rate_rps=5.0, policy=policy_by_name("shares:oracle"))
-    scenario = prepare(plan, None, options, clocks=clocks)
+    scenario = scenario_of(plan, None, options, clocks=clocks)
     values = [r.outcome.met.mean() for r in replications_of(scenario, 0, 200)]
     truth = float(np.mean(values))
     covered = 0
@@ -164,7 +164,7 @@ def test_calibrated_clocks_carry_the_mix_at_the_plans_rates(plan, clocks):
 
 
 def test_outcomes_join_in_order(plan, clocks):
-    scenario = prepare(plan, None, QUICK, clocks=clocks)
+    scenario = scenario_of(plan, None, QUICK, clocks=clocks)
     parts = [r.outcome for r in replications_of(scenario, 0, 2)]
     whole = joined(parts)
     assert len(whole.met) == sum(len(p.met) for p in parts)
