@@ -104,7 +104,6 @@ def end_prompts(run: Run, r: int, now: float) -> None:
             request.phase = (request.computed - replica.steps) % size
             m.phase[r, request.phase] += 1
             replica.kv_tokens += request.computed
-            request.stall_mark_s = replica.stall_s
         m.running[r, kept] = index
         kept += 1
     replica.n_running = kept
@@ -158,7 +157,6 @@ def send(run: Run, codes: Codes, index: int, now: float) -> None:
     advance(run, r, now)
     engine = m.engines[m.replicas[r].config]
     request.replica = r
-    request.sent_s = now
     if blocks_for(tokens + output - 1, engine.block_tokens) > engine.blocks:
         return
     note_sent(run.table, run.routing, r, row, tokens)
@@ -186,7 +184,6 @@ def orphan(run: Run, r: int) -> int:
         request.generated = 0
         request.computed = 0
         request.first_s = np.nan
-        request.stall_s = 0.0
         request.restarts += 1
         request.following = NONE
         if first == NONE:

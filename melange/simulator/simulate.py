@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +11,7 @@ import numpy as np
 from melange import __version__
 from melange.arrays import BoolArray
 from melange.errors import InputError
+from melange.parallel import run
 from melange.plan.plan import Plan
 from melange.routing.compiled import IS_COMPILED
 from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
@@ -187,27 +185,9 @@ def replicate(scenario: Scenario, replication: int, samples: int = 0) -> Replica
 def replications_of(scenario: Scenario, first: int, count: int, *, samples: bool = False) -> list[Replication]:
     """Play replications ``first`` .. ``first + count - 1``, in parallel where the options ask for it."""
     wanted = [SAMPLES if samples and index == first else 0 for index in range(first, first + count)]
-    with _pool(min(scenario.options.jobs, count)) as pool:
-        if pool is None:
-            return [replicate(scenario, first + k, n) for k, n in enumerate(wanted)]
-        futures = [pool.submit(replicate, scenario, first + k, n) for k, n in enumerate(wanted)]
-        return [future.result() for future in futures]
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[Executor | None]:
-    """Threads where the kernel is compiled, as it then runs without the interpreter's lock; else processes."""
-    if jobs <= 1:
-        yield None
-        return
-    # Forking a process that has threads, as numpy's has, may hang.
-    pool: Executor = (
-        ThreadPoolExecutor(jobs) if IS_COMPILED else ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    arguments = [(scenario, first + k, n) for k, n in enumerate(wanted)]
+    # Compiled, the kernel runs without the interpreter's lock.
+    return run(replicate, arguments, jobs=scenario.options.jobs, threads=IS_COMPILED)
 
 
 def simulate(

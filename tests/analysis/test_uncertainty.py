@@ -55,6 +55,15 @@ def test_demand_is_redrawn_by_the_requests_behind_the_histogram_not_by_provenanc
     assert told(provenance={"kept": 7}) == "fixed: the workload names no trace size"
 
 
+def test_draws_solved_at_a_time_change_nothing_and_progress_ends_at_the_whole(small_spec):
+    told = []
+    build = prepare(small_spec.with_rate(12))
+    alone = judge_fleets(build, draws=10, seed=4, progress=lambda *now: told.append(now))
+    assert judge_fleets(build, draws=10, seed=4, jobs=2) == alone
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == told[-1][1]
+
+
 def test_too_few_draws(small_spec):
     with pytest.raises(InputError, match="too few"):
         judge_fleets(prepare(small_spec), draws=3)
