@@ -9,7 +9,7 @@ import numpy as np
 from melange.arrays import FloatArray, IntArray
 from melange.routing.compiled import compiled, compiled_part
 from melange.routing.dispatch import (
-    Codes,
+    NOWHERE,
     choose,
     estimate_row,
     note_down,
@@ -17,6 +17,7 @@ from melange.routing.dispatch import (
     note_first_token,
     note_sent,
 )
+from melange.routing.policy import Codes
 from melange.routing.table import RoutingState, RoutingTable
 from melange.simulator.batching import (
     begin_iteration,
@@ -151,7 +152,7 @@ def send(run: Run, codes: Codes, index: int, now: float) -> None:
     row = estimate_row(run.table, run.routing, codes, tokens, output, draws)
     r = choose(run.table, run.routing, codes, row, tokens, draws)
     request.row = row
-    if r < 0:
+    if r == NOWHERE:
         park(run, index)
         return
     advance(run, r, now)
