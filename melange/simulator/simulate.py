@@ -21,6 +21,7 @@ from melange.simulator.arrivals import (
     Process,
     Sizes,
     drawn_arrivals,
+    drawn_process,
     plan_sizes,
     replayed_arrivals,
     trace_sizes,
@@ -55,8 +56,8 @@ class SimulationOptions:
 
     ``requests`` a replication (None: 10,000 or ten minutes of arrivals, whichever is more; the whole trace when its
     times are replayed), of which the first ``warmup_share`` are not counted. ``process`` None replays the trace's
-    times where it has some, else draws Poisson arrivals. ``spread`` as in plan_sizes. ``jobs`` runs so many
-    replications at a time.
+    times where it has some, else draws arrivals as uneven as the workload says, Poisson ones where it does not.
+    ``spread`` as in plan_sizes. ``jobs`` runs so many replications at a time.
     """
 
     requests: int | None = None
@@ -133,7 +134,7 @@ def scenario_of(
     else:
         sizes, inside = trace_sizes(plan, trace)
     has_times = trace is not None and trace.arrival_s is not None
-    process = options.process or Process(kind="trace" if has_times else "poisson")
+    process = options.process or (Process(kind="trace") if has_times else drawn_process(plan))
     if process.kind == "trace" and (trace is None or not has_times):
         missing = "no trace was given" if trace is None else "the trace has no arrival times"
         raise InputError(f"arrivals are those of the trace, but {missing}", fix="use --arrivals poisson, or another")

@@ -123,6 +123,16 @@ def test_a_replayed_trace_keeps_its_times_and_sizes(plan, clocks):
     assert any(f"{400 - inside.sum()} requests of the trace" in text for text in report.warnings)
 
 
+def test_arrivals_are_by_default_as_uneven_as_the_workload_says(plan, clocks):
+    bursty = replace(plan, workload=replace(plan.workload, burstiness_cv=3.0))
+    report = simulate(bursty, None, QUICK, clocks=clocks)
+    asked = simulate(plan, None, replace(QUICK, process=Process.parse("gamma:3")), clocks=clocks)
+    assert report.arrivals.startswith("gamma:3,")
+    assert report.attainment == asked.attainment
+    poisson = simulate(bursty, None, replace(QUICK, process=Process.parse("poisson")), clocks=clocks)
+    assert poisson.attainment == simulate(plan, None, QUICK, clocks=clocks).attainment
+
+
 def test_bursty_arrivals_attain_less(plan, clocks):
     shares = {}
     for name in ("poisson", "gamma:3", "mmpp"):
