@@ -161,9 +161,3 @@ def _ceiling(count: int, error: float, counted: float) -> float:
 def _attainments(scenario: Scenario, first: int, count: int) -> list[float]:
     slo = scenario.plan.slo
     return [attainment_of(r.outcome, slo) for r in replications_of(scenario, first, count)]
-
-
-def recheck(plan: Plan, trials: Trials, seed: int, replications: int = RECHECKED) -> float:
-    """Mean attainment of a plan on seeds that no trial has used."""
-    other = replace(trials, options=replace(trials.options, seed=seed))
-    return float(np.mean(_attainments(other.scenario(plan), 0, replications)))
