@@ -97,6 +97,14 @@ def test_attainment_does_not_rise_with_load_over_paired_seeds(plan, clocks):
     assert levels[-1].mean() < levels[0].mean()
 
 
+def test_the_first_requests_warm_up_and_are_not_counted(plan, clocks):
+    options = replace(QUICK, requests=200, warmup_share=0.25)
+    scenario = scenario_of(plan, None, options, clocks=clocks)
+    kept = replicate(scenario, 0)
+    np.testing.assert_array_equal(kept.outcome.arrival_s, scenario.arrivals(0).arrival_s[50:])
+    assert simulate(plan, None, options, clocks=clocks).warmup_requests == 50
+
+
 def test_replicas_end_empty_and_the_router_knows_it(plan, clocks):
     scenario = scenario_of(plan, None, replace(QUICK, failures=(FailureRule.parse("*~30+10"),)), clocks=clocks)
     played = play_fleet(
