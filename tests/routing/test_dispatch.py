@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from routing.test_routing import two_config_plan
+from routing.builders import two_config_plan
 from simulator.builders import clock
 
 from melange.routing import Router, new_state, policy_by_name, routing_table

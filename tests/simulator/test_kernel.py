@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from routing.test_routing import CLOCKS, two_config_plan
+from routing.builders import CLOCKS, two_config_plan
 from simulator.builders import arrivals, poisson, server
 
 from melange.routing import policy_by_name, routing_table

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from simulator.builders import clock
 
 from melange.simulator.metrics import Estimate, Latency, RequestOutcomes, attainment_of, lone_met
-from melange.simulator.report import mean_kept, means_of
 from melange.slo import Slo
 
 
@@ -33,24 +30,6 @@ def test_by_bucket_the_worst_with_enough_requests_counts():
     assert attainment_of(found, Slo(tpot_s=0.1, attainment=0.9, scope="bucket")) == pytest.approx(0.75)
     few = outcomes([True, False], bucket=[0, 1])
     assert attainment_of(few, Slo(tpot_s=0.1, attainment=0.9, scope="bucket")) == 0.5
-
-
-def test_means_are_not_kept_where_a_request_was_never_served():
-    plan = SimpleNamespace(slo=Slo(tpot_s=0.2))
-    assert mean_kept(plan, outcomes([True] * 4)) is True
-    assert mean_kept(plan, outcomes([True] * 4, e2e_s=3.0)) is False
-    assert mean_kept(plan, outcomes([True, True, False], e2e_s=[1.0, 1.0, np.nan])) is False
-    assert mean_kept(SimpleNamespace(slo=Slo(tpot_s=0.2, attainment=0.9)), outcomes([True])) is None
-
-
-def test_tokens_of_requests_that_were_never_served_cost_nothing_and_earn_nothing():
-    plan = SimpleNamespace(slo=Slo(tpot_s=0.2), cost_usd_per_hour=3.6)
-    found = outcomes([True, True, False, True], e2e_s=[1.0, 1.0, np.nan, 1.0])
-    means = means_of(plan, [SimpleNamespace(outcome=found, span_s=1.5)])
-    # 1.5 s at $3.6/h for 3 requests of 10 + 10 tokens.
-    assert means.usd_per_million_tokens == pytest.approx(1.5 * 0.001 / 60 * 1e6)
-    assert (means.served_rps, means.offered_rps, means.goodput_rps) == pytest.approx((2.0, 4 / 1.5, 2.0))
-    assert means.unserved_share == pytest.approx(0.25)
 
 
 def test_a_request_without_room_does_not_keep_the_slo_even_alone():
