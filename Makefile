@@ -21,7 +21,7 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test
-	$(BIN)/pytest -m "not e2e and not benchmark and not notebook"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not benchmark and not notebook"
 
 notebooks: $(VENV)/.installed-test
 	$(BIN)/pytest -m notebook

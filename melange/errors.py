@@ -4,7 +4,6 @@ MelangeError                 1  something failed that is nobody's input
 ├── InputError               2  bad usage or bad input: what, where, what to do
 │   └── MissingExtraError    2  an optional dependency is not installed
 ├── InfeasibleError          3  no fleet satisfies the limits
-├── NotProvenError           4  time ran out before any plan was proven or found
 └── EngineError              1  a serving engine could not be started, reached or trusted
 """
 
@@ -72,12 +71,6 @@ class InfeasibleError(MelangeError):
     """No fleet within the limits serves the workload. The message explains which limit and the nearest way out."""
 
     exit_code = 3
-
-
-class NotProvenError(MelangeError):
-    """The time limit passed before any plan was found."""
-
-    exit_code = 4
 
 
 class EngineError(MelangeError):

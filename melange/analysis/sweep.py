@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from melange.capacity.profile import Profile
 from melange.catalog.hardware import load_catalog
 from melange.catalog.offers import read_prices
 from melange.errors import InputError
+from melange.parallel import Progress, run
 from melange.plan.plan import Plan
 from melange.planning.options import SolveOptions
 from melange.planning.planner import plan_fleet
@@ -18,7 +20,6 @@ from melange.planning.spec import WorkloadSpec
 from melange.solver.problem import Status
 
 Axis = Literal["rate_rps", "tpot_s", "price_usd_per_hour"]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +65,18 @@ def sweep_rates(
     rates_rps: Sequence[float],
     options: SolveOptions | None = None,
     *,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
-    """The workload solved at each total rate in requests/s. ``progress`` is told (points done, points in all)."""
+    """The workload solved at each total rate in requests/s.
+
+    ``jobs`` points are solved at a time, in processes; ``progress`` is told (points done, points in all).
+    """
     _check("rate", rates_rps)
     profile = load_profile(spec)
-    points = _points(rates_rps, progress, lambda v: plan_fleet(spec.with_rate(v), options, profile=profile))
-    return Sweep(workload=spec.workload.name, axis="rate_rps", points=points)
+    rows = [(float(v), spec.with_rate(float(v)), options, profile) for v in rates_rps]
+    points = run(_point, rows, jobs=jobs, progress=progress)
+    return Sweep(workload=spec.workload.name, axis="rate_rps", points=tuple(points))
 
 
 def sweep_tpot(
@@ -78,6 +84,7 @@ def sweep_tpot(
     tpot_s: Sequence[float],
     options: SolveOptions | None = None,
     *,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
     """The workload solved at each TPOT limit in seconds, the rest of its SLO as it is.
@@ -86,19 +93,11 @@ def sweep_tpot(
     that the profile cannot be asked for (saturation throughputs assumed to keep another one).
     """
     _check("TPOT limit", tpot_s)
-
-    def at(value: float) -> Plan | SweepPoint:
-        asked = spec.with_slo(replace(spec.slo, tpot_s=value))
-        profile = load_profile(asked)
-        try:
-            return plan_fleet(asked, options, profile=profile)
-        except InputError as error:
-            return SweepPoint(value=value, plan=None, reason=str(error))
-
-    points = _points(tpot_s, progress, at)
+    rows = [(float(v), spec.with_slo(replace(spec.slo, tpot_s=float(v))), options) for v in tpot_s]
+    points = run(_tpot_point, rows, jobs=jobs, progress=progress)
     if all(point.plan is None for point in points):
         raise InputError(str(points[0].reason))
-    return Sweep(workload=spec.workload.name, axis="tpot_s", points=points)
+    return Sweep(workload=spec.workload.name, axis="tpot_s", points=tuple(points))
 
 
 def sweep_prices(
@@ -107,6 +106,7 @@ def sweep_prices(
     prices_usd_per_hour: Sequence[float],
     options: SolveOptions | None = None,
     *,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Sweep:
     """The workload solved at each price of one GPU type, USD per hour and GPU, whoever rents it out."""
@@ -116,12 +116,9 @@ def sweep_prices(
     known = {key.gpu for key in profile.configs}
     if name not in known:
         raise InputError(f"{name} is not in the profile", fix=f"it holds {', '.join(sorted(known))}")
-    points = _points(
-        prices_usd_per_hour,
-        progress,
-        lambda v: plan_fleet(repriced(spec, name, v), options, profile=profile),
-    )
-    return Sweep(workload=spec.workload.name, axis="price_usd_per_hour", points=points, gpu=name)
+    rows = [(float(v), repriced(spec, name, float(v)), options, profile) for v in prices_usd_per_hour]
+    points = run(_point, rows, jobs=jobs, progress=progress)
+    return Sweep(workload=spec.workload.name, axis="price_usd_per_hour", points=tuple(points), gpu=name)
 
 
 def repriced(spec: WorkloadSpec, gpu: str, usd_per_hour: float) -> WorkloadSpec:
@@ -143,19 +140,16 @@ def _check(what: str, values: Sequence[float]) -> None:
             raise InputError(f"a {what} is {value}", fix="give positive, finite values")
 
 
-def _points(
-    values: Sequence[float], progress: Progress | None, solve_at: Callable[[float], Plan | SweepPoint]
-) -> tuple[SweepPoint, ...]:
-    points = []
-    for n, value in enumerate(values, start=1):
-        answer = solve_at(float(value))
-        points.append(answer if isinstance(answer, SweepPoint) else _point(float(value), answer))
-        if progress is not None:
-            progress(n, len(values))
-    return tuple(points)
+def _tpot_point(value: float, spec: WorkloadSpec, options: SolveOptions | None) -> SweepPoint:
+    profile = load_profile(spec)
+    try:
+        return _point(value, spec, options, profile)
+    except InputError as error:
+        return SweepPoint(value=value, plan=None, reason=str(error))
 
 
-def _point(value: float, plan: Plan) -> SweepPoint:
+def _point(value: float, spec: WorkloadSpec, options: SolveOptions | None, profile: Profile) -> SweepPoint:
+    plan = plan_fleet(spec, options, profile=profile)
     reason = "; ".join(plan.reasons) or None
     if plan.status == Status.UNKNOWN:
         reason = "the time limit passed before a fleet was found"

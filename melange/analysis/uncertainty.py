@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.parallel import Progress, run
 from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.plan import Plan
 from melange.planning.case import Case, redrawn
@@ -35,50 +36,46 @@ SOLVE_GAP = 1e-4
 Fleet = tuple[int, ...]
 
 
-def assess(
+def judge_fleets(
     case: Case,
     *,
     draws: int = 200,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Uncertainty:
     """Draw rates and demand ``draws`` times, solve each, and judge the fleets found on as many fresh draws.
 
     log error of a rate = common + per GPU + smooth over size + per cell, its variance split by VARIANCE_SHARES and its
     total from the rate's own band (low/high as an 80% interval) or its source. Demand is bootstrapped: the trace's kept
     requests are redrawn over the buckets (fixed total rate). A fleet that a draw overloads buys the cheapest extra
-    instances (recourse). ``progress`` is told (done, total). InputError when no draw has
-    a fleet within the limits.
+    instances (recourse). ``jobs`` draws are solved at a time, in processes; ``progress`` is told (done, total).
+    InputError when no draw has a fleet within the limits.
     """
     if draws < 10:
         raise InputError(f"{draws} draws are too few", fix="ask for at least 10, for example --uncertainty 200")
     rng = np.random.default_rng(seed)
     spread = _spreads(case.choices)
-    total, done = draws * (2 + CANDIDATES), 0
-
-    def tick(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if progress is not None:
-            progress(done, total)
-
-    found: Counter[Fleet] = Counter()
-    for _ in range(draws):
-        answer = _cheapest(_drawn(case, spread, rng))
-        found.update([answer[0]] if answer else [])
-        tick(1)
+    most = draws * (2 + CANDIDATES)
+    tell = progress or (lambda done, total: None)
+    problems = [(_drawn(case, spread, rng),) for _ in range(draws)]
+    answers = run(_cheapest, problems, jobs=jobs, progress=lambda done, _: tell(done, most))
+    found = Counter(answer[0] for answer in answers if answer is not None)
     candidates = _candidates(case.problem, found)
-    total = draws * (2 + len(candidates))
-    best = np.full(draws, np.nan)
-    costs = np.full((len(candidates), draws), np.nan)
-    for n in range(draws):
-        problem = _drawn(case, spread, rng)
-        answer = _cheapest(problem)
-        if problem is not None and answer is not None:
-            best[n] = answer[1]
-            costs[:, n] = [best[n] if each == answer[0] else _with_recourse(problem, each) for each in candidates]
-        tick(1 + len(candidates))
+    each = 1 + len(candidates)
+    fresh = [(_drawn(case, spread, rng), candidates) for _ in range(draws)]
+    rows = run(_played, fresh, jobs=jobs, progress=lambda done, _: tell(draws + done * each, draws * (1 + each)))
+    best, costs = np.array([row[0] for row in rows]), np.array([row[1] for row in rows]).T
     return _judged(case, candidates, found, best, costs, draws=draws, seed=seed)
+
+
+def _played(problem: Problem | None, candidates: Sequence[Fleet]) -> tuple[float, list[float]]:
+    """The cheapest cost of a draw, and that of each candidate with what it has to buy; NaN where there is no fleet."""
+    answer = _cheapest(problem)
+    if problem is None or answer is None:
+        return np.nan, [np.nan] * len(candidates)
+    fleet, best = answer
+    return best, [best if each == fleet else _with_recourse(problem, each) for each in candidates]
 
 
 def _candidates(problem: Problem, found: Counter[Fleet]) -> list[Fleet]:
@@ -134,13 +131,14 @@ def solve_with_uncertainty(
     *,
     draws: int = 200,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Plan:
     """The cheapest fleet at the figures as they stand, with the odds of it and its rivals as ``uncertainty``."""
     plan = plan_fleet(spec, options)
     if not plan.solved:
         return plan
-    odds = assess(prepare(spec, options), draws=draws, seed=seed, progress=progress)
+    odds = judge_fleets(prepare(spec, options), draws=draws, seed=seed, jobs=jobs, progress=progress)
     return replace(plan, uncertainty=odds)
 
 

@@ -25,7 +25,7 @@ from melange.planning.case import cases
 from melange.planning.options import SolveOptions
 from melange.planning.planner import choices_of, plan_fleet
 from melange.planning.spec import WorkloadSpec
-from melange.simulator.arrivals import Process
+from melange.simulator.arrivals import drawn_process
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import LEAST_SPAN_S, SimulationOptions
 
@@ -52,7 +52,8 @@ def attain(
 ) -> tuple[Plan, AttainReport]:
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
-    ``simulation`` says how to play a fleet (policy, arrivals, by default Poisson; requests a replication, by default
+    ``simulation`` says how to play a fleet (policy, arrivals, by default as uneven as the
+    workload says; requests a replication, by default
     5,000 or ten minutes of arrivals; its replications are the test's own); ``trace`` gives sizes. At most
     ``max_fleets`` are simulated. The plan carries the report as ``attain`` and the single-type fleets *of
     the same promise* as baselines (none where ``single_types`` is False). InputError for a target outside (0, 1), an
@@ -86,7 +87,7 @@ def attain(
 
 def _repeatable(simulation: SimulationOptions, paper: Plan) -> SimulationOptions:
     """The options with drawn arrivals and a number of requests: 5,000 or ten minutes' unless one was given."""
-    process = simulation.process or Process(kind="poisson")
+    process = simulation.process or drawn_process(paper)
     if process.kind == "trace":
         raise InputError(
             "a replayed trace is the same in every replication, so nothing can be confirmed on it",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from melange.attainment.fleets import Counts, arranged, dominates, fleet_cost, fleets_between, maximal
-from melange.attainment.trial import Trials, Verdict
+from melange.attainment.trial import TrialResult, Trials
 from melange.catalog.instances import InstanceType
 from melange.errors import InfeasibleError
 from melange.plan.costs import Baseline
@@ -48,7 +48,7 @@ class FleetSearch:
     trials: Trials
     progress: Progress
     failed: list[Counts] = field(default_factory=list)
-    verdicts: dict[Counts, Verdict] = field(default_factory=dict)
+    verdicts: dict[Counts, TrialResult] = field(default_factory=dict)
     attempts: int = 0
     cut_off: list[Counts] = field(default_factory=list)
     overloaded: int = 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from melange.attainment.trial import Verdict
+from melange.attainment.trial import TrialResult
 from melange.plan.plan import Plan
 from melange.plan.promise import SizedFleet
 
 
-def sized_fleet(plan: Plan, verdict: Verdict) -> SizedFleet:
+def sized_fleet(plan: Plan, verdict: TrialResult) -> SizedFleet:
     """A plan's fleet beside the verdict on it."""
     return SizedFleet(
         instances=dict(plan.instances),

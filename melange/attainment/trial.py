@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 from melange.plan.plan import Plan
 from melange.simulator.clocks import ConfigClock
 from melange.simulator.metrics import attainment_of
-from melange.simulator.simulate import Scenario, SimulationOptions, prepare, replications_of
+from melange.simulator.simulate import Scenario, SimulationOptions, replications_of, scenario_of
 
 if TYPE_CHECKING:
     from melange.traces import Trace
@@ -37,7 +37,7 @@ RECHECKED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class TrialResult:
     """What a trial found: whether it passed, the mean attainment, and over how many replications.
 
     ``low`` is the bound that a confirming test compared with the target at its end: with confidence 1 - ERROR, what a
@@ -65,13 +65,13 @@ class Trials:
 
     def scenario(self, plan: Plan) -> Scenario:
         """The plan made ready to be played."""
-        return prepare(plan, self.trace, self.options, clocks=self.clocks)
+        return scenario_of(plan, self.trace, self.options, clocks=self.clocks)
 
-    def screen(self, plan: Plan) -> Verdict:
+    def screen(self, plan: Plan) -> TrialResult:
         """A quick look: fails once three standard errors below the target, passes on the mean of four replications."""
         values, hopeful = self._look(plan)
         mean = float(np.mean(values))
-        return Verdict(passed=hopeful and mean >= self.target, attainment=mean, replications=len(values))
+        return TrialResult(passed=hopeful and mean >= self.target, attainment=mean, replications=len(values))
 
     def expects(self, plan: Plan) -> bool:
         """Whether a quick look, on the same seeds, expects the confirming test to pass at its last look."""
@@ -94,7 +94,7 @@ class Trials:
                 return values, False
         return values, True
 
-    def confirm(self, plan: Plan, attempt: int) -> Verdict:
+    def confirm(self, plan: Plan, attempt: int) -> TrialResult:
         """Whether a re-check of the plan reaches the target, at an error of ERROR over all attempts (1, 2, ...).
 
         A group-sequential test on fresh seeds. At each look the target is compared with the one-sided prediction bound
@@ -118,10 +118,10 @@ class Trials:
             values += _attainments(scenario, attempt * 1000 + len(values), BATCH)
             low = promised(values, error, counted)
             if len(values) in LOOKS and low >= self.target:
-                return Verdict(passed=True, attainment=float(np.mean(values)), replications=len(values), low=low)
+                return TrialResult(passed=True, attainment=float(np.mean(values)), replications=len(values), low=low)
             if _within_reach(values, error, counted) < self.target:
                 break
-        return Verdict(passed=False, attainment=float(np.mean(values)), replications=len(values), low=low)
+        return TrialResult(passed=False, attainment=float(np.mean(values)), replications=len(values), low=low)
 
 
 def _error(attempt: int) -> float:
@@ -161,9 +161,3 @@ def _ceiling(count: int, error: float, counted: float) -> float:
 def _attainments(scenario: Scenario, first: int, count: int) -> list[float]:
     slo = scenario.plan.slo
     return [attainment_of(r.outcome, slo) for r in replications_of(scenario, first, count)]
-
-
-def recheck(plan: Plan, trials: Trials, seed: int, replications: int = RECHECKED) -> float:
-    """Mean attainment of a plan on seeds that no trial has used."""
-    other = replace(trials, options=replace(trials.options, seed=seed))
-    return float(np.mean(_attainments(other.scenario(plan), 0, replications)))

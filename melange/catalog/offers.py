@@ -130,18 +130,6 @@ def _offers_of(
         raise error.located(path, line) from error
 
 
-def choose_offers(
-    offers: Iterable[InstanceType],
-    choice: PriceChoice,
-    *,
-    gpus: Iterable[str],
-    capped: Iterable[str] = (),
-) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:
-    """:func:`offers_on_sale` of these GPU types, :func:`without_dominated`."""
-    wanted = set(gpus)
-    return without_dominated([o for o in offers_on_sale(offers, choice) if o.gpu in wanted], capped=capped)
-
-
 def without_dominated(
     offers: Iterable[InstanceType], *, capped: Iterable[str] = (), kept: Iterable[str] = ()
 ) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...]]:

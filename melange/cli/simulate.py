@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="Trace that gives sizes, and times.")
 @click.option(
     "--arrivals",
-    help="trace (its own times), poisson, gamma:CV or mmpp  [default: the trace's times if it has any, else poisson]",
+    help="trace (its own times), poisson, gamma:CV or mmpp, see below  [default: what the trace or the workload says]",
 )
 @click.option("--rate", "rate_rps", type=float, help="Requests per second of drawn arrivals  [default: the plan's]")
 @click.option(
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--bucket-means", is_flag=True, help="Without a trace: every request has its bucket's mean size.")
 @click.option("--additivity", "test_additivity", is_flag=True, help="Test per config whether loads of sizes add up.")
 @click.option("--unknown-lengths", is_flag=True, help="Report the price of not knowing output lengths.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes for replications.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Replications at a time.")
 @click.option("--plot", "plot_folder", type=click.Path(file_okay=False), help="Write SVG and PNG plots to a folder.")
 @output_option("table", "json")
 def simulate(plan_file: str, output: str, **given: Any) -> None:
@@ -59,6 +59,10 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
     least-tokens, power-of-two and least-pressure over the whole fleet, and shares/random, shares/round-robin,
     shares/least-tokens, shares/power-of-two, which keep the mix strictly. Estimates: input-only, paper,
     predictor=ACCURACY, oracle.
+
+    Arrivals are a trace's own times if it has any. Else they are drawn: where the workload states burstiness_cv, the
+    coefficient of variation of inter-arrival times in its trace, from a gamma process as uneven as that, else from a
+    Poisson process. mmpp switches between two rates, one three times the other, staying a minute in each on average.
 
     \b
     Examples:

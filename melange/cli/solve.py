@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     metavar="N",
     help="Draw rates and demand N times and judge fleets by their regret.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything drawn at random.")
+@click.option(
+    "--seed", type=click.IntRange(0), help="With --uncertainty or --attain: seed of what is drawn  [default: 0]"
+)
 @click.option(
     "--nano-batching", is_flag=True, help="Let engines overlap nano-batches (predicted) and say what changes."
 )
@@ -41,10 +43,17 @@ if TYPE_CHECKING:
     help="Find the cheapest fleet whose simulated attainment reaches this share, 0.99 or 99%.",
 )
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="With --attain: a trace that gives sizes.")
-@click.option("--arrivals", help="With --attain: poisson, gamma:CV or mmpp  [default: poisson]")
+@click.option(
+    "--arrivals",
+    help="With --attain: poisson, gamma:CV or mmpp  [default: gamma with the workload's burstiness_cv, else poisson]",
+)
 @click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
 @click.option("--requests", type=click.IntRange(100), help="With --attain: a replication's [default: 5000 or 600 s]")
-@click.option("--jobs", type=click.IntRange(1), help="With --attain: replications at a time  [default: one a core]")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="With --attain: replications at a time  [default: one a core]; with --uncertainty: draws  [default: 1]",
+)
 @output_option(*OUTPUTS)
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="Also write the plan to this file.")
 @click.pass_context
@@ -109,14 +118,19 @@ def _answer(given: dict[str, Any]) -> Plan:
     from melange.analysis.uncertainty import solve_with_uncertainty
 
     with progress_bar("drawing rates and demand") as tell:
-        return solve_with_uncertainty(spec, options, draws=given["draws"], seed=given["seed"], progress=tell)
+        return solve_with_uncertainty(
+            spec, options, draws=given["draws"], seed=given["seed"] or 0, jobs=given["jobs"] or 1, progress=tell
+        )
 
 
 def _check_combination(given: dict[str, Any]) -> None:
     if given["attain"] is None:
-        for name in ("trace_file", "arrivals", "policy", "requests", "jobs"):
+        for name in ("trace_file", "arrivals", "policy", "requests"):
             if given[name] is not None:
                 raise click.UsageError(f"--{name.removesuffix('_file')} goes with --attain")
+        for name in ("seed", "jobs"):
+            if given[name] is not None and given["draws"] is None:
+                raise click.UsageError(f"--{name} goes with --attain or --uncertainty")
     elif given["draws"] or given["explain"] or given["slice_factor"] or given["nano_batching"]:
         raise click.UsageError(
             "--attain stands alone: leave --uncertainty, --explain, --slice-factor and --nano-batching out"
@@ -134,7 +148,7 @@ def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) 
 
     simulation = SimulationOptions(
         requests=given["requests"],
-        seed=given["seed"],
+        seed=given["seed"] or 0,
         process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
         policy=policy_by_name(given["policy"] or DEFAULT_POLICY),
         jobs=given["jobs"] or os.cpu_count() or 1,

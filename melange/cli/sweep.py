@@ -50,6 +50,7 @@ def gpu_values(ctx: click.Context, param: click.Parameter, text: str | None) -> 
 @click.option("--slo-tpot-ms", callback=values, metavar="VALUES", help="TPOT limits in ms.")
 @click.option("--price", callback=gpu_values, metavar="GPU=VALUES", help="Prices of a GPU, USD per hour and GPU.")
 @planning_options
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Points solved at a time.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Also draw the curve: FILE.png, .svg or .pdf.")
 @output_option("table", "json", "csv")
 @click.pass_context
@@ -90,7 +91,7 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
     from melange.interop.release import is_release_config
     from melange.planning.workload_file import load_workload
 
-    rates, limits_ms, price = given["rates"], given["slo_tpot_ms"], given["price"]
+    rates, limits_ms, price, jobs = given["rates"], given["slo_tpot_ms"], given["price"], given["jobs"]
     axis = _axis(ctx, {"rates": rates, "slo-tpot-ms": limits_ms, "price": price[1] if price else ()})
     if is_release_config(given["workload"]):
         raise InputError(
@@ -109,10 +110,10 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
         spec = repriced(spec, load_catalog().gpu(price[0]).name, price[1][0])
     with progress_bar(f"solving {spec.workload.name}") as progress:
         if axis == "rates":
-            return sweep_rates(spec, rates, options, progress=progress)
+            return sweep_rates(spec, rates, options, jobs=jobs, progress=progress)
         if axis == "slo-tpot-ms":
-            return sweep_tpot(spec, [ms / 1000 for ms in limits_ms], options, progress=progress)
-        return sweep_prices(spec, price[0], price[1], options, progress=progress)
+            return sweep_tpot(spec, [ms / 1000 for ms in limits_ms], options, jobs=jobs, progress=progress)
+        return sweep_prices(spec, price[0], price[1], options, jobs=jobs, progress=progress)
 
 
 def _axis(ctx: click.Context, axes: dict[str, tuple[float, ...]]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from melange.capacity.profile import Profile
-from melange.errors import InfeasibleError, InputError, MelangeError
+from melange.errors import InputError, MelangeError
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.planning.assemble import plan_of, plan_without_fleet
@@ -153,14 +153,6 @@ def with_extras(plan: Plan, problem: Problem, solution: Solution, options: Solve
 
         explanation = explain(problem, solution, gap=options.gap, time_limit_s=options.time_limit_s)
         plan = replace(plan, explanation=explanation)
-    return plan
-
-
-def solved_fleet(spec: WorkloadSpec, options: SolveOptions | None = None) -> Plan:
-    """:func:`plan_fleet`, but no fleet is an InfeasibleError."""
-    plan = plan_fleet(spec, options)
-    if plan.status == Status.INFEASIBLE:
-        raise InfeasibleError("no fleet serves the workload: " + "; ".join(plan.reasons))
     return plan
 
 

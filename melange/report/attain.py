@@ -7,19 +7,11 @@ from rich.markup import escape
 
 from melange.plan.plan import describe_instances
 from melange.plan.promise import AttainReport, SizedFleet
-from melange.report.tables import percent, rendered, table, usd
-
-
-def render_attain(report: AttainReport, *, colour: bool | None = None) -> str:
-    """What the promise takes and costs, beside the plan for the mean load and every GPU type alone.
-
-    JSON and YAML need no rendering of their own: the plan carries the report as ``attain``.
-    """
-    return rendered(*attain_parts(report), colour=colour)
+from melange.report.tables import percent, table, usd
 
 
 def attain_parts(report: AttainReport) -> list[RenderableType]:
-    """The lines and the table of :func:`render_attain`."""
+    """What the promise takes and costs, beside the plan for the mean load and every GPU type alone."""
     return [*_headline(report), "", _fleets(report), "", *_search(report)]
 
 

@@ -280,8 +280,3 @@ def _beyond_limits(odds: Uncertainty, stuck: bool) -> list[RenderableType]:
     if stuck:
         lines.append("stuck in: draws that another fleet carries within the limits, but not this one whatever it adds")
     return lines
-
-
-def plan_renderable(plan: Plan) -> Group:
-    """The plan's table parts as one rich renderable, for notebooks."""
-    return Group(*_parts(plan))

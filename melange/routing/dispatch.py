@@ -6,6 +6,19 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.routing.compiled import compiled, compiled_part
+from melange.routing.policy import (
+    ACROSS_FLEET,
+    ACROSS_SHARES,
+    ESTIMATE_INPUT_ONLY,
+    ESTIMATE_ORACLE,
+    ESTIMATE_PAPER,
+    LEAST_PRESSURE,
+    LEAST_TOKENS,
+    RANDOM,
+    ROUND_ROBIN,
+    WEIGHTED_RANDOM,
+    Codes,
+)
 from melange.routing.table import (
     BASE_S,
     COMPUTE_S,
@@ -23,7 +36,14 @@ from melange.routing.table import (
     RoutingTable,
 )
 
-Codes = tuple[int, int, int, float]
+# A config's number that stands for all of them, and a replica's that stands for none.
+WHOLE_FLEET = -1
+NOWHERE = -1
+
+# How far a config may run ahead of its share or behind it, in requests: what it missed while down is not made up for.
+MOST_CREDIT = 32.0
+# Configs without a share come after all that have one.
+NO_SHARE = -1e9
 
 
 @compiled_part
@@ -42,14 +62,13 @@ def estimate_row(
     """The row that the policy's estimator gives a request; only predictor and oracle look at its true output."""
     n_out = len(table.output_edges)
     i = bucket_of(table.input_edges, input_tokens)
-    estimator = codes[2]
-    if estimator == 0:
+    if codes.estimator == ESTIMATE_PAPER:
         mean = state.seen_tokens[i] / state.seen_count[i]
         return i * n_out + bucket_of(table.output_edges, int(np.ceil(mean)))
-    if estimator == 1:
+    if codes.estimator == ESTIMATE_INPUT_ONLY:
         return len(table.input_edges) * n_out + i
     true = bucket_of(table.output_edges, output_tokens)
-    if estimator == 3 or draws[0] < codes[3]:
+    if codes.estimator == ESTIMATE_ORACLE or draws[0] < codes.accuracy:
         return i * n_out + true
     left = draws[1] * (1.0 - table.output_mix[i, true])
     for o in range(n_out):
@@ -94,15 +113,31 @@ def usable(table: RoutingTable, state: RoutingState, replica: int, row: int) -> 
 
 
 @compiled_part
-def _counted(table: RoutingTable, state: RoutingState, row: int, config: int, nth: int) -> int:
-    """The nth usable replica of a config (-1: of the fleet), or their number where nth is -1."""
+def _is_candidate(table: RoutingTable, state: RoutingState, row: int, config: int, replica: int) -> bool:
+    """Whether a replica is of a config (or WHOLE_FLEET) and usable for the row."""
+    of_it = config == WHOLE_FLEET or table.config_of[replica] == config
+    return bool(of_it and usable(table, state, replica, row))
+
+
+@compiled_part
+def _count(table: RoutingTable, state: RoutingState, row: int, config: int) -> int:
     found = 0
     for replica in range(len(table.config_of)):
-        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+        if _is_candidate(table, state, row, config, replica):
+            found += 1
+    return found
+
+
+@compiled_part
+def _nth(table: RoutingTable, state: RoutingState, row: int, config: int, nth: int) -> int:
+    """The candidate that comes after ``nth`` others."""
+    found = 0
+    for replica in range(len(table.config_of)):
+        if _is_candidate(table, state, row, config, replica):
             if found == nth:
                 return replica
             found += 1
-    return found if nth < 0 else -1
+    return NOWHERE
 
 
 @compiled_part
@@ -116,11 +151,11 @@ def _backlog(table: RoutingTable, state: RoutingState, replica: int, row: int) -
 def _weighted(table: RoutingTable, state: RoutingState, row: int, config: int, draw: float) -> int:
     total = 0.0
     for replica in range(len(table.config_of)):
-        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+        if _is_candidate(table, state, row, config, replica):
             total += table.max_rate_rps[row, table.config_of[replica]]
-    left, last = draw * total, -1
+    left, last = draw * total, NOWHERE
     for replica in range(len(table.config_of)):
-        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+        if _is_candidate(table, state, row, config, replica):
             left -= table.max_rate_rps[row, table.config_of[replica]]
             last = replica
             if left < 0.0:
@@ -132,9 +167,9 @@ def _weighted(table: RoutingTable, state: RoutingState, row: int, config: int, d
 def _least(
     table: RoutingTable, state: RoutingState, row: int, config: int, input_tokens: int, by_pressure: bool
 ) -> int:
-    best, least = -1, np.inf
+    best, least = NOWHERE, np.inf
     for replica in range(len(table.config_of)):
-        if (config < 0 or table.config_of[replica] == config) and usable(table, state, replica, row):
+        if _is_candidate(table, state, row, config, replica):
             if by_pressure:
                 load = pressure(table, state, replica, input_tokens, table.output_tokens[row])
             else:
@@ -148,22 +183,23 @@ def _least(
 def choose_within(
     table: RoutingTable, state: RoutingState, within: int, row: int, config: int, input_tokens: int, draws: FloatArray
 ) -> int:
-    """A usable replica of a config (-1: of the whole fleet) by the policy's rule; -1 where there is none."""
-    if within == 0:
+    """A usable replica of a config (or WHOLE_FLEET) by the policy's rule; NOWHERE where there is none."""
+    if within == WEIGHTED_RANDOM:
         return _weighted(table, state, row, config, draws[2])
-    if within == 3 or within == 5:
-        return _least(table, state, row, config, input_tokens, within == 5)
-    count = _counted(table, state, row, config, -1)
+    if within in (LEAST_TOKENS, LEAST_PRESSURE):
+        return _least(table, state, row, config, input_tokens, within == LEAST_PRESSURE)
+    count = _count(table, state, row, config)
     if count == 0:
-        return -1
-    if within == 2:
+        return NOWHERE
+    if within == ROUND_ROBIN:
+        # WHOLE_FLEET's turn is the last.
         state.turn[config] += 1
-        return _counted(table, state, row, config, state.turn[config] % count)
-    first = _counted(table, state, row, config, int(draws[2] * count))
-    if within == 1 or count == 1:
+        return _nth(table, state, row, config, state.turn[config] % count)
+    first = _nth(table, state, row, config, int(draws[2] * count))
+    if within == RANDOM or count == 1:
         return first
     step = 1 + int(draws[3] * (count - 1))
-    second = _counted(table, state, row, config, (int(draws[2] * count) + step) % count)
+    second = _nth(table, state, row, config, (int(draws[2] * count) + step) % count)
     return second if _backlog(table, state, second, row) < _backlog(table, state, first, row) else first
 
 
@@ -173,7 +209,7 @@ def _next_config(table: RoutingTable, state: RoutingState, row: int, tried: np.n
     best, most = -1, -np.inf
     for config in range(table.shares.shape[1]):
         if not tried[config] and table.max_rate_rps[row, config] > 0.0:
-            credit = state.credit[row, config] + (0.0 if table.shares[row, config] > 0.0 else -1e9)
+            credit = state.credit[row, config] + (0.0 if table.shares[row, config] > 0.0 else NO_SHARE)
             if credit > most:
                 best, most = config, credit
     return best
@@ -183,29 +219,28 @@ def _next_config(table: RoutingTable, state: RoutingState, row: int, tried: np.n
 def choose(
     table: RoutingTable, state: RoutingState, codes: Codes, row: int, input_tokens: int, draws: FloatArray
 ) -> int:
-    """The replica that a request of a row goes to; -1 where no replica that may serve it is up.
+    """The replica that a request of a row goes to; NOWHERE where no replica that may serve it is up.
 
     Shares are followed by credits: each request gives every config its share of one and takes one from the config that
     is served, so the counts stay near the target. Under ``spill`` a config whose least loaded replica is beyond the
     spill pressure is passed over; where all are, the least loaded replica of all takes the request.
     """
-    across, within = codes[0], codes[1]
-    if across == 0:
-        return choose_within(table, state, within, row, -1, input_tokens, draws)
+    if codes.across == ACROSS_FLEET:
+        return choose_within(table, state, codes.within, row, WHOLE_FLEET, input_tokens, draws)
     n_config = table.shares.shape[1]
     for config in range(n_config):
         state.credit[row, config] += table.shares[row, config]
     tried = np.zeros(n_config, dtype=np.bool_)
-    chosen, least = -1, np.inf
+    chosen, least = NOWHERE, np.inf
     for _ in range(n_config):
         config = _next_config(table, state, row, tried)
         if config < 0:
             break
         tried[config] = True
-        replica = choose_within(table, state, within, row, config, input_tokens, draws)
-        if replica < 0:
+        replica = choose_within(table, state, codes.within, row, config, input_tokens, draws)
+        if replica == NOWHERE:
             continue
-        if across == 1:
+        if codes.across == ACROSS_SHARES:
             chosen = replica
             break
         load = pressure(table, state, replica, input_tokens, table.output_tokens[row])
@@ -213,10 +248,10 @@ def choose(
             chosen, least = replica, load
         if load <= table.spill_pressure:
             break
-    if chosen >= 0:
+    if chosen != NOWHERE:
         state.credit[row, table.config_of[chosen]] -= 1.0
         for config in range(n_config):
-            state.credit[row, config] = min(max(state.credit[row, config], -32.0), 32.0)
+            state.credit[row, config] = min(max(state.credit[row, config], -MOST_CREDIT), MOST_CREDIT)
     return chosen
 
 

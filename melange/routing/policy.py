@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from melange.errors import InputError
 
-# Codes that the compiled functions in melange.routing.dispatch branch on.
-ESTIMATORS = {"paper": 0, "input-only": 1, "predictor": 2, "oracle": 3}
-ACROSS = {"fleet": 0, "shares": 1, "spill": 2}
-WITHIN = {
-    "weighted-random": 0,
-    "random": 1,
-    "round-robin": 2,
-    "least-tokens": 3,
-    "power-of-two": 4,
-    "least-pressure": 5,
+# What the compiled functions in melange.routing.dispatch branch on, which know numbers only.
+ESTIMATE_PAPER, ESTIMATE_INPUT_ONLY, ESTIMATE_PREDICTOR, ESTIMATE_ORACLE = range(4)
+ESTIMATORS = {
+    "paper": ESTIMATE_PAPER,
+    "input-only": ESTIMATE_INPUT_ONLY,
+    "predictor": ESTIMATE_PREDICTOR,
+    "oracle": ESTIMATE_ORACLE,
 }
+ACROSS_FLEET, ACROSS_SHARES, ACROSS_SPILL = range(3)
+ACROSS = {"fleet": ACROSS_FLEET, "shares": ACROSS_SHARES, "spill": ACROSS_SPILL}
+WEIGHTED_RANDOM, RANDOM, ROUND_ROBIN, LEAST_TOKENS, POWER_OF_TWO, LEAST_PRESSURE = range(6)
+WITHIN = {
+    "weighted-random": WEIGHTED_RANDOM,
+    "random": RANDOM,
+    "round-robin": ROUND_ROBIN,
+    "least-tokens": LEAST_TOKENS,
+    "power-of-two": POWER_OF_TWO,
+    "least-pressure": LEAST_PRESSURE,
+}
+
+
+class Codes(NamedTuple):
+    """A policy for the compiled functions: the constants above, and the predictor's accuracy."""
+
+    across: int
+    within: int
+    estimator: int
+    accuracy: float
+
 
 _DISPATCHES = {
     "shares": ("spill", "least-pressure"),
@@ -64,9 +83,9 @@ class Policy:
         if not 0 <= self.accuracy <= 1:
             raise InputError(f"policy {self.name}: accuracy is {self.accuracy}", fix="give a share from 0 to 1")
 
-    def codes(self) -> tuple[int, int, int, float]:
-        """(config choice, replica choice, estimator, accuracy) for the compiled functions."""
-        return ACROSS[self.across], WITHIN[self.within], ESTIMATORS[self.estimator], float(self.accuracy)
+    def codes(self) -> Codes:
+        """The policy for the compiled functions."""
+        return Codes(ACROSS[self.across], WITHIN[self.within], ESTIMATORS[self.estimator], float(self.accuracy))
 
 
 def policy_by_name(name: str, *, predictor_accuracy: float | None = None) -> Policy:

@@ -11,7 +11,7 @@ from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
 from melange.plan.plan import Plan
 from melange.routing import dispatch
-from melange.routing.policy import Policy
+from melange.routing.policy import ESTIMATE_ORACLE, Policy
 from melange.routing.table import fleet_configs, new_state, routing_table
 
 
@@ -52,12 +52,12 @@ class Router:
         if self.policy.estimator in ("predictor", "oracle"):
             if predicted_output_tokens is None:
                 raise InputError(f"policy {self.policy.name} needs a predicted output length", fix="give it to route()")
-            codes = (*codes[:2], 3, 1.0)
+            codes = codes._replace(estimator=ESTIMATE_ORACLE, accuracy=1.0)
         draws = self._draw.random(4)
         output = predicted_output_tokens or 1
         row = dispatch.estimate_row(self._table, self._state, codes, input_tokens, output, draws)
         replica = dispatch.choose(self._table, self._state, codes, row, input_tokens, draws)
-        if replica < 0:
+        if replica == dispatch.NOWHERE:
             return None
         dispatch.note_sent(self._table, self._state, replica, row, input_tokens)
         config = self.configs[self._table.config_of[replica]]

@@ -49,8 +49,8 @@ class Arrivals:
 class Process:
     """A process of arrivals: ``trace`` replays a trace's times, the others are drawn at the plan's rate.
 
-    ``cv`` is the coefficient of variation of gamma-distributed inter-arrival times (1 is Poisson). ``mmpp`` switches
-    between two Poisson rates, 1:3, staying 60 s in each on average, exponentially distributed.
+    ``cv`` is the coefficient of variation of gamma-distributed inter-arrival times (1 is Poisson, 0 a metronome).
+    ``mmpp`` switches between two Poisson rates, 1:3, staying 60 s in each on average, exponentially distributed.
     """
 
     kind: str
@@ -84,9 +84,17 @@ def arrival_times(process: Process, count: int, rate_rps: float, rng: np.random.
         )
     if process.kind == "mmpp":
         return _mmpp(count, rate_rps, rng)
+    return np.asarray(np.cumsum(_gaps(process, count, rng)) / rate_rps)
+
+
+def _gaps(process: Process, count: int, rng: np.random.Generator) -> FloatArray:
+    """Inter-arrival times of mean 1."""
+    if process.kind == "poisson":
+        return rng.exponential(size=count)
+    if process.cv == 0:
+        return np.ones(count)
     shape = 1.0 / process.cv**2
-    gaps = rng.exponential(size=count) if process.kind == "poisson" else rng.gamma(shape, 1.0 / shape, size=count)
-    return np.asarray(np.cumsum(gaps) / rate_rps)
+    return rng.gamma(shape, 1.0 / shape, size=count)
 
 
 def _mmpp(count: int, rate_rps: float, rng: np.random.Generator) -> FloatArray:
@@ -102,6 +110,12 @@ def _mmpp(count: int, rate_rps: float, rng: np.random.Generator) -> FloatArray:
         if done[-1] >= work[-1]:
             return np.asarray(np.interp(work, done, ends))
         states *= 2
+
+
+def drawn_process(plan: Plan) -> Process:
+    """Arrivals as uneven as those that the plan's workload was made from; Poisson where it does not say."""
+    cv = plan.workload.burstiness_cv
+    return Process(kind="poisson") if cv is None else Process(kind="gamma", cv=cv)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -69,7 +69,6 @@ def leave_decoding(m: Machines, r: int, request: Records) -> None:
     replica.free_blocks += blocks_for(computed, m.engines[replica.config].block_tokens)
     replica.n_decoding -= 1
     m.phase[r, request.phase] -= 1
-    request.stall_s += replica.stall_s - request.stall_mark_s
 
 
 @compiled_part
@@ -223,8 +222,6 @@ def begin_iteration(m: Machines, r: int, now: float) -> None:
     decoding = replica.n_decoding if replica.decodes else 0
     shared_s = engine.per_sequence_s * decoding + (engine.kv_s * replica.kv_tokens if decoding else 0.0)
     duration = shared_s + m.step_s[c, decoding + tokens] + extra_s
-    if tokens > 0:
-        replica.stall_s += duration - (shared_s + m.step_s[c, decoding] if decoding > 0 else 0.0)
     _count(replica, duration, tokens)
     replica.end_s = now + duration
 
@@ -234,7 +231,6 @@ def _count(replica: Records, duration: float, prompt_tokens: int) -> None:
     replica.busy_s += duration
     replica.sequence_s += duration * replica.n_running
     replica.kv_token_s += duration * (replica.kv_tokens + prompt_tokens)
-    replica.iterations += 1
 
 
 @compiled_part
@@ -270,7 +266,6 @@ def coast(m: Machines, r: int, until_s: float) -> None:
     shared_s = engine.per_sequence_s * decoding
     end_s, steps, kv_tokens, free = replica.end_s, replica.steps, replica.kv_tokens, replica.free_blocks
     busy_s, kv_token_s, sequence_s = replica.busy_s, replica.kv_token_s, replica.sequence_s
-    started = steps
     while end_s <= until_s and steps + 1 < replica.next_finish:
         needed = m.phase[r, (-steps - 1) % size]
         if needed > free:
@@ -283,6 +278,5 @@ def coast(m: Machines, r: int, until_s: float) -> None:
         busy_s += duration
         sequence_s += duration * decoding
         kv_token_s += duration * kv_tokens
-    replica.iterations += steps - started
     replica.end_s, replica.steps, replica.kv_tokens, replica.free_blocks = end_s, steps, kv_tokens, free
     replica.busy_s, replica.kv_token_s, replica.sequence_s = busy_s, kv_token_s, sequence_s

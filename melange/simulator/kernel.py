@@ -9,7 +9,7 @@ import numpy as np
 from melange.arrays import FloatArray, IntArray
 from melange.routing.compiled import compiled, compiled_part
 from melange.routing.dispatch import (
-    Codes,
+    NOWHERE,
     choose,
     estimate_row,
     note_down,
@@ -17,6 +17,7 @@ from melange.routing.dispatch import (
     note_first_token,
     note_sent,
 )
+from melange.routing.policy import Codes
 from melange.routing.table import RoutingState, RoutingTable
 from melange.simulator.batching import (
     begin_iteration,
@@ -104,7 +105,6 @@ def end_prompts(run: Run, r: int, now: float) -> None:
             request.phase = (request.computed - replica.steps) % size
             m.phase[r, request.phase] += 1
             replica.kv_tokens += request.computed
-            request.stall_mark_s = replica.stall_s
         m.running[r, kept] = index
         kept += 1
     replica.n_running = kept
@@ -152,13 +152,12 @@ def send(run: Run, codes: Codes, index: int, now: float) -> None:
     row = estimate_row(run.table, run.routing, codes, tokens, output, draws)
     r = choose(run.table, run.routing, codes, row, tokens, draws)
     request.row = row
-    if r < 0:
+    if r == NOWHERE:
         park(run, index)
         return
     advance(run, r, now)
     engine = m.engines[m.replicas[r].config]
     request.replica = r
-    request.sent_s = now
     if blocks_for(tokens + output - 1, engine.block_tokens) > engine.blocks:
         return
     note_sent(run.table, run.routing, r, row, tokens)
@@ -186,7 +185,6 @@ def orphan(run: Run, r: int) -> int:
         request.generated = 0
         request.computed = 0
         request.first_s = np.nan
-        request.stall_s = 0.0
         request.restarts += 1
         request.following = NONE
         if first == NONE:

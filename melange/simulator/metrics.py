@@ -30,7 +30,7 @@ CAUSES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Outcome:
+class RequestOutcomes:
     """Requests of one replication after its warm-up; arrays of shape (n,).
 
     ``ttft_s``, ``e2e_s`` and ``tpot_s`` (by the SLO's definition) are NaN for requests that were never served.
@@ -52,7 +52,9 @@ class Outcome:
     restarts: IntArray
 
 
-def outcome_of(played: Played, plan: Plan, table: RoutingTable, clocks: Sequence[StepClock], warmup: int) -> Outcome:
+def outcome_of(
+    played: Played, plan: Plan, table: RoutingTable, clocks: Sequence[StepClock], warmup: int
+) -> RequestOutcomes:
     """The outcome of a run's requests after the first ``warmup`` ones."""
     requests = played.requests[warmup:]
     slo = plan.slo
@@ -62,7 +64,7 @@ def outcome_of(played: Played, plan: Plan, table: RoutingTable, clocks: Sequence
     met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
     config = np.where(requests.replica >= 0, table.config_of[np.maximum(requests.replica, 0)], -1)
     bucket = _buckets(table, requests.input_tokens, tokens)
-    return Outcome(
+    return RequestOutcomes(
         arrival_s=arrival_s,
         input_tokens=np.array(requests.input_tokens),
         output_tokens=tokens,
@@ -122,7 +124,7 @@ def _causes(
     return np.where(met, -1, cause).astype(np.int64)
 
 
-def attainment_of(outcome: Outcome, slo: Slo, *, least_requests: int = 20) -> float:
+def attainment_of(outcome: RequestOutcomes, slo: Slo, *, least_requests: int = 20) -> float:
     """Share of requests that meet all thresholds; for the scope ``bucket``, the least such share of any bucket.
 
     Buckets with fewer than ``least_requests`` requests say nothing about a share and are left out.

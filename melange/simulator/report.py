@@ -11,7 +11,7 @@ import numpy as np
 from melange.arrays import FloatArray
 from melange.plan.plan import Plan
 from melange.routing.table import RoutingTable
-from melange.simulator.metrics import CAUSES, Estimate, Latency, Outcome, attainment_of
+from melange.simulator.metrics import CAUSES, Estimate, Latency, RequestOutcomes, attainment_of
 from melange.simulator.run import Played
 
 SCHEMA_VERSION = 1
@@ -123,7 +123,7 @@ class SimulationReport:
 class Replication:
     """What is kept of one replication until all are done; per config: (n_config,) arrays."""
 
-    outcome: Outcome
+    outcome: RequestOutcomes
     span_s: float
     busy: FloatArray
     running: FloatArray
@@ -134,7 +134,12 @@ class Replication:
 
 
 def replication_of(
-    played: Played, outcome: Outcome, table: RoutingTable, names: Sequence[str], kv_tokens: FloatArray, outages: int
+    played: Played,
+    outcome: RequestOutcomes,
+    table: RoutingTable,
+    names: Sequence[str],
+    kv_tokens: FloatArray,
+    outages: int,
 ) -> Replication:
     """Summarise one run's replicas per config; ``kv_tokens``: (n_config,) KV capacity of a replica."""
     replicas = played.replicas
@@ -168,7 +173,7 @@ def _queue(played: Played, names: Sequence[str]) -> QueueSeries | None:
     return QueueSeries(at_s=tuple(played.sample_s.tolist()), waiting=series(0), running=series(1), up=series(2))
 
 
-def mean_kept(plan: Plan, outcome: Outcome) -> bool | None:
+def mean_kept(plan: Plan, outcome: RequestOutcomes) -> bool | None:
     """Whether the means keep an SLO on means; None for an attainment SLO or one without thresholds."""
     slo = plan.slo
     if slo.attainment is not None or not slo.thresholds_s:
@@ -183,10 +188,10 @@ def mean_kept(plan: Plan, outcome: Outcome) -> bool | None:
     )
 
 
-def joined(outcomes: Sequence[Outcome]) -> Outcome:
+def joined(outcomes: Sequence[RequestOutcomes]) -> RequestOutcomes:
     """The requests of all replications together."""
-    names = Outcome.__dataclass_fields__
-    return Outcome(**{name: np.concatenate([getattr(o, name) for o in outcomes]) for name in names})
+    names = RequestOutcomes.__dataclass_fields__
+    return RequestOutcomes(**{name: np.concatenate([getattr(o, name) for o in outcomes]) for name in names})
 
 
 def attainments(plan: Plan, replications: Sequence[Replication]) -> tuple[float, ...]:
@@ -225,14 +230,14 @@ def means_of(plan: Plan, replications: Sequence[Replication]) -> Means:
     )
 
 
-def missed_shares(outcome: Outcome) -> dict[str, float]:
+def missed_shares(outcome: RequestOutcomes) -> dict[str, float]:
     """Share of all requests that missed for each cause."""
     count = np.bincount(outcome.cause[outcome.cause >= 0], minlength=len(CAUSES))
     return {name: float(count[index] / len(outcome.cause)) for index, name in enumerate(CAUSES)}
 
 
 def config_reports(
-    plan: Plan, names: Sequence[str], outcome: Outcome, replications: Sequence[Replication]
+    plan: Plan, names: Sequence[str], outcome: RequestOutcomes, replications: Sequence[Replication]
 ) -> dict[str, ConfigReport]:
     """One entry per config in use."""
     rate = sum(b.rate_rps for b in plan.buckets)
@@ -254,7 +259,7 @@ def config_reports(
     return result
 
 
-def bucket_reports(plan: Plan, outcome: Outcome) -> tuple[BucketReport, ...]:
+def bucket_reports(plan: Plan, outcome: RequestOutcomes) -> tuple[BucketReport, ...]:
     """One entry per bucket that got requests."""
     inputs, outputs = plan.grid.input_edges_tokens, plan.grid.output_edges_tokens
     rows = []
@@ -273,7 +278,7 @@ def bucket_reports(plan: Plan, outcome: Outcome) -> tuple[BucketReport, ...]:
     return tuple(rows)
 
 
-def tpot_quantiles(outcome: Outcome) -> tuple[float, ...]:
+def tpot_quantiles(outcome: RequestOutcomes) -> tuple[float, ...]:
     """TPOT at 0, 1, ..., 100% of the requests that have one."""
     known = outcome.tpot_s[~np.isnan(outcome.tpot_s)]
     return tuple(np.quantile(known, np.linspace(0, 1, QUANTILES)).tolist()) if len(known) else ()

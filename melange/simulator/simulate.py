@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +11,7 @@ import numpy as np
 from melange import __version__
 from melange.arrays import BoolArray
 from melange.errors import InputError
+from melange.parallel import run
 from melange.plan.plan import Plan
 from melange.routing.compiled import IS_COMPILED
 from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
@@ -23,6 +21,7 @@ from melange.simulator.arrivals import (
     Process,
     Sizes,
     drawn_arrivals,
+    drawn_process,
     plan_sizes,
     replayed_arrivals,
     trace_sizes,
@@ -57,8 +56,8 @@ class SimulationOptions:
 
     ``requests`` a replication (None: 10,000 or ten minutes of arrivals, whichever is more; the whole trace when its
     times are replayed), of which the first ``warmup_share`` are not counted. ``process`` None replays the trace's
-    times where it has some, else draws Poisson arrivals. ``spread`` as in plan_sizes. ``jobs`` runs so many
-    replications at a time.
+    times where it has some, else draws arrivals as uneven as the workload says, Poisson ones where it does not.
+    ``spread`` as in plan_sizes. ``jobs`` runs so many replications at a time.
     """
 
     requests: int | None = None
@@ -116,7 +115,7 @@ class Scenario:
         return drawn_arrivals(self.sizes, self.process, self.requests, self.rate_rps, rng)
 
 
-def prepare(
+def scenario_of(
     plan: Plan,
     trace: Trace | None = None,
     options: SimulationOptions | None = None,
@@ -135,7 +134,7 @@ def prepare(
     else:
         sizes, inside = trace_sizes(plan, trace)
     has_times = trace is not None and trace.arrival_s is not None
-    process = options.process or Process(kind="trace" if has_times else "poisson")
+    process = options.process or (Process(kind="trace") if has_times else drawn_process(plan))
     if process.kind == "trace" and (trace is None or not has_times):
         missing = "no trace was given" if trace is None else "the trace has no arrival times"
         raise InputError(f"arrivals are those of the trace, but {missing}", fix="use --arrivals poisson, or another")
@@ -187,27 +186,9 @@ def replicate(scenario: Scenario, replication: int, samples: int = 0) -> Replica
 def replications_of(scenario: Scenario, first: int, count: int, *, samples: bool = False) -> list[Replication]:
     """Play replications ``first`` .. ``first + count - 1``, in parallel where the options ask for it."""
     wanted = [SAMPLES if samples and index == first else 0 for index in range(first, first + count)]
-    with _pool(min(scenario.options.jobs, count)) as pool:
-        if pool is None:
-            return [replicate(scenario, first + k, n) for k, n in enumerate(wanted)]
-        futures = [pool.submit(replicate, scenario, first + k, n) for k, n in enumerate(wanted)]
-        return [future.result() for future in futures]
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[Executor | None]:
-    """Threads where the kernel is compiled, as it then runs without the interpreter's lock; else processes."""
-    if jobs <= 1:
-        yield None
-        return
-    # Forking a process that has threads, as numpy's has, may hang.
-    pool: Executor = (
-        ThreadPoolExecutor(jobs) if IS_COMPILED else ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    arguments = [(scenario, first + k, n) for k, n in enumerate(wanted)]
+    # Compiled, the kernel runs without the interpreter's lock.
+    return run(replicate, arguments, jobs=scenario.options.jobs, threads=IS_COMPILED)
 
 
 def simulate(
@@ -220,9 +201,9 @@ def simulate(
     """Simulate a plan's fleet and report attainment, latencies, loads, costs and the causes of misses.
 
     ``trace`` gives the sizes, and the times where it has some; without one sizes come from the plan's buckets.
-    ``clocks`` saves calibrating again. Errors as for :func:`prepare`.
+    ``clocks`` saves calibrating again. Errors as for :func:`scenario_of`.
     """
-    scenario = prepare(plan, trace, options, clocks=clocks)
+    scenario = scenario_of(plan, trace, options, clocks=clocks)
     count = 1 if _is_fixed(scenario) else scenario.options.replications
     return report_of(scenario, replications_of(scenario, 0, count, samples=True))
 

@@ -31,22 +31,20 @@ def _dtype(floats: str, integers: str) -> np.dtype[Any]:
 ENGINE = _dtype("per_sequence_s per_request_s kv_s pair_s", "blocks block_tokens max_sequences max_tokens chunked")
 
 # Per replica. end_s: end of the iteration under way, infinite when idle; due_s: a time before which no request ends or
-# gives its first token, so that nobody needs to look; stall_s: seconds that prompts added to
-# iterations; busy_s; sequence_s and kv_token_s: integrals of running sequences and of KV tokens. decodes: 1 when the
-# iteration under way decodes; kv_tokens: computed tokens of the decoding requests; next_finish: the step at which the
-# first of them finishes; head, tail: its queue; tokens_lost: generated and thrown away by failures.
+# gives its first token, so that nobody needs to look; busy_s; sequence_s and kv_token_s: integrals of running sequences
+# and of KV tokens. decodes: 1 when the iteration under way decodes; kv_tokens: computed tokens of the decoding
+# requests; next_finish: the step at which the first of them finishes; head, tail: its queue; tokens_lost: generated and
+# thrown away by failures.
 REPLICA = _dtype(
-    "end_s due_s stall_s busy_s sequence_s kv_token_s",
-    "config steps decodes n_running n_decoding kv_tokens free_blocks next_finish head tail n_waiting iterations "
-    "tokens_lost",
+    "end_s due_s busy_s sequence_s kv_token_s",
+    "config steps decodes n_running n_decoding kv_tokens free_blocks next_finish head tail n_waiting tokens_lost",
 )
 
 # Per request. What arrives; then what became of it: where it was last sent (-1: nowhere), for which routing row, when
-# it was sent, last admitted, gave its first and its last token (NaN: never), how long its decoding waited for other
-# requests' prompts. Then the kernel's own: tokens to prefill, prefilled so far, generated; the step at which it
-# finishes; its place among the KV phases; the next in its queue; the replica's stall clock when it began to decode.
+# it was last admitted, gave its first and its last token (NaN: never). Then the kernel's own: tokens to prefill,
+# prefilled so far, generated; the step at which it finishes; its place among the KV phases; the next in its queue.
 REQUEST = _dtype(
-    "arrival_s sent_s start_s first_s end_s stall_s stall_mark_s",
+    "arrival_s start_s first_s end_s",
     "input_tokens output_tokens cached_tokens replica row preemptions restarts target computed generated finish_step "
     "phase following",
 )
@@ -130,7 +128,7 @@ def new_requests(
     requests.input_tokens = input_tokens
     requests.output_tokens = output_tokens
     requests.cached_tokens = cached_tokens
-    for name in ("sent_s", "start_s", "first_s", "end_s"):
+    for name in ("start_s", "first_s", "end_s"):
         requests[name] = np.nan
     for name in ("replica", "row", "following"):
         requests[name] = NONE

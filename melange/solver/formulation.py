@@ -41,7 +41,7 @@ NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Outcome:
+class ProgramResult:
     """What one run gave: ``infeasible`` is proven; ``shares`` and ``instances`` of the best point found, or None;
     ``bound_usd_per_hour`` is proven (-inf if there is none).
     """
@@ -137,7 +137,7 @@ def _add_limits(model: Model, problem: Problem) -> None:
         program += _cost(problem, model.instances) <= problem.max_cost_usd_per_hour
 
 
-def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: float = 0.0) -> Outcome:
+def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: float = 0.0) -> ProgramResult:
     """Solve under HiGHS's ``options`` over the defaults; ``at_least`` is a bound already proven elsewhere."""
     model = build(problem)
     if at_least_usd_per_hour > 0:
@@ -147,7 +147,7 @@ def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: 
     verdict = run_program(model.program, {**SILENT, **_heuristics(problem), **options})
     bound = max(verdict.bound, at_least_usd_per_hour)
     if verdict.values is None:
-        return Outcome(infeasible=verdict.infeasible, bound_usd_per_hour=bound)
+        return ProgramResult(infeasible=verdict.infeasible, bound_usd_per_hour=bound)
     return _outcome(model, problem, verdict.values, bound)
 
 
@@ -157,13 +157,13 @@ def _heuristics(problem: Problem) -> Mapping[str, Any]:
     return CONTINUOUS if np.isfinite(problem.load).sum() <= LARGE_PAIRS else LARGE
 
 
-def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -> Outcome:
+def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -> ProgramResult:
     shares = np.zeros(problem.load.shape)
     for (b, c), variable in model.shares.items():
         shares[b, c] = values[variable.index]
     if problem.slice_factor is not None:
         shares = np.rint(shares)
-    return Outcome(
+    return ProgramResult(
         infeasible=False,
         bound_usd_per_hour=bound,
         shares=shares / model.slices,

@@ -26,7 +26,7 @@ SILENT: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Verdict:
+class HighsResult:
     """``infeasible`` is proven; ``values`` of the best point by the variables' ``index``, None if none was found;
     ``bound`` is a proven lower bound of the objective, -inf if there is none.
     """
@@ -36,7 +36,9 @@ class Verdict:
     values: FloatArray | None = None
 
 
-def run_program(program: pulp.LpProblem, options: Mapping[str, Any], start: Sequence[float] | None = None) -> Verdict:
+def run_program(
+    program: pulp.LpProblem, options: Mapping[str, Any], start: Sequence[float] | None = None
+) -> HighsResult:
     """Minimise the program under HiGHS's ``options``; ``start`` is a point to begin from, by variable index."""
     solver = pulp.HiGHS(msg=False, **options)
     solver.createAndConfigureSolver(program)
@@ -50,9 +52,9 @@ def run_program(program: pulp.LpProblem, options: Mapping[str, Any], start: Sequ
     status, info = highs.getModelStatus(), highs.getInfo()
     # Every program here has a bounded objective, so "unbounded or infeasible" can only be infeasible.
     if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
-        return Verdict(infeasible=True, bound=math.inf)
+        return HighsResult(infeasible=True, bound=math.inf)
     bound = float(info.mip_dual_bound)
-    return Verdict(
+    return HighsResult(
         infeasible=False,
         bound=bound if math.isfinite(bound) else -math.inf,
         values=np.array(highs.getSolution().col_value) if _has_point(info) else None,

@@ -12,7 +12,7 @@ import numpy as np
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.solver import allocation, formulation
-from melange.solver.formulation import Outcome
+from melange.solver.formulation import ProgramResult
 from melange.solver.problem import Problem, Solution, Status
 
 SMALL_PROBLEM_SHARES = 100 * 8
@@ -153,16 +153,18 @@ class _Search:
         if self.relaxed is not None:
             fleet, slices = self.relaxed, self.problem.slice_factor or 1
             shares = allocation.even_slices(self.problem, fleet.replicas, slices, all_buckets=True)
-            self._learn(Outcome(infeasible=False, bound_usd_per_hour=0.0, shares=shares, instances=fleet.instances))
+            self._learn(
+                ProgramResult(infeasible=False, bound_usd_per_hour=0.0, shares=shares, instances=fleet.instances)
+            )
 
-    def _solve(self, problem: Problem, *, at_least_usd_per_hour: float = 0.0, **options: Any) -> Outcome:
+    def _solve(self, problem: Problem, *, at_least_usd_per_hour: float = 0.0, **options: Any) -> ProgramResult:
         if self.deadline is not None:
             options["time_limit"] = max(1e-3, self.deadline - time.monotonic())
         return formulation.run(
             problem, options | {"mip_rel_gap": self.gap}, at_least_usd_per_hour=at_least_usd_per_hour
         )
 
-    def _learn(self, outcome: Outcome) -> None:
+    def _learn(self, outcome: ProgramResult) -> None:
         if not outcome.infeasible:
             self.bound = max(self.bound, outcome.bound_usd_per_hour)
         self._keep(_fleet(self.problem, outcome))
@@ -192,7 +194,7 @@ class _Search:
         )
 
 
-def _fleet(problem: Problem, outcome: Outcome) -> _Fleet | None:
+def _fleet(problem: Problem, outcome: ProgramResult) -> _Fleet | None:
     """The outcome's fleet with its shares made exact for the problem, or None if it cannot carry the load so."""
     if outcome.shares is None or outcome.instances is None:
         return None

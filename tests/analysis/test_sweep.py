@@ -114,3 +114,9 @@ def test_progress_counts_points(small_spec):
     told = []
     sweep_rates(small_spec, [1, 2], progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
+
+
+def test_points_solved_at_a_time_are_the_same_points(tmp_path, small_spec):
+    assert sweep_rates(small_spec, (1, 4), jobs=2) == sweep_rates(small_spec, (1, 4))
+    spec = measured_spec(tmp_path, small_spec)
+    assert sweep_tpot(spec, (0.04, 0.08), jobs=2) == sweep_tpot(spec, (0.04, 0.08))

@@ -7,7 +7,7 @@ import pytest
 
 import melange.analysis.uncertainty as module
 from melange import InputError
-from melange.analysis.uncertainty import VARIANCE_SHARES, _errors, assess, solve_with_uncertainty
+from melange.analysis.uncertainty import VARIANCE_SHARES, _errors, judge_fleets, solve_with_uncertainty
 from melange.planning.planner import plan_fleet, prepare
 from melange.planning.workload_file import load_workload
 from melange.report.plans import render_plan
@@ -29,11 +29,10 @@ def test_errors_have_the_stated_size_and_hang_together(small_spec):
 
 
 def test_regret_is_never_negative_and_orders_the_fleets(small_spec):
-    odds = assess(prepare(small_spec.with_rate(12)), draws=20, seed=1)
+    odds = judge_fleets(prepare(small_spec.with_rate(12)), draws=20, seed=1)
     regrets = [fleet.mean_regret_usd_per_hour for fleet in odds.fleets]
     assert regrets == sorted(regrets)
     assert regrets[0] >= -1e-6
-    assert odds.least_regret is odds.fleets[0]
     assert sum(fleet.share_optimal for fleet in odds.fleets) <= 1 + 1e-9
     for fleet in odds.fleets:
         assert fleet.mean_cost_usd_per_hour >= fleet.cost_usd_per_hour - 1e-9
@@ -49,15 +48,24 @@ def test_same_seed_same_answer(small_spec):
 def test_demand_is_redrawn_by_the_requests_behind_the_histogram_not_by_provenance(small_spec):
     def told(**facts):
         workload = replace(small_spec.workload, **facts)
-        return assess(prepare(replace(small_spec, workload=workload)), draws=10).demand
+        return judge_fleets(prepare(replace(small_spec, workload=workload)), draws=10).demand
 
     assert told(sample_requests=500, provenance={"kept": 7}) == "bootstrapped from 500 requests"
     assert told(provenance={"kept": 7}) == "fixed: the workload names no trace size"
 
 
+def test_draws_solved_at_a_time_change_nothing_and_progress_ends_at_the_whole(small_spec):
+    told = []
+    build = prepare(small_spec.with_rate(12))
+    alone = judge_fleets(build, draws=10, seed=4, progress=lambda *now: told.append(now))
+    assert judge_fleets(build, draws=10, seed=4, jobs=2) == alone
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == told[-1][1]
+
+
 def test_too_few_draws(small_spec):
     with pytest.raises(InputError, match="too few"):
-        assess(prepare(small_spec), draws=3)
+        judge_fleets(prepare(small_spec), draws=3)
 
 
 def test_independent_noise_would_invent_savings(monkeypatch):
@@ -83,7 +91,7 @@ def _saved_by_mixing(problem):
 def test_draws_beyond_a_cap_are_counted(small_spec):
     free = plan_fleet(small_spec.with_rate(12))
     tight = small_spec.with_rate(12).limited(max_cost_usd_per_hour=free.cost_usd_per_hour * 1.02)
-    odds = assess(prepare(tight), draws=30, seed=1)
+    odds = judge_fleets(prepare(tight), draws=30, seed=1)
     assert 0 < odds.share_unservable < 1
     for fleet in odds.fleets:
         assert fleet.p95_cost_usd_per_hour <= free.cost_usd_per_hour * 1.02 + 1e-6

@@ -7,12 +7,13 @@ from dataclasses import replace
 import late_workloads as late
 import numpy as np
 import pytest
+from rechecks import recheck
 
 from melange.attainment.closed_loop import attain
 from melange.attainment.fleet_search import cheapest, fleet_search
 from melange.attainment.fleets import fleet_cost, fleets_between
 from melange.attainment.single_types import sized_types
-from melange.attainment.trial import Trials, Verdict, recheck
+from melange.attainment.trial import TrialResult, Trials
 from melange.errors import InfeasibleError, InputError
 from melange.plan.file import read_plan, write_plan
 from melange.planning.case import cases
@@ -158,13 +159,13 @@ class _Kept(Trials):
     """Trials in which every fleet keeps the promise."""
 
     def screen(self, plan):
-        return Verdict(passed=True, attainment=1.0, replications=4)
+        return TrialResult(passed=True, attainment=1.0, replications=4)
 
     def expects(self, plan):
         return True
 
     def confirm(self, plan, attempt):
-        return Verdict(passed=True, attainment=1.0, replications=16, low=1.0)
+        return TrialResult(passed=True, attainment=1.0, replications=16, low=1.0)
 
 
 def test_a_replayed_trace_confirms_nothing_and_a_trace_with_times_gives_sizes(spec):
@@ -188,9 +189,9 @@ def test_replications_beyond_memory_are_refused_before_they_are_played(spec):
 
 
 def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
-    from melange.report.attain import render_attain
+    from melange.report.plans import render_plan
 
-    text = render_attain(answer[1])
+    text = render_plan(answer[0])
     for words in (
         "confirmed at",
         "with 95% confidence",

@@ -35,6 +35,15 @@ def test_every_allowed_fleet_of_the_window_comes_once_and_in_order(problem):
     assert costs == sorted(costs)
 
 
+def test_floors_and_the_budget_are_kept(problem):
+    floor = replace(problem, limits=(GroupLimit(name="large", weights={"large": 8}, minimum=16),))
+    assert [allowed(floor, (0, n)) for n in (1, 2, 3)] == [False, True, True]
+    assert all(counts[1] >= 2 for counts in fleets_between(floor, 2.0, 9.0))
+    budget = replace(problem, max_cost_usd_per_hour=3.7)
+    assert [allowed(budget, counts) for counts in ((1, 1), (2, 1))] == [True, False]
+    assert maximal(budget, (1, 0), 9.0) == (1, 1)
+
+
 def test_a_maximal_fleet_has_no_room_for_one_more(problem):
     grown = maximal(problem, (1, 0), 7.0)
     assert dominates(grown, (1, 0))

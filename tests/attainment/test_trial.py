@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from melange.attainment.trial import ERROR, LONGER, LOOKS, RECHECKED, Trials, promised
+from melange.attainment.trial import ERROR, LONGER, LOOKS, RECHECKED, Trials, _error, promised
 from melange.simulator.simulate import SimulationOptions
 
 TARGET = 0.9
@@ -62,6 +62,20 @@ def test_what_is_out_of_reach_is_given_up_early(trials):
     trials.mean = TARGET - SPREAD
     played = [trials.confirm().replications for _ in range(50)]
     assert np.mean(played) < LOOKS[0]
+
+
+def test_the_errors_of_all_looks_and_attempts_are_the_error():
+    attempts = 10_000
+    total = sum(_error(attempt) for attempt in range(1, attempts + 1)) * len(LOOKS)
+    # 1/(1 x 2) + 1/(2 x 3) + ... + 1/(n (n + 1)) = 1 - 1/(n + 1)
+    assert total == pytest.approx(ERROR * (1 - 1 / (attempts + 1)))
+
+
+def test_confirming_replications_are_longer_than_was_asked(trials, monkeypatch):
+    seen = []
+    monkeypatch.setattr("melange.attainment.trial.promised", lambda values, error, counted: seen.append(counted) or 1.0)
+    trials.confirm()
+    assert set(seen) == {0.9 * LONGER * 5000}
 
 
 def test_every_confirmation_plays_replications_of_its_own(trials):

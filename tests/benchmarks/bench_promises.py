@@ -11,8 +11,10 @@ import itertools
 import os
 import sys
 
+from rechecks import recheck
+
 from melange.attainment.closed_loop import attain
-from melange.attainment.trial import Trials, recheck
+from melange.attainment.trial import Trials
 from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 from melange.simulator.clocks import plan_clocks

@@ -17,7 +17,7 @@ import time
 from melange.attainment.closed_loop import attain
 from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
-from melange.simulator.simulate import SimulationOptions, prepare, replicate, simulate
+from melange.simulator.simulate import SimulationOptions, replicate, scenario_of, simulate
 
 RATE_RPS = 32
 PLAIN_REQUESTS = 1_000
@@ -26,7 +26,7 @@ PLAIN_REQUESTS = 1_000
 def played_s(requests: int) -> float:
     """Seconds (wall clock) of one replication, calibration and compilation left out."""
     plan = plan_fleet(load_workload("arena-120ms").with_rate(RATE_RPS))
-    scenario = prepare(plan, None, SimulationOptions(requests=requests))
+    scenario = scenario_of(plan, None, SimulationOptions(requests=requests))
     replicate(scenario, 1)
     started = time.perf_counter()
     replicate(scenario, 0)

@@ -74,6 +74,15 @@ def test_samples_decide_a_joint_attainment_by_its_bounds(sampled: Measurement) -
     assert judge(replace(sampled, sample_ttft_s=(9.0,) * n), met) == "fail"
 
 
+def test_failures_are_requests_that_missed(sampled: Measurement) -> None:
+    # 40 of 4,859 requests are few enough to go on with, but more than the half percent that may miss.
+    failing = replace(sampled, failures=40)
+    slo = Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.99)
+    assert judge(failing, replace(slo, attainment=0.95)) == "pass"
+    assert judge(sampled, replace(slo, attainment=0.995)) == "pass"
+    assert judge(failing, replace(slo, attainment=0.995)) != "pass"
+
+
 def test_a_trend_that_is_not_ruled_out_is_undecided(sampled: Measurement) -> None:
     assert judge(sampled, Slo(tpot_s=0.1)) == "pass"
     grows = replace(sampled, queue_growth_low_rps=0.01, queue_growth_high_rps=0.02)

@@ -5,9 +5,13 @@ from datetime import date
 import pytest
 
 from melange import InputError, PriceChoice, read_prices
-from melange.catalog.offers import choose_offers, offers_on_sale, price_age_days, without_dominated
+from melange.catalog.offers import offers_on_sale, price_age_days, without_dominated
 
 HEADER = "instance,gpu,gpu_count,on_demand_usd_per_hour,provider\n"
+
+
+def choose_offers(offers, choice, *, gpus, capped=()):
+    return without_dominated([o for o in offers_on_sale(offers, choice) if o.gpu in gpus], capped=capped)
 
 
 def prices(tmp_path, rows, header=HEADER):

@@ -78,6 +78,15 @@ def test_what_does_not_go_together_is_refused_in_one_line(capsys, arguments, wor
     assert text.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["seed", "jobs"])
+def test_what_nothing_would_read_is_refused(capsys, option):
+    for others in ([], ["--nano-batching"], ["--explain"]):
+        with pytest.raises(SystemExit) as exit_:
+            main(["solve", "arena-120ms-mean", f"--{option}", "3", *others])
+        assert exit_.value.code == 2
+        assert f"--{option} goes with --attain or --uncertainty" in capsys.readouterr().err
+
+
 def test_a_budget_below_any_fleet_that_keeps_the_promise_is_infeasible(capsys):
     code, text = failure(capsys, "--attain", "0.98", "--max-cost-usd-per-hour", "1.5")
     assert code == 3

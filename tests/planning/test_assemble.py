@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from melange import Slo, plan_fleet
-from melange.planning.assemble import costs_of, counts, per_replica, utilised
-from melange.solver.problem import Solution
+from melange.planning.assemble import _limits, costs_of, counts, per_replica, utilised
+from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.search import solve
 
 
 def test_zero_counts_are_left_out():
@@ -46,6 +47,23 @@ def test_utilisation_counts_demand_without_headroom():
 def test_a_limit_binds_where_one_more_unit_would_break_it(small_spec, limits, binding):
     plan = plan_fleet(small_spec.limited(**limits))
     assert {limit.name: limit.binding for limit in plan.limits} == binding
+
+
+@pytest.mark.parametrize(("cap", "binds"), [(8, True), (12, True), (15, True), (16, False)])
+def test_a_cap_on_gpus_binds_where_a_whole_machine_more_would_break_it(cap, binds):
+    problem = Problem(
+        buckets=("all",),
+        configs=("H100x8/tp8",),
+        instances=("H100x8",),
+        load=np.array([[0.9]]),
+        config_instance=np.array([0]),
+        gpus_per_replica=np.array([8]),
+        gpus_per_instance=np.array([8]),
+        price_usd_per_hour=np.array([60.0]),
+        limits=(GroupLimit(name="H100", weights={"H100x8": 8}, maximum=cap),),
+    )
+    (row,) = _limits(problem, solve(problem))
+    assert (row.used, row.binding) == (8, binds)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from melange import InputError, Slo, SolveOptions, load_workload, plan_fleet, read_plan, write_plan
-from melange.planning.planner import solved_fleet
 
 RATES = (1, 2, 4, 8, 16, 32)
 OPTIMA = (1.71, 2.72, 4.37, 8.35, 16.06, 32.12)
@@ -86,15 +85,11 @@ def test_floors(small_spec):
 
 
 def test_infeasible_says_which_limit_and_the_nearest_way_out(small_spec):
-    from melange import InfeasibleError
-
     short = small_spec.with_rate(100).limited(only=("L4",), maximum={"L4": 1})
     plan = plan_fleet(short)
     assert plan.status == "infeasible"
     assert any("L4" in reason for reason in plan.reasons)
     assert plan.baselines["L4"].reason
-    with pytest.raises(InfeasibleError, match="L4"):
-        solved_fleet(short)
 
 
 def test_slices_cost_no_less_than_continuous_shares(small_spec):

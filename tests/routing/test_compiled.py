@@ -15,11 +15,11 @@ if sys.argv[1] == "absent":
     sys.modules["numba"] = None
 import hashlib
 import numpy as np
-from melange.compiled import IS_COMPILED
+from melange.routing.compiled import IS_COMPILED
 from melange.routing import policy_by_name, routing_table
 from melange.simulator.failures import Outage
 from melange.simulator.run import play_fleet
-from routing.test_routing import two_config_plan
+from routing.builders import two_config_plan
 from simulator.builders import arrivals, clock, poisson
 assert IS_COMPILED == (sys.argv[1] == "compiled"), IS_COMPILED
 draw = np.random.default_rng(0)

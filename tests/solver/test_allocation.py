@@ -31,6 +31,26 @@ def test_idle_gpus_get_replicas_of_the_busiest_config_that_fits() -> None:
     assert filled.tolist() == [4, 1, 2]
 
 
+def test_the_busiest_is_filled_before_the_idle() -> None:
+    # Two configs of one GPU each on the machine; only the second has work.
+    twins = replace(PROBLEM, configs=("M/fp16", "M/fp8", "N"), gpus_per_replica=np.array([1, 1, 1]))
+    shares = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert allocation.fill_machines(twins, np.array([1, 1, 1]), np.array([1, 1]), shares)[:2].tolist() == [1, 7]
+
+
+def test_slices_that_stay_leave_less_for_those_that_move() -> None:
+    # N is full with what is fixed there: the rest of the other bucket has to stay on M.
+    fixed = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    both = replace(PROBLEM, load=np.array([[1.0, 9.0, 0.5], [2.0, 9.0, 1.0]]))
+    usable = np.array([[True, False, True], [False, False, False]])
+    shares = allocation._minimax(both, np.array([2, 0, 1]), usable, fixed, slices=4)
+    assert shares is not None
+    carried = allocation.loads(both, shares + fixed)
+    assert carried[2] <= 1.5
+    # 0.5 x on N beside 1 already there against (1 - x) / 2 on M: x = 0 is best.
+    assert shares[0].tolist() == [1.0, 0.0, 0.0]
+
+
 def test_even_shares_minimise_the_highest_utilisation() -> None:
     shares = allocation.even_shares(PROBLEM, np.array([2, 0, 1]))
     utilisation = allocation.loads(PROBLEM, shares) / np.array([2, 1, 1])

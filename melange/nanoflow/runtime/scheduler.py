@@ -132,10 +132,6 @@ class Scheduler:
         self._in_flight: deque[list[_Sequence]] = deque()
 
     @property
-    def waiting_requests(self) -> int:
-        return len(self._waiting)
-
-    @property
     def live_requests(self) -> int:
         return len(self._live)
 

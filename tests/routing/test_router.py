@@ -7,46 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulator.builders import clock
+from routing.builders import CLOCKS, two_config_plan
 
 from melange.errors import InputError
-from melange.plan.bucket import PlanBucket
-from melange.plan.config import PlanConfig
-from melange.plan.demand import PlanDemand
-from melange.plan.plan import Plan
-from melange.routing import POLICY_NAMES, Router, policy_by_name, routing_table
+from melange.routing import Router, policy_by_name
 from melange.slo import Slo
-from melange.solver.problem import Status
-
-
-def two_config_plan(slo: Slo | None = None, replicas: dict[str, int] | None = None) -> Plan:
-    """``small`` and ``large`` over two output buckets; ``small`` may not serve the longer one."""
-    config = {"gpu": "L4", "gpus_per_instance": 1, "tp": 1, "precision": "fp16", "engine": "vllm", "model": None}
-    return Plan(
-        status=Status.OPTIMAL,
-        slo=slo or Slo(tpot_s=10.0),
-        workload=PlanDemand(name="two", rate_rps=4.0, input_edges_tokens=(100,), output_edges_tokens=(50, 500)),
-        configs={
-            name: PlanConfig(instance=name, instance_key=name, price_usd_per_hour=1.0, **config)
-            for name in ("small", "large")
-        },
-        buckets=(
-            PlanBucket(
-                input_tokens_max=100, output_tokens_max=50, rate_rps=3.0, mean_input_tokens=60.0,
-                mean_output_tokens=30.0, shares={"small": 0.75, "large": 0.25},
-                max_rate_rps={"small": 4.0, "large": 12.0},
-            ),
-            PlanBucket(
-                input_tokens_max=100, output_tokens_max=500, rate_rps=1.0, mean_input_tokens=60.0,
-                mean_output_tokens=300.0, shares={"large": 1.0}, max_rate_rps={"small": 0.0, "large": 2.0},
-            ),
-        ),
-        replicas=replicas or {"small": 2, "large": 1},
-        cost_usd_per_hour=3.0,
-    )  # fmt: skip
-
-
-CLOCKS = {"small": clock(), "large": clock(weights_s=2e-3)}
 
 
 def routed(router: Router, count: int, output: int | None = None) -> Counter[str]:
@@ -125,42 +90,3 @@ def test_replicas_that_are_down_get_nothing():
 def test_an_oracle_without_a_prediction_is_refused():
     with pytest.raises(InputError, match="needs a predicted output length"):
         Router(two_config_plan(), CLOCKS, policy_by_name("shares:oracle")).route(60)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("shares:predictor", "needs a predictor"),
-        ("sahres", "did you mean 'shares'"),
-        ("shares:guess", "unknown estimator"),
-        ("shares:predictor=2", "accuracy is 2"),
-        ("shares:predictor=x", "accuracy is 'x'"),
-        ("shares:oracle=0.5", "only a predictor"),
-    ],
-)
-def test_policies_that_make_no_sense_are_one_clear_line(name, words):
-    with pytest.raises(InputError, match=words):
-        policy_by_name(name)
-
-
-def test_every_policy_name_is_known():
-    for name in POLICY_NAMES:
-        assert policy_by_name(name).name == name
-    assert policy_by_name("shares:predictor", predictor_accuracy=0.7).accuracy == 0.7
-
-
-def test_a_bucket_without_demand_takes_the_nearest_ones_shares():
-    plan = two_config_plan()
-    wider = replace(plan.workload, input_edges_tokens=(100, 200))
-    table = routing_table(replace(plan, workload=wider), CLOCKS)
-    np.testing.assert_allclose(table.shares[2], [0.75, 0.25])
-    np.testing.assert_allclose(table.shares.sum(axis=1), 1.0)
-    np.testing.assert_allclose(table.max_rate_rps[4], [0.0, 1 / (0.75 / 12 + 0.25 / 2)])
-
-
-def test_a_plan_without_sizes_cannot_be_routed():
-    plan = two_config_plan()
-    unsized = replace(plan.workload, input_edges_tokens=None, output_edges_tokens=None)
-    blank = replace(plan, workload=unsized, buckets=tuple(replace(b, input_tokens_max=None) for b in plan.buckets))
-    with pytest.raises(InputError, match="no sizes"):
-        routing_table(blank, CLOCKS)

@@ -1,0 +1,95 @@
+"""One seam for independent jobs: the same answers, in order, however many run at a time and wherever they do."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import MappingProxyType
+
+import pytest
+
+from melange import parallel
+from melange.errors import InputError
+
+HOW = [{}, {"jobs": 3, "threads": True}, {"jobs": 2}]
+
+
+def squared(number: int) -> int:
+    if number == 7:
+        raise InputError("seven", fix="take another")
+    return number * number
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_results_and_progress_come_in_the_order_of_the_arguments(how):
+    told: list[tuple[int, int]] = []
+    found = parallel.run(squared, [(n,) for n in (3, 1, 2)], progress=lambda *now: told.append(now), **how)
+    assert found == [9, 1, 4]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_first_failure_is_raised_as_it_was(how):
+    with pytest.raises(InputError, match="seven; take another") as caught:
+        parallel.run(squared, [(1,), (7,), (2,)], **how)
+    assert caught.value.fix == "take another"
+
+
+def test_after_a_failure_nothing_new_begins():
+    begun, released = [], threading.Event()
+
+    def job(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            raise InputError("the first", fix="stop")
+        released.wait(0.2)
+
+    with pytest.raises(InputError, match="the first"):
+        parallel.run(job, [(n,) for n in range(100)], jobs=2, threads=True)
+    assert len(begun) < 100
+
+
+def test_no_jobs_and_fewer_than_one():
+    assert parallel.run(squared, [], jobs=4) == []
+    with pytest.raises(InputError, match="jobs is 0"):
+        parallel.run(squared, [(1,)], jobs=0)
+
+
+def test_read_only_views_travel():
+    view = MappingProxyType({"a": 1})
+    again = pickle.loads(pickle.dumps(view))
+    assert again == view
+    assert isinstance(again, MappingProxyType)
+
+
+def test_a_script_interrupted_amid_processes_says_so_once(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from melange import parallel\n"
+        "def job(number):\n"
+        "    (Path(sys.argv[1]) / str(number)).touch()\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        parallel.run(job, [(n,) for n in range(9)], jobs=2)\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit('interrupted')\n"
+    )
+    command = [sys.executable, str(script), str(marks)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0) as running:
+        while len(list(marks.iterdir())) < 2 and running.poll() is None:
+            time.sleep(0.05)
+        assert os.getpgid(running.pid) == running.pid != os.getpgrp()
+        os.killpg(running.pid, signal.SIGINT)  # What a terminal does on Ctrl-C: the signal goes to the whole group.
+        _, said = running.communicate()
+    assert (running.returncode, said.strip()) == (1, "interrupted")
+    assert len(list(marks.iterdir())) == 2
