@@ -15,7 +15,7 @@ from melange.catalog.instances import InstanceType
 from melange.catalog.offers import DroppedOffer, read_prices
 from melange.errors import InputError
 from melange.planning.options import SolveOptions
-from melange.planning.rentable import group_limits, offers_in_play
+from melange.planning.rentable import rentable
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey, ServingConfig
 from melange.solver.problem import GroupLimit
@@ -85,8 +85,8 @@ def choose(
     catalog = catalog or load_catalog()
     keys = _served_keys(spec, profile)
     listed = read_prices(spec.prices.file, catalog) if spec.offers is None else spec.offers
-    offers, dropped, lacking = offers_in_play(spec, keys, listed, catalog)
-    configs = _configs(keys, offers)
+    rented = rentable(spec, keys, listed, catalog)
+    configs = _configs(keys, rented.offers)
     buckets = spec.workload.buckets()
     max_rate = _max_rates(spec, profile, configs, _load_tokens(buckets))
     return Choices(
@@ -94,13 +94,13 @@ def choose(
         options=options or SolveOptions(),
         profile=profile,
         configs=configs,
-        offers=offers,
-        dropped=dropped,
-        limits=group_limits(spec.limits, offers, catalog),
+        offers=rented.offers,
+        dropped=rented.dropped,
+        limits=rented.limits,
         buckets=buckets,
         max_rate_rps=max_rate,
         headroom=np.array([spec.headroom_by_config.get(config.name, spec.headroom) for config in configs]),
-        warnings=(*profile.warnings, *lacking, *_unmeasured_warnings(configs, buckets, max_rate)),
+        warnings=(*profile.warnings, *rented.warnings, *_unmeasured_warnings(configs, buckets, max_rate)),
     )
 
 

@@ -52,16 +52,23 @@ class Limits:
         """Every name, in the order to judge them in."""
         return tuple(dict.fromkeys((*(self.fleet or ()), *self.types, *self.only, *self.exclude)))
 
-    def by_type(self, catalog: Catalog) -> dict[str, TypeLimit]:
-        """Caps and floors of all that is named, by the catalog's names; of several for one type the tightest."""
-        merged: dict[str, TypeLimit] = {}
+    def resolved(self, catalog: Catalog) -> Limits:
+        """The same limits by the catalog's names, each name of the fleet among the types; of several for one type the
+        tightest holds."""
+        types: dict[str, TypeLimit] = {}
         for written in (*(self.fleet or ()), *self.types):
-            limit = self.types.get(written, TypeLimit())
-            name = catalog_name(written, catalog)
-            old = merged.get(name, TypeLimit())
+            name, limit = catalog_name(written, catalog), self.types.get(written, TypeLimit())
+            old = types.get(name, TypeLimit())
             highs = [high for high in (old.maximum, limit.maximum) if high is not None]
-            merged[name] = TypeLimit(minimum=max(old.minimum, limit.minimum), maximum=min(highs, default=None))
-        return merged
+            types[name] = TypeLimit(minimum=max(old.minimum, limit.minimum), maximum=min(highs, default=None))
+        return replace(
+            self,
+            fleet=None if self.fleet is None else _catalog_names(self.fleet, catalog),
+            only=_catalog_names(self.only, catalog),
+            exclude=_catalog_names(self.exclude, catalog),
+            types=types,
+            required=_catalog_names(self.required, catalog),
+        )
 
     def narrowed(
         self,
@@ -99,13 +106,12 @@ def catalog_name(name: str, catalog: Catalog) -> str:
         return name
 
 
-def catalog_names(names: Iterable[str], catalog: Catalog) -> set[str]:
-    """The catalog's names of these, as :func:`catalog_name`."""
-    return {catalog_name(name, catalog) for name in names}
+def _catalog_names(names: Iterable[str], catalog: Catalog) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(catalog_name(name, catalog) for name in names))
 
 
 def _limit_on(types: Mapping[str, TypeLimit], name: str, catalog: Catalog) -> TypeLimit:
-    return Limits(types=types).by_type(catalog).get(catalog_name(name, catalog), TypeLimit())
+    return Limits(types=types).resolved(catalog).types.get(catalog_name(name, catalog), TypeLimit())
 
 
 def _with(types: Mapping[str, TypeLimit], name: str, limit: TypeLimit, catalog: Catalog) -> dict[str, TypeLimit]:

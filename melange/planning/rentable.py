@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import DroppedOffer, offer_names, offers_on_sale, without_dominated
 from melange.errors import InputError
-from melange.planning.limits import Limits, catalog_name, catalog_names
+from melange.planning.limits import Limits, catalog_name
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey
 from melange.solver.problem import GroupLimit
 
 
-def _names(offer: InstanceType) -> set[str]:
-    return {offer.gpu, *offer_names(offer)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rentable:
+    """Offers that may be rented and fit what is profiled.
 
-
-def offers_in_play(
-    spec: WorkloadSpec,
-    keys: Sequence[ConfigKey],
-    listed: tuple[InstanceType, ...],
-    catalog: Catalog,
-) -> tuple[tuple[InstanceType, ...], tuple[DroppedOffer, ...], tuple[str, ...]]:
-    """Offers that may be rented and fit what is profiled, those dropped for a cheaper one of the same kind, warnings.
-
-    ``listed`` is the whole price list; a warning names what is left out for want of an offer. InputError: a name in a
-    limit that nothing here carries, or nothing is left.
+    ``dropped`` are those that a cheaper one of the same kind keeps out, ``limits`` caps and floors over the offers,
+    ``warnings`` name what is left out for want of an offer.
     """
-    limits = spec.limits
+
+    offers: tuple[InstanceType, ...]
+    dropped: tuple[DroppedOffer, ...]
+    limits: tuple[GroupLimit, ...]
+    warnings: tuple[str, ...]
+
+
+def rentable(
+    spec: WorkloadSpec, keys: Sequence[ConfigKey], listed: tuple[InstanceType, ...], catalog: Catalog
+) -> Rentable:
+    """What may be rented of a whole price list to run what is profiled.
+
+    InputError: a name in a limit that nothing here carries, a floor that must be met on what may not be rented, or
+    nothing is left.
+    """
     least_tp = {gpu: min(key.tp for key in keys if key.gpu == gpu) for gpu in {key.gpu for key in keys}}
     try:
         on_sale = offers_on_sale(listed, spec.prices)
@@ -43,25 +50,33 @@ def offers_in_play(
         raise InputError(
             f"{priced} has no offer that fits what is profiled: {profiled}", fix="add one, or measure more"
         )
-    for name in limits.names:
+    for name in spec.limits.names:
         try:
             _check_name(name, usable, listed, set(least_tp), priced, catalog)
         except InputError as error:
             raise spec.located(error, f"fleet.{name}") from error
+    limits = spec.limits.resolved(catalog)
     allowed = [
         offer
         for offer in usable
-        if (limits.allowed is None or catalog_names(limits.allowed, catalog) & _names(offer))
-        and not catalog_names(limits.exclude, catalog) & _names(offer)
+        if (limits.allowed is None or not _names(offer).isdisjoint(limits.allowed))
+        and _names(offer).isdisjoint(limits.exclude)
     ]
     if not allowed:
         raise InputError("no GPU type is left to rent", fix="check fleet, --only, --exclude and the price set")
-    caps = limits.by_type(catalog)
-    capped = [name for name, limit in caps.items() if limit.maximum is not None]
-    chosen, dropped = without_dominated(allowed, capped=capped, kept=caps)
+    capped = [name for name, limit in limits.types.items() if limit.maximum is not None]
+    chosen, dropped = without_dominated(allowed, capped=capped, kept=limits.types)
     missing = sorted(set(least_tp) - {offer.gpu for offer in usable}) if limits.allowed is None else ()
-    warnings = (f"{gpu} is profiled but {priced} has no offer that fits it: left out" for gpu in missing)
-    return chosen, dropped, tuple(warnings)
+    return Rentable(
+        offers=chosen,
+        dropped=dropped,
+        limits=_group_limits(limits, chosen),
+        warnings=tuple(f"{gpu} is profiled but {priced} has no offer that fits it: left out" for gpu in missing),
+    )
+
+
+def _names(offer: InstanceType) -> set[str]:
+    return {offer.gpu, *offer_names(offer)}
 
 
 def _check_name(
@@ -89,13 +104,12 @@ def _check_name(
     raise InputError(f"{priced} has no offer of {name} that can be used here", fix=fix)
 
 
-def group_limits(limits: Limits, offers: Sequence[InstanceType], catalog: Catalog) -> tuple[GroupLimit, ...]:
-    """Caps and floors over the offers in play; InputError for a floor that must be met on what is not among them."""
-    required = catalog_names(limits.required, catalog)
+def _group_limits(limits: Limits, offers: Sequence[InstanceType]) -> tuple[GroupLimit, ...]:
+    """Caps and floors over the offers in play; a floor that must be met on what is not among them raises."""
     result = []
-    for name, limit in limits.by_type(catalog).items():
+    for name, limit in limits.types.items():
         weights = {o.key: o.gpus for o in offers if o.gpu == name} or {o.key: 1 for o in offers if name in _names(o)}
-        if not weights and limit.minimum and name in required:
+        if not weights and limit.minimum and name in limits.required:
             raise InputError(
                 f"at least {limit.minimum} of {name} is asked for, but it may not be rented",
                 fix="allow it in the file's fleet or --only, or drop the minimum",
