@@ -24,6 +24,16 @@ def shared() -> Path:
 @pytest.fixture
 def small_spec() -> WorkloadSpec:
     """Four buckets on the published Llama-2-7b profiles at the paper's prices."""
+    return _small_spec()
+
+
+@pytest.fixture(scope="module")
+def module_spec() -> WorkloadSpec:
+    """The same, for what a module's tests share."""
+    return _small_spec()
+
+
+def _small_spec() -> WorkloadSpec:
     grid = SizeGrid(input_edges_tokens=(100, 1000), output_edges_tokens=(100, 500))
     edges_in, edges_out = grid.upper_edges()
     workload = Workload(

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.notebook import short_repr
 from melange.planning.choices import Choices
 from melange.planning.planner import choices_of, prepare
 from melange.planning.spec import WorkloadSpec
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +63,24 @@ class CostEfficiency:
         if config not in self.tokens_per_usd:
             raise InputError(f"no config {config!r}", fix=f"there are {', '.join(self.tokens_per_usd)}")
         return self.tokens_per_usd[config]
+
+    def __repr__(self) -> str:
+        n, m = len(self.input_tokens), len(self.output_tokens)
+        return short_repr("CostEfficiency", f"tokens per USD of {', '.join(self.tokens_per_usd)} at {n} x {m} sizes")
+
+    def to_frame(self) -> DataFrame:
+        """One row a size.
+
+        Index: ``input_tokens``, ``output_tokens``. Columns: ``<config>_tokens_per_usd`` (0 = cannot meet the SLO, NaN =
+        not measured), and ``best``, the config with the most (None where none serves).
+        """
+        import pandas as pd
+
+        names = ["input_tokens", "output_tokens"]
+        index = pd.MultiIndex.from_product([self.input_tokens, self.output_tokens], names=names)
+        columns = {f"{name}_tokens_per_usd": table.ravel() for name, table in self.tokens_per_usd.items()}
+        best = pd.Series([name for row in self.best() for name in row], index=index, dtype=object)
+        return pd.DataFrame(columns, index=index).assign(best=best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

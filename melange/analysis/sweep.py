@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from melange.capacity.profile import Profile
 from melange.catalog.hardware import load_catalog
 from melange.catalog.offers import read_prices
 from melange.errors import InputError
+from melange.notebook import html_table, number, share, short_repr
 from melange.parallel import Progress, run
+from melange.plan.costs import describe_instances
 from melange.plan.plan import Plan
 from melange.planning.options import SolveOptions
 from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
 from melange.solver.problem import Status
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Axis = Literal["rate_rps", "tpot_s", "price_usd_per_hour"]
 
@@ -43,6 +48,12 @@ class SweepPoint:
         """The plan's status, or ``not_measured``."""
         return "not_measured" if self.plan is None else self.plan.status
 
+    def __repr__(self) -> str:
+        if self.plan is None or not self.plan.solved:
+            return short_repr("SweepPoint", f"{self.value:g}: {self.status}; {self.reason}")
+        fleet = f"{describe_instances(self.plan.instances)} at ${self.plan.cost_usd_per_hour:.2f}/h"
+        return short_repr("SweepPoint", f"{self.value:g}: {fleet}, {self.status}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
@@ -58,6 +69,57 @@ class Sweep:
         """Every GPU type that some point has a single-type baseline for, in order of appearance."""
         plans = [point.plan for point in self.points if point.plan is not None]
         return tuple(dict.fromkeys(gpu for plan in plans for gpu in plan.baselines))
+
+    def __repr__(self) -> str:
+        of = "" if self.gpu is None else f" of {self.gpu}"
+        values = ", ".join(f"{point.value:g}" for point in self.points)
+        return short_repr("Sweep", f"{self.workload}: {len(self.points)} points, {self.axis}{of} {values}")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{point.value:g}", "none" if plan is None or not plan.solved else describe_instances(plan.instances),
+             number(point.cost_usd_per_hour), share(None if plan is None else plan.savings),
+             None if plan is None else plan.best_single_type, point.status, point.reason)
+            for point, plan in ((point, point.plan) for point in self.points)
+        ]  # fmt: skip
+        axis = self.axis if self.gpu is None else f"{self.gpu} {self.axis}"
+        columns = (axis, "cheapest fleet", "USD per hour", "saved", "against", "status", "reason")
+        return html_table(f"{self.workload}: cheapest fleets", columns, rows)
+
+    def to_frame(self) -> DataFrame:
+        """One row a point.
+
+        Index: the axis (``rate_rps``, ``tpot_s`` or ``price_usd_per_hour`` of one GPU). Columns: ``status``; ``fleet``
+        in words; ``cost_usd_per_hour`` and the proven ``bound_usd_per_hour``; ``best_single_type`` and ``savings``, the
+        fraction saved against it; ``usd_per_million_tokens``; ``<instance>_count`` for every instance type that some
+        point rents; ``<GPU>_only_usd_per_hour`` for each type alone; ``reason``. NaN or None where there is no fleet.
+        """
+        import pandas as pd
+
+        plans = [point.plan for point in self.points if point.plan is not None]
+        rented = dict.fromkeys(name for plan in plans for name, count in plan.instances.items() if count)
+        rows = [_frame_row(point, list(rented), self.gpus) for point in self.points]
+        index = pd.Index([point.value for point in self.points], name=self.axis)
+        frame = pd.DataFrame(rows, index=index)
+        numbers = [name for name in frame.columns if name.endswith(("_usd_per_hour", "_million_tokens", "savings"))]
+        return frame.astype(dict.fromkeys(numbers, float))
+
+
+def _frame_row(point: SweepPoint, rented: Sequence[str], gpus: Sequence[str]) -> dict[str, object]:
+    plan = point.plan
+    alone = {} if plan is None else {gpu: row.cost_usd_per_hour for gpu, row in plan.baselines.items()}
+    return {
+        "status": point.status,
+        "fleet": None if plan is None or not plan.solved else describe_instances(plan.instances),
+        "cost_usd_per_hour": point.cost_usd_per_hour,
+        "bound_usd_per_hour": None if plan is None else plan.bound_usd_per_hour,
+        "best_single_type": None if plan is None else plan.best_single_type,
+        "savings": None if plan is None else plan.savings,
+        "usd_per_million_tokens": None if plan is None or plan.costs is None else plan.costs.usd_per_million_tokens,
+        **{f"{name}_count": 0 if plan is None else plan.instances.get(name, 0) for name in rented},
+        **{f"{gpu}_only_usd_per_hour": alone.get(gpu) for gpu in gpus},
+        "reason": point.reason,
+    }
 
 
 def sweep_rates(

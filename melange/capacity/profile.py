@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,8 +22,12 @@ from melange.errors import InputError
 from melange.files.shipped import data_path
 from melange.measurements.file import MeasurementFile, read_measurements
 from melange.measurements.measurement import Measurement
+from melange.notebook import html_table, number, short_repr
 from melange.serving.config import ConfigKey
 from melange.slo import Slo
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 WIDE = 1.5  # high / low of a measured interval, from which on a reader is warned
 DOUBTS_NAMED = 3
@@ -85,6 +90,35 @@ class ConfigProfile:
         """The distinct sources of its values."""
         return tuple(sorted({str(s) for s in self.source.ravel() if s}))
 
+    def __repr__(self) -> str:
+        n, m = self.max_rate_rps.shape
+        return short_repr(
+            "ConfigProfile", f"{self.key.describe()}: {n} x {m} sizes, {', '.join(self.sources) or 'empty'}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{size:g}", *("" if np.isnan(rate) else f"{rate:.3g}" for rate in rates))
+            for size, rates in zip(self.input_tokens, self.max_rate_rps, strict=True)
+        ]
+        columns = ("input \\ output tokens", *(f"{size:g}" for size in self.output_tokens))
+        sources = ", ".join(self.sources) or "no values"
+        return html_table(f"{self.key.describe()}: highest requests/s of a replica ({sources})", columns, rows)
+
+    def to_frame(self) -> DataFrame:
+        """One row a profiled size.
+
+        Index: ``input_tokens``, ``output_tokens``. Columns: ``max_rate_rps``, ``next_failing_rps``, ``low_rps``,
+        ``high_rps``, ``source``, as the fields of those names. ``to_frame().max_rate_rps.unstack()`` is the table.
+        """
+        import pandas as pd
+
+        names = ["input_tokens", "output_tokens"]
+        index = pd.MultiIndex.from_product([self.input_tokens, self.output_tokens], names=names)
+        rates = ("max_rate_rps", "next_failing_rps", "low_rps", "high_rps")
+        columns = {name: getattr(self, name).ravel() for name in rates}
+        return pd.DataFrame(columns, index=index).assign(source=self.source.ravel())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -102,6 +136,32 @@ class Profile:
     def __post_init__(self) -> None:
         object.__setattr__(self, "configs", MappingProxyType(dict(self.configs)))
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __repr__(self) -> str:
+        return short_repr("Profile", f"{self.slo.describe()}: {', '.join(key.describe() for key in self.configs)}")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (key.describe(), config.max_rate_rps.size, number(_largest(config.max_rate_rps)), ", ".join(config.sources))
+            for key, config in self.configs.items()
+        ]
+        columns = ("config", "sizes", "highest requests/s of a replica", "source")
+        return html_table(f"Profile for {self.slo.describe()}", columns, rows, self.warnings)
+
+    def to_frame(self) -> DataFrame:
+        """Every configuration's table, one row a size.
+
+        Index: ``model``, ``gpu``, ``tp``, ``precision``, ``engine``, ``input_tokens``, ``output_tokens``. Columns as
+        those of :meth:`ConfigProfile.to_frame`.
+        """
+        import pandas as pd
+
+        frames = {key: config.to_frame() for key, config in self.configs.items()}
+        return pd.concat(frames.values(), keys=[tuple(key) for key in frames], names=list(ConfigKey._fields))
+
+
+def _largest(rates: FloatArray) -> float | None:
+    return None if np.isnan(rates).all() else float(np.nanmax(rates))
 
 
 def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = False) -> Profile:

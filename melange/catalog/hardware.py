@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import yaml
 
 from melange.errors import InputError
 from melange.files.shipped import data_path
+from melange.notebook import short_repr
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -136,6 +140,40 @@ class Catalog:
     def model(self, name: str) -> Model:
         """The model of this name or alias (case-insensitive); an unknown one raises with the nearest names."""
         return _lookup("model", name, self.models.values())
+
+    def __repr__(self) -> str:
+        return short_repr("Catalog", f"{len(self.gpus)} GPUs, {len(self.models)} models: {', '.join(self.gpus)}")
+
+    def gpus_frame(self) -> DataFrame:
+        """One row a GPU type.
+
+        Index ``gpu``. Columns: ``memory_gib``, ``bandwidth_gb_s``, ``interconnect``, ``interconnect_gb_s``, and
+        ``<precision>_tflops`` (dense; NaN where the GPU does not compute in it).
+        """
+        import pandas as pd
+
+        names = ("memory_gib", "bandwidth_gb_s", "interconnect", "interconnect_gb_s")
+        rows = [
+            {name: getattr(gpu, name) for name in names} | {f"{kind}_tflops": rate for kind, rate in gpu.tflops.items()}
+            for gpu in self.gpus.values()
+        ]
+        return pd.DataFrame(rows, index=pd.Index(list(self.gpus), name="gpu"))
+
+    def models_frame(self) -> DataFrame:
+        """One row a model.
+
+        Index ``model``. Columns: ``parameters``, ``active_parameters``, ``layers``, ``hidden``, ``heads``,
+        ``kv_heads``, ``experts``, ``max_context_tokens``, and ``fp16_weight_gib``.
+        """
+        import pandas as pd
+
+        names = ("parameters", "active_parameters", "layers", "hidden", "heads", "kv_heads", "experts")
+        rows = [
+            {name: getattr(model, name) for name in (*names, "max_context_tokens")}
+            | {"fp16_weight_gib": model.weight_bytes("fp16") / 2**30}
+            for model in self.models.values()
+        ]
+        return pd.DataFrame(rows, index=pd.Index(list(self.models), name="model"))
 
 
 T = TypeVar("T", Gpu, Model)

@@ -87,60 +87,32 @@ def estimate(**given: Any) -> None:
     from melange.errors import InputError
     from melange.files.text import write_atomic
     from melange.measurements.file import Header, record_line
-    from melange.perfmodel.calibration import Calibration, read_calibration
-    from melange.perfmodel.estimate import fitting, load_points, under_calibration
-    from melange.perfmodel.profile import estimated_table
+    from melange.perfmodel.calibration import read_calibration
+    from melange.perfmodel.estimates import estimate as estimated
     from melange.report.estimates import render_estimates
 
     catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [])
     if bool(given["model"]) == bool(given["model_config"]):
         raise InputError("give either --model or --model-config")
     model = model_from_config(given["model_config"]) if given["model_config"] else catalog.model(given["model"])
-    calibration = read_calibration(given["calibration"]) if given["calibration"] else Calibration()
-    slo = _slo(given)
-    modelled_engines, reasons = fitting(
-        [
-            under_calibration(_modelled_engine(model, catalog.gpu(gpu), engine, tp, precision), calibration)
-            for engine in given["engines"]
-            for gpu in given["gpus"]
-            for tp in _degrees(given["tp"])
-            for precision in given["precisions"]
-        ]
-    )
-    if not modelled_engines:
-        raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
-    notes = [
-        f"{d.gpu.name} only stores {d.precision}: it computes at 16 bits" for d in modelled_engines if d.is_stored_only
-    ]
     inputs, outputs = given["grid"]
-    cached = given["cached_tokens"]
-    tables = [
-        estimated_table(d, slo, inputs, outputs, cached_tokens=[cached] * len(inputs), calibration=calibration)
-        for d in modelled_engines
-    ]
-    points = [
-        point
-        for modelled in modelled_engines
-        for point in load_points(modelled, inputs, outputs, calibration=calibration, cached_tokens=cached)
-    ]
-    if given["save"]:
-        header = Header(model=model.name, facts={"source": "estimated", "calibration": calibration.describe()})
-        write_atomic(given["save"], record_line(header) + "".join(map(record_line, points)))
-    click.echo(
-        render_estimates(
-            tables, points, given["output"], slo=slo, calibration=calibration, notes=[*dict.fromkeys(notes), *reasons]
-        )
+    found = estimated(
+        model,
+        given["gpus"],
+        _slo(given),
+        tp=_degrees(given["tp"]),
+        precisions=given["precisions"],
+        engines=given["engines"],
+        input_tokens=inputs,
+        output_tokens=outputs,
+        cached_tokens=given["cached_tokens"],
+        calibration=read_calibration(given["calibration"]) if given["calibration"] else None,
+        catalog=catalog,
     )
-
-
-def _modelled_engine(model: Any, gpu: Any, engine: str, tp: int, precision: str) -> Any:
-    from melange.errors import InputError
-    from melange.perfmodel.hardware import ModelledEngine
-    from melange.serving.engine_settings import default_settings
-
-    if engine not in ("vllm", "nanoflow"):
-        raise InputError(f"no model of the engine {engine!r}", fix="use vllm or nanoflow")
-    return ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision, settings=default_settings(gpu, engine))
+    if given["save"]:
+        header = Header(model=model.name, facts={"source": "estimated", "calibration": found.calibration.describe()})
+        write_atomic(given["save"], record_line(header) + "".join(map(record_line, found.points)))
+    click.echo(render_estimates(found, given["output"]))
 
 
 def _slo(given: dict[str, Any]) -> Any:

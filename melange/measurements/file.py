@@ -13,14 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from melange.errors import InputError
 from melange.files.records import from_plain, to_plain
 from melange.files.text import parse_json
 from melange.measurements.measurement import Measurement
+from melange.notebook import short_repr
 from melange.serving.config import ConfigKey
 from melange.slo import Slo
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA_VERSION = 2
 SEE = "see 'melange schema measurements'"
@@ -87,6 +91,33 @@ class MeasurementFile:
     headers: tuple[Header, ...]
     points: tuple[Measurement, ...]
     torn_tail: bool = False
+
+    def __repr__(self) -> str:
+        of = ", ".join(dict.fromkeys(point.key.describe() for point in self.points))
+        return short_repr("MeasurementFile", f"{Path(self.path).name}: {len(self.points)} load points; {of}")
+
+    def to_frame(self) -> DataFrame:
+        """One row a load point, in file order (index 0, 1, ...).
+
+        Columns are the fields of :class:`Measurement` that some point has, latencies one column a statistic
+        (``ttft_mean_s``, ``tpot_decode_p99_s``, ...); per-request samples and ``extra`` are left out. NaN or None where
+        a point does not know.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([_flat(point) for point in self.points])
+
+
+def _flat(point: Measurement) -> dict[str, object]:
+    row: dict[str, object] = {}
+    for name, value in point.to_dict().items():
+        if name == "extra" or name.startswith("sample_"):
+            continue
+        if isinstance(value, Mapping):
+            row |= {f"{name.removesuffix('_s')}_{statistic}_s": seconds for statistic, seconds in value.items()}
+        else:
+            row[name] = value
+    return row
 
 
 def read_measurements(path: str | os.PathLike[str]) -> MeasurementFile:

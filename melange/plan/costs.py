@@ -45,3 +45,8 @@ class PlanLimit:
     value: float
     used: float
     binding: bool
+
+
+def describe_instances(instances: Mapping[str, int]) -> str:
+    """``1 x L4 + 2 x A10G``, zero counts left out."""
+    return " + ".join(f"{count} x {name}" for name, count in instances.items() if count) or "nothing"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from melange.capacity.basis import Basis
 from melange.errors import InputError
+from melange.notebook import html_table, number, share, short_repr
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
-from melange.plan.costs import Baseline, Costs, PlanLimit
+from melange.plan.costs import Baseline, Costs, PlanLimit, describe_instances
 from melange.plan.demand import PlanDemand
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import Uncertainty
@@ -19,6 +20,9 @@ from melange.slo import Slo
 from melange.solver.explanation import Explanation
 from melange.solver.problem import Status
 from melange.workload.sizes import SizeGrid
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA_VERSION = 1
 
@@ -105,7 +109,77 @@ class Plan:
         """Share saved against the best single-type fleet; None without one."""
         return None if self.best_single_type is None else self.baselines[self.best_single_type].savings
 
+    def __repr__(self) -> str:
+        return short_repr("Plan", self._headline())
 
-def describe_instances(instances: Mapping[str, int]) -> str:
-    """``1 x L4 + 2 x A10G``, zero counts left out."""
-    return " + ".join(f"{count} x {name}" for name, count in instances.items() if count) or "nothing"
+    def _repr_html_(self) -> str:
+        rows = [(name, *_fleet_row(row)) for name, row in self._fleets().items()]
+        notes = (*self.reasons, *(f"warning: {text}" for text in self.warnings))
+        return html_table(self._headline(), ("", "fleet", "USD per hour", "saved by the plan"), rows, notes)
+
+    def _headline(self) -> str:
+        name = self.workload.name or "workload"
+        if self.cost_usd_per_hour is None:
+            return f"{name}: {self.status}; {'; '.join(self.reasons)}"
+        fleet = f"{describe_instances(self.instances)} at ${self.cost_usd_per_hour:.2f}/h"
+        against = "" if self.savings is None else f", saves {self.savings:.1%} against {self.best_single_type} alone"
+        return f"{name}: {fleet}, {self.status}{against}; {self.slo.describe()}"
+
+    def _fleets(self) -> dict[str, Baseline]:
+        """The plan's own fleet beside those of one GPU type, under the names that tables show."""
+        own = Baseline(
+            instances=self.instances if self.solved else None,
+            cost_usd_per_hour=self.cost_usd_per_hour,
+            reason="; ".join(self.reasons) or None,
+        )
+        return {"cheapest": own, **{f"{gpu} only": row for gpu, row in self.baselines.items()}}
+
+    def to_frame(self) -> DataFrame:
+        """One row a size bucket.
+
+        Index: ``input_tokens_max``, ``output_tokens_max`` (the bucket's upper edges; NaN where unknown). Columns:
+        ``rate_rps``; ``mean_input_tokens``, ``mean_output_tokens``, ``mean_cached_tokens`` (true means, NaN where
+        unknown); per config in use ``<config>_share``, the fraction of the bucket that it serves; per config
+        ``<config>_max_rate_rps`` of one replica on this bucket alone (0 = cannot meet the SLO, NaN = not measured).
+        """
+        import pandas as pd
+
+        means = ("mean_input_tokens", "mean_output_tokens", "mean_cached_tokens")
+        columns: dict[str, list[float | None]] = {"rate_rps": [bucket.rate_rps for bucket in self.buckets]}
+        columns |= {name: [getattr(bucket, name) for bucket in self.buckets] for name in means}
+        columns |= {
+            f"{name}_share": [bucket.shares.get(name, 0.0) for bucket in self.buckets] for name in self.replicas
+        }
+        columns |= {
+            f"{name}_max_rate_rps": [bucket.max_rate_rps.get(name) for bucket in self.buckets] for name in self.configs
+        }
+        edges = [(bucket.input_tokens_max, bucket.output_tokens_max) for bucket in self.buckets]
+        index = pd.MultiIndex.from_tuples(edges, names=["input_tokens_max", "output_tokens_max"])
+        return pd.DataFrame(columns, index=index, dtype=float)
+
+    def fleets_frame(self) -> DataFrame:
+        """The plan's fleet beside the cheapest of each GPU type alone.
+
+        Index ``choice``: ``cheapest``, then ``<GPU> only``. Columns: ``fleet`` in words, ``cost_usd_per_hour`` (NaN
+        where there is no such fleet), ``savings`` (the fraction that the plan saves on it), ``reason`` why there is
+        none.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "fleet": None if row.instances is None else describe_instances(row.instances),
+                "cost_usd_per_hour": row.cost_usd_per_hour,
+                "savings": row.savings,
+                "reason": row.reason,
+            }
+            for row in self._fleets().values()
+        ]
+        frame = pd.DataFrame(rows, index=pd.Index(list(self._fleets()), name="choice"))
+        return frame.astype({"cost_usd_per_hour": float, "savings": float})
+
+
+def _fleet_row(row: Baseline) -> tuple[str, str, str]:
+    if row.instances is None:
+        return row.reason or "none", "", ""
+    return describe_instances(row.instances), number(row.cost_usd_per_hour), share(row.savings)

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from melange.notebook import html_table, number, share, short_repr
+from melange.plan.costs import describe_instances
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +63,49 @@ class AttainReport:
     confirmations: int
     complete: bool
     lone_share: float
+
+    def __repr__(self) -> str:
+        return short_repr("AttainReport", self._headline())
+
+    def _headline(self) -> str:
+        fleet = describe_instances(self.fleet.instances or {})
+        return (
+            f"{fleet} at ${number(self.fleet.cost_usd_per_hour)}/h keeps the promise for {share(self.target)} "
+            f"(simulated {share(self.fleet.attainment, 2)}); the mean load alone "
+            f"takes ${number(self.paper.cost_usd_per_hour)}/h"
+        )
+
+    def _fleets(self) -> dict[str, SizedFleet]:
+        alone = {f"{gpu} only": fleet for gpu, fleet in self.single_type.items()}
+        return {"cheapest": self.fleet, "mean load only": self.paper, **alone}
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, fleet.reason if fleet.instances is None else describe_instances(fleet.instances),
+             number(fleet.cost_usd_per_hour), share(fleet.attainment, 2), share(fleet.attainment_low, 2))
+            for name, fleet in self._fleets().items()
+        ]  # fmt: skip
+        return html_table(self._headline(), ("", "fleet", "USD per hour", "keep the SLO", "at least (95%)"), rows)
+
+    def to_frame(self) -> DataFrame:
+        """One row a fleet.
+
+        Index ``choice``: ``cheapest`` (keeps the promise), ``mean load only`` (what the integer program alone would
+        rent), then ``<GPU> only`` at the same promise. Columns: ``fleet`` in words, ``cost_usd_per_hour``,
+        ``attainment`` and ``attainment_low`` (fractions, as in :class:`SizedFleet`; NaN where not known), ``reason``
+        why there is none.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "fleet": None if fleet.instances is None else describe_instances(fleet.instances),
+                "cost_usd_per_hour": fleet.cost_usd_per_hour,
+                "attainment": fleet.attainment,
+                "attainment_low": fleet.attainment_low,
+                "reason": fleet.reason,
+            }
+            for fleet in self._fleets().values()
+        ]
+        frame = pd.DataFrame(rows, index=pd.Index(list(self._fleets()), name="choice"))
+        return frame.astype({"cost_usd_per_hour": float, "attainment": float, "attainment_low": float})

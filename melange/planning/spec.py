@@ -11,6 +11,7 @@ import numpy as np
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
+from melange.notebook import short_repr
 from melange.planning.limits import Limits
 from melange.slo import Slo
 from melange.workload.workload import Workload
@@ -131,3 +132,12 @@ class WorkloadSpec:
         if self.file is None or error.file is not None or key not in self.places:
             return error
         return error.located(self.file, *self.places[key])
+
+    def __repr__(self) -> str:
+        rates = self.profiles.set or ", ".join(self.profiles.files) or "no profiles"
+        prices = self.prices.file or self.prices.price_set or "default prices"
+        w = self.workload
+        return short_repr(
+            "WorkloadSpec",
+            f"{w.name}: {w.total_rate_rps:.4g} req/s, {w.slo.describe()}; rates {rates}; prices {prices}",
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.markup import escape
 
-from melange.plan.plan import describe_instances
+from melange.plan.costs import describe_instances
 from melange.plan.promise import AttainReport, SizedFleet
 from melange.report.tables import percent, table, usd
 

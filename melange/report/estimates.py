@@ -12,22 +12,16 @@ from melange.capacity.profile import ConfigProfile
 from melange.files.records import to_plain
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.estimates import Estimates
 from melange.perfmodel.limits import PhysicalLimit
 from melange.report.tables import rendered, table
 from melange.serving.efficiencies import PRIORS
-from melange.slo import Slo
 
 
-def render_estimates(
-    tables: Sequence[ConfigProfile],
-    points: Sequence[Measurement],
-    output: str,
-    *,
-    slo: Slo,
-    calibration: Calibration,
-    notes: Sequence[str] = (),
-) -> str:
+def render_estimates(estimates: Estimates, output: str = "table") -> str:
     """Highest rates per size with their band; JSON also holds the load points, CSV is the load points."""
+    slo, calibration, points = estimates.profile.slo, estimates.calibration, estimates.points
+    tables = list(estimates.profile.configs.values())
     if output == "json":
         return json.dumps(
             {
@@ -36,7 +30,7 @@ def render_estimates(
                 "calibration": calibration.describe(),
                 "rates": [{**config.key._asdict(), **to_plain(config.table())} for config in tables],
                 "points": [point.to_dict() for point in points],
-                "notes": list(notes),
+                "notes": list(estimates.notes),
             },
             indent=2,
         )
@@ -53,7 +47,7 @@ def render_estimates(
             table(f"{config.key.describe()}: highest requests/s of a replica, {slo.describe()}", columns, rows),
             "",
         ]
-    parts += notes
+    parts += estimates.notes
     parts.append(
         f"Estimated, {calibration.describe()}; in brackets an 80% band. 0: it does not fit or cannot keep the SLO."
     )

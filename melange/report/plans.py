@@ -12,9 +12,10 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 
 from melange.plan.bucket import PlanBucket
+from melange.plan.costs import describe_instances
 from melange.plan.file import plan_record
 from melange.plan.odds import Uncertainty
-from melange.plan.plan import Plan, describe_instances
+from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport
 from melange.report.attain import attain_parts
 from melange.report.tables import percent, rendered, table, usd

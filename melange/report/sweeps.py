@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from melange.analysis.sweep import Sweep, SweepPoint
 from melange.errors import MissingExtraError
-from melange.plan.plan import describe_instances
+from melange.plan.costs import describe_instances
 from melange.report.figures import check_format, figure_bytes
 from melange.report.tables import percent, rendered, table, usd
 

@@ -25,6 +25,9 @@ from melange.perfmodel.hardware import ModelledEngine, step_clock
 from melange.perfmodel.steady import SteadyState
 from melange.plan.config import PlanConfig
 from melange.plan.plan import Plan
+from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
+from melange.routing.router import Router
+from melange.routing.table import fleet_configs
 from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
@@ -248,3 +251,12 @@ def _scale(clock: StepClock, slo: Slo, cells: _Cells, at_saturation: bool) -> fl
 def step_clocks(clocks: Mapping[str, ConfigClock]) -> dict[str, StepClock]:
     """The clocks alone, by config."""
     return {name: entry.clock for name, entry in clocks.items()}
+
+
+def plan_router(plan: Plan, policy: str | Policy = DEFAULT_POLICY, *, seed: int = 0) -> Router:
+    """A router of live requests over a plan's replicas, on clocks that carry the plan's rates.
+
+    ``policy`` is one or its name (:func:`melange.routing.policy.policy_by_name`).
+    """
+    chosen = policy_by_name(policy) if isinstance(policy, str) else policy
+    return Router(plan, step_clocks(plan_clocks(plan, fleet_configs(plan))), chosen, seed=seed)

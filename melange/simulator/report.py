@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from melange.arrays import FloatArray
+from melange.notebook import html_table, number, share, short_repr
 from melange.plan.plan import Plan
 from melange.routing.table import RoutingTable
 from melange.simulator.metrics import CAUSES, Estimate, Latency, RequestOutcomes, attainment_of
 from melange.simulator.run import Played
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA_VERSION = 1
 QUANTILES = 101
@@ -117,6 +121,61 @@ class SimulationReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, times in seconds."""
         return {"schema_version": self.schema_version, **asdict(self)}
+
+    def __repr__(self) -> str:
+        return short_repr("SimulationReport", self._headline())
+
+    def _headline(self) -> str:
+        low, high = self.attainment.low, self.attainment.high
+        interval = "" if low is None or high is None else f" ({share(low, 2)} to {share(high, 2)})"
+        return (
+            f"{share(self.attainment.mean, 2)}{interval} of the requests keep {self.slo_text}; "
+            f"{self.replications} x {self.requests:,} requests, {self.arrivals}, policy {self.policy}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, c.replicas, share(c.share), share(c.attainment), number(c.tpot.p50_s, 4), number(c.tpot.p99_s, 4),
+             number(c.ttft.p50_s, 3), number(c.ttft.p99_s, 3), share(c.busy))
+            for name, c in self.configs.items()
+        ]  # fmt: skip
+        columns = ("config", "replicas", "of the requests", "keep the SLO", "TPOT p50, s", "TPOT p99, s")
+        notes = (f"warning: {text}" for text in self.warnings)
+        return html_table(self._headline(), (*columns, "TTFT p50, s", "TTFT p99, s", "busy"), rows, notes)
+
+    def to_frame(self) -> DataFrame:
+        """One row a size bucket that got requests.
+
+        Index: ``input_tokens_max``, ``output_tokens_max`` (upper edges). Columns: ``share`` of all requests and
+        ``attainment``, fractions; ``tpot_mean_s``, ``tpot_p50_s``, ``tpot_p90_s``, ``tpot_p95_s``, ``tpot_p99_s`` and
+        the same of ``ttft``, NaN where there is nothing to average.
+        """
+        import pandas as pd
+
+        edges = [(bucket.input_tokens_max, bucket.output_tokens_max) for bucket in self.buckets]
+        index = pd.MultiIndex.from_tuples(edges, names=["input_tokens_max", "output_tokens_max"])
+        return pd.DataFrame(
+            [_frame_row(bucket, "share", "attainment") for bucket in self.buckets], index=index, dtype=float
+        )
+
+    def configs_frame(self) -> DataFrame:
+        """One row a config.
+
+        Index ``config``. Columns: ``replicas``; ``share``, ``planned_share``, ``attainment``, ``busy``, ``kv_use``
+        (fractions) and ``running`` (mean requests in a batch), as in :class:`ConfigReport`; latencies as in
+        :meth:`to_frame`.
+        """
+        import pandas as pd
+
+        names = ("replicas", "share", "planned_share", "attainment", "busy", "running", "kv_use")
+        rows = [_frame_row(config, *names) for config in self.configs.values()]
+        return pd.DataFrame(rows, index=pd.Index(list(self.configs), name="config")).astype({"attainment": float})
+
+
+def _frame_row(row: BucketReport | ConfigReport, *names: str) -> dict[str, Any]:
+    latencies = {"tpot": asdict(row.tpot), "ttft": asdict(row.ttft)}
+    flat = {f"{kind}_{name}": value for kind, values in latencies.items() for name, value in values.items()}
+    return {name: getattr(row, name) for name in names} | flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
+from melange.notebook import short_repr
 
 # Far beyond any fleet, and still well within what floating-point arithmetic tells apart.
 MOST_REPLICAS = 1e9
@@ -149,6 +150,10 @@ class Problem:
             ),
         )
 
+    def __repr__(self) -> str:
+        sizes = f"{len(self.buckets)} buckets, {len(self.configs)} configs on {len(self.instances)} instance types"
+        return short_repr("Problem", f"{sizes}, {len(self.limits)} limits: {', '.join(self.instances)}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Solution:
@@ -167,3 +172,12 @@ class Solution:
     bound_usd_per_hour: float | None = None
     gap: float | None = None
     solve_s: float = 0.0
+
+    def __repr__(self) -> str:
+        if self.cost_usd_per_hour is None or self.instances is None:
+            return f"Solution({self.status})"
+        gap = "" if self.gap is None else f", gap {self.gap:.2g}"
+        counts = " ".join(map(str, self.instances.tolist()))
+        return short_repr(
+            "Solution", f"{self.status}, {self.cost_usd_per_hour:.4f} USD per hour{gap}, instances {counts}"
+        )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
+from melange.notebook import short_repr
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,3 +100,22 @@ class Trace:
         names = ("input_tokens", "output_tokens", "arrival_s", "cached_tokens", "session")
         bound = any(part.cached_upper_bound for part in parts)
         return cls(**{name: column(name) for name in names}, cached_upper_bound=bound)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Trace(no requests)"
+        told = [name for name in ("cached_tokens", "session") if getattr(self, name) is not None]
+        span = "no times" if self.span_s is None else f"{self.span_s:.4g} s"
+        means = f"mean {self.input_tokens.mean():.4g} -> {self.output_tokens.mean():.4g} tokens"
+        return short_repr("Trace", ", ".join([f"{len(self):,} requests", span, means, *told]))
+
+    def to_frame(self) -> DataFrame:
+        """One row a request, in the trace's order (index 0, 1, ...).
+
+        Columns: ``arrival_s``, ``input_tokens``, ``output_tokens``, ``cached_tokens``, ``session``; those that the
+        trace does not tell are left out.
+        """
+        import pandas as pd
+
+        names = ("arrival_s", "input_tokens", "output_tokens", "cached_tokens", "session")
+        return pd.DataFrame({name: getattr(self, name) for name in names if getattr(self, name) is not None})

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.notebook import short_repr
 from melange.slo import Slo
 from melange.workload.bucket import Bucket
 from melange.workload.sizes import SizeGrid
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Representative = Literal["mean", "upper_edge"]
 
@@ -150,3 +154,26 @@ class Workload:
         if not (np.isfinite(rate_rps) and rate_rps > 0):
             raise InputError(f"rate is {rate_rps}", fix="give a positive number of requests per second")
         return replace(self, rate_rps=self.rate_rps * (rate_rps / self.total_rate_rps))
+
+    def __repr__(self) -> str:
+        busy = int((self.rate_rps > 0).sum())
+        of = f" of {self.model}" if self.model else ""
+        return short_repr(
+            "Workload", f"{self.name}: {self.total_rate_rps:.4g} req/s{of}, {busy} sizes, {self.slo.describe()}"
+        )
+
+    def to_frame(self) -> DataFrame:
+        """The histogram, one row a bucket of the grid.
+
+        Index: ``input_tokens_max``, ``output_tokens_max`` (upper edges, inclusive). Columns: ``rate_rps``, ``share``
+        (of all requests, a fraction), ``mean_input_tokens``, ``mean_output_tokens``, ``mean_product_tokens2``,
+        ``mean_cached_tokens`` (NaN where the bucket has no requests).
+        """
+        import pandas as pd
+
+        edges = [self.grid.input_edges_tokens, self.grid.output_edges_tokens]
+        columns = {"rate_rps": self.rate_rps.ravel(), "share": self.rate_rps.ravel() / self.total_rate_rps}
+        columns |= {name: getattr(self, name).ravel() for name in _MEANS}
+        return pd.DataFrame(
+            columns, index=pd.MultiIndex.from_product(edges, names=["input_tokens_max", "output_tokens_max"])
+        )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from melange import InputError, plan_fleet
-from melange.plan.plan import describe_instances
+from melange.plan.costs import describe_instances
 
 
 def test_replicas_of_an_unknown_config_are_refused(small_spec):

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from melange import SolveOptions, plan_fleet
+from melange.plan.costs import describe_instances
 from melange.plan.file import plan_record
-from melange.plan.plan import describe_instances
 from melange.report.plans import render_plan
 
 

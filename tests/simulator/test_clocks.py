@@ -26,7 +26,7 @@ from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings
 from melange.simulator.arrivals import Arrivals
-from melange.simulator.clocks import plan_clocks
+from melange.simulator.clocks import plan_clocks, plan_router
 from melange.simulator.run import play_replica
 from melange.simulator.saturation import saturation_rps
 from melange.simulator.simulate import SimulationOptions, simulate
@@ -216,3 +216,13 @@ def test_nothing_is_computed_from_provenance(tmp_path, made):
     assert first.e2e == second.e2e
     without = [entry.clock for entry in plan_clocks(replace(plan, basis=Basis()), plan.replicas).values()]
     assert without != clocks  # what they are made from is the plan's basis
+
+
+def test_a_plans_router_knows_its_replicas_and_keeps_its_shares(small_spec):
+    plan = plan_fleet(small_spec)
+    router = plan_router(plan, "shares/least-tokens:oracle")
+    assert {name: router.replicas.count(name) for name in plan.replicas} == dict(plan.replicas)
+    bucket = plan.buckets[0]
+    used = {router.route(50, 50).config for _ in range(40)}
+    assert used == {name for name, share in bucket.shares.items() if share > 0.1}
+    assert plan_router(plan).policy.name == "shares"

@@ -1,0 +1,103 @@
+"""estimate: what GPUs would serve that nobody measured, as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from melange.capacity.profile import Profile
+from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
+from melange.errors import InputError
+from melange.measurements.measurement import Measurement
+from melange.notebook import short_repr
+from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.estimate import fitting, load_points, under_calibration
+from melange.perfmodel.hardware import ModelledEngine
+from melange.perfmodel.profile import estimated_table, warnings_of
+from melange.serving.engine_settings import default_settings
+from melange.slo import Slo
+from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
+
+ENGINES = ("vllm", "nanoflow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Estimates:
+    """Rates under an SLO, a ladder of load points that answers any other one, and what a reader should know.
+
+    ``profile`` holds the rates (its ``to_frame`` is the table) and goes into :func:`plan_fleet` as it is; ``points``
+    are what ``melange estimate --save`` writes; ``notes`` say which configurations do not fit and why.
+    """
+
+    profile: Profile
+    points: tuple[Measurement, ...]
+    calibration: Calibration
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        configs = ", ".join(key.describe() for key in self.profile.configs)
+        return short_repr("Estimates", f"{self.profile.slo.describe()}, {self.calibration.describe()}: {configs}")
+
+    def _repr_html_(self) -> str:
+        return "\n".join(config._repr_html_() for config in self.profile.configs.values())
+
+
+def estimate(
+    model: str | Model,
+    gpus: str | Gpu | Sequence[str | Gpu],
+    slo: Slo | None = None,
+    *,
+    tp: Sequence[int] = (1,),
+    precisions: Sequence[str] = ("fp16",),
+    engines: Sequence[str] = ("vllm",),
+    input_tokens: Sequence[float] = PAPER_INPUT_EDGES_TOKENS,
+    output_tokens: Sequence[float] = PAPER_OUTPUT_EDGES_TOKENS,
+    cached_tokens: float = 0.0,
+    calibration: Calibration | None = None,
+    catalog: Catalog | None = None,
+) -> Estimates:
+    """Estimate every configuration of a model on these GPUs with the performance model.
+
+    Models and GPUs are names of the catalog or described ones (:func:`extended_catalog`). ``cached_tokens`` of every
+    prompt are prefix hits. Without ``slo`` the rates are what a replica sustains at any latency. Raises InputError for
+    unknown names and where no configuration fits its GPUs.
+    """
+    catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
+    shape = catalog.model(model) if isinstance(model, str) else model
+    wanted = [gpus] if isinstance(gpus, str | Gpu) else gpus
+    hardware = [catalog.gpu(gpu) if isinstance(gpu, str) else gpu for gpu in wanted]
+    asked = [under_calibration(one, calibration) for one in _engines(shape, hardware, engines, list(tp), precisions)]
+    modelled, reasons = fitting(list({one.key: one for one in asked}.values()))
+    if not modelled:
+        raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
+    stored = [one for one in modelled if one.is_stored_only]
+    notes = dict.fromkeys(f"{one.gpu.name} only stores {one.precision}: it computes at 16 bits" for one in stored)
+    cached = [cached_tokens] * len(input_tokens)
+    tables = {
+        one.key: estimated_table(one, slo, input_tokens, output_tokens, cached_tokens=cached, calibration=calibration)
+        for one in modelled
+    }
+    points = [
+        point
+        for one in modelled
+        for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
+    ]
+    return Estimates(
+        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo)),
+        points=tuple(points),
+        calibration=calibration,
+        notes=(*notes, *reasons),
+    )
+
+
+def _engines(
+    model: Model, gpus: Sequence[Gpu], engines: Sequence[str], degrees: Sequence[int], precisions: Sequence[str]
+) -> Iterator[ModelledEngine]:
+    for engine in engines:
+        if engine not in ENGINES:
+            raise InputError(f"no model of the engine {engine!r}", fix=f"use {' or '.join(ENGINES)}")
+        for gpu in gpus:
+            settings = default_settings(gpu, engine)
+            for tp in degrees:
+                for precision in precisions:
+                    yield ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision, settings=settings)
