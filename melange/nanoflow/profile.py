@@ -37,8 +37,8 @@ def with_nanoflow(
             gain = overlap_gain(table, profile.slo, calibration, catalog)
             added[mine] = _scaled(table, gain)
     warning = f"rates of engine {ENGINE} are predictions, not measured: overlap by {shipped_interference().source}"
-    return Profile(
-        slo=profile.slo,
+    return replace(
+        profile,
         configs={**profile.configs, **added},  # type: ignore[dict-item]
         warnings=(*profile.warnings, warning),
         provenance={**profile.provenance, "nanoflow": calibration.describe()},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from melange.analysis.nanobatching import compare_nanobatching
+from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.nanoflow.profile import with_nanoflow
 from melange.perfmodel.calibration import Calibration
@@ -15,7 +16,7 @@ from melange.perfmodel.estimate import load_points, max_rates_rps, rates_with_ba
 from melange.perfmodel.hardware import ModelledEngine
 from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
-from melange.planning.spec import ServingChoice, WorkloadSpec
+from melange.planning.spec import ProfileChoice, ServingChoice, WorkloadSpec
 from melange.planning.workload_file import load_workload
 from melange.serving.engine_settings import VLLM_0_2, default_settings
 from melange.slo import Slo
@@ -73,6 +74,13 @@ def test_rows_beside_a_published_profile(small_spec: WorkloadSpec) -> None:
         assert wider.configs[key] is table
     assert "predictions, not measured" in wider.warnings[-1]
     assert set(with_nanoflow(wider).configs) == set(wider.configs)
+
+
+def test_what_the_rates_rest_on_stays(small_spec: WorkloadSpec) -> None:
+    for choice in (small_spec.profiles, ProfileChoice(set="estimated/llama-2-7b")):
+        profile = load_profile(replace(small_spec, profiles=choice))
+        assert profile.basis != Basis()
+        assert with_nanoflow(profile).basis == profile.basis
 
 
 def test_a_workload_may_ask_for_both_engines(small_spec: WorkloadSpec) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
+from melange.files.records import to_plain
 from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibrate import (
@@ -187,7 +188,7 @@ def test_calibration_files_round_trip(tmp_path):
     assert again.label == result.label
     assert again.settings == result.settings
     assert again.provenance == result.provenance
-    for name, value in result.efficiencies.to_dict().items():
+    for name, value in to_plain(result.efficiencies).items():
         assert getattr(again.efficiencies, name) == pytest.approx(value, rel=1e-4)
 
 
@@ -219,5 +220,5 @@ def test_the_shipped_calibration_is_what_the_command_makes():
     again = calibrate(points, name="melange-2024/llama-2-7b")
     assert shipped.label == "throughput-only"
     assert shipped.fitted == again.fitted
-    for name, value in again.efficiencies.to_dict().items():
+    for name, value in to_plain(again.efficiencies).items():
         assert getattr(shipped.efficiencies, name) == pytest.approx(value, rel=0.01), name
