@@ -11,7 +11,7 @@ from melange.arrays import BoolArray
 from melange.plan.costs import Baseline
 from melange.planning.assemble import counts
 from melange.solver.problem import GroupLimit, Problem, Solution, Status
-from melange.solver.search import solve
+from melange.solver.search import solve, undercut
 
 
 def single_type_baselines(
@@ -43,6 +43,26 @@ def single_type_baselines(
         else:
             result[gpu] = _baseline(alone, solution.cost_usd_per_hour, gap, time_limit_s)
     return result
+
+
+def undercut_by_baselines(
+    problem: Problem,
+    solution: Solution,
+    baselines: Mapping[str, Baseline],
+    *,
+    gap: float | None = None,
+    time_limit_s: float | None = None,
+) -> Solution:
+    """The solution, or a cheaper one where a GPU type alone shows that it is not the cheapest.
+
+    A type alone may well be cheaper where the problem has floors, a budget or other late sizes than its baseline.
+    """
+    for baseline in baselines.values():
+        usd, best, own = baseline.cost_usd_per_hour, solution.cost_usd_per_hour, baseline.replicas
+        if own is not None and usd is not None and best is not None and usd < best:
+            replicas = np.array([own.get(name, 0) for name in problem.configs])
+            solution = undercut(problem, solution, replicas, gap=gap, time_limit_s=time_limit_s)
+    return solution
 
 
 def _baseline(

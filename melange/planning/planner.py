@@ -12,7 +12,7 @@ from melange.errors import InputError, MelangeError
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.planning.assemble import plan_of, plan_without_fleet
-from melange.planning.baselines import single_type_baselines
+from melange.planning.baselines import single_type_baselines, undercut_by_baselines
 from melange.planning.case import Case, case_of, cases, seen_by_type
 from melange.planning.choices import Choices, choose
 from melange.planning.late import Late
@@ -56,7 +56,12 @@ def plan_fleet(spec: WorkloadSpec, options: SolveOptions | None = None, *, profi
     if not found:
         return replace(plan_without_fleet(choices), reasons=_unservable_reasons(choices))
     case, solution, reasons = _cheapest(found)
-    plan = replace(plan_of(case, solution, _baselines(case, solution)), reasons=reasons)
+    baselines = _baselines(case, solution)
+    gap, limit_s = choices.options.gap, choices.options.time_limit_s
+    sound = undercut_by_baselines(case.problem, solution, baselines, gap=gap, time_limit_s=limit_s)
+    if sound is not solution:
+        solution, baselines = _checked(case.problem, sound), _baselines(case, sound)
+    plan = replace(plan_of(case, solution, baselines), reasons=reasons)
     return with_extras(plan, case.problem, solution, choices.options)
 
 
@@ -130,15 +135,19 @@ def _baselines(case: Case, solution: Solution) -> dict[str, Baseline]:
 
 def solve_checked(problem: Problem, options: SolveOptions) -> tuple[Solution, tuple[str, ...]]:
     """Solve and re-verify; beside the solution the reasons why there is none. A failed check raises MelangeError."""
-    solution = solve(problem, gap=options.gap, time_limit_s=options.time_limit_s)
-    faults = violations(problem, solution)
-    if faults:
-        raise MelangeError(f"the solver's plan fails its check: {faults[0]}")
+    solution = _checked(problem, solve(problem, gap=options.gap, time_limit_s=options.time_limit_s))
     if solution.status != Status.INFEASIBLE:
         return solution, ()
     from melange.solver.explain import infeasibility_reasons
 
     return solution, infeasibility_reasons(problem, time_limit_s=options.time_limit_s)
+
+
+def _checked(problem: Problem, solution: Solution) -> Solution:
+    faults = violations(problem, solution)
+    if faults:
+        raise MelangeError(f"the solver's plan fails its check: {faults[0]}")
+    return solution
 
 
 def with_extras(plan: Plan, problem: Problem, solution: Solution, options: SolveOptions) -> Plan:

@@ -40,8 +40,8 @@ def clean_shares(problem: Problem, shares: FloatArray) -> FloatArray:
 
 
 def whole_replicas(problem: Problem, shares: FloatArray) -> IntArray:
-    """(n_configs,) the fewest whole replicas that carry the shares."""
-    return np.ceil(loads(problem, shares) - DUST).astype(np.int64)
+    """(n_configs,) the fewest whole replicas that carry the shares; one where there is any share, however light."""
+    return np.maximum(np.ceil(loads(problem, shares) - DUST), (shares > 0).any(axis=0)).astype(np.int64)
 
 
 def whole_instances(problem: Problem, replicas: IntArray) -> IntArray:

@@ -3,6 +3,7 @@
     minimise    sum_i price_i n_i
     subject to  sum_c x_bc                 = 1              every bucket b
                 sum_b load_bc x_bc        <= r_c            every config c
+                x_bc                      <= r_c            every config c, light buckets b, where asked for
                 sum_{c on i} tp_c r_c     <= gpus_i n_i     every instance type i
                 minimum <= sum_i w_i n_i  <= maximum        every limit
                 sum_i price_i n_i         <= maximum cost
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 import pulp
 
-from melange.arrays import FloatArray, IntArray
-from melange.solver.highs import SILENT, run_program
+from melange.arrays import BoolArray, FloatArray, IntArray
+from melange.solver.highs import INTEGER_TOLERANCE, SILENT, run_program
 from melange.solver.problem import Problem
 
 # With continuous shares the tree is small and these heuristics cost more than they save (off, 0.1% takes half the
@@ -37,6 +38,8 @@ CONTINUOUS = {
 # Beyond this many pairs a hard relaxation makes some of them worth their time again.
 LARGE_PAIRS = 4_000
 LARGE = {**CONTINUOUS, "mip_heuristic_run_rens": True, "mip_heuristic_run_rins": True}
+# A bucket is light if HiGHS's tolerance could hide this much of it on replicas that are not there.
+HIDDEN = 0.1
 NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_root_reduced_cost": True}
 
 
@@ -73,8 +76,15 @@ def single_config(problem: Problem) -> dict[int, int]:
     return alone
 
 
-def build(problem: Problem) -> Model:
-    """The program of the module's docstring for this problem."""
+def light_buckets(problem: Problem) -> BoolArray:
+    """(n_buckets,) whose load is so little that HiGHS may think it carried where there is no replica."""
+    with np.errstate(divide="ignore"):
+        light: BoolArray = (INTEGER_TOLERANCE / problem.load).sum(axis=1) > HIDDEN
+    return light
+
+
+def build(problem: Problem, *, linked: bool = True) -> Model:
+    """The program of the module's docstring for this problem; light buckets' own rows only if ``linked``."""
     program = pulp.LpProblem("fleet", pulp.LpMinimize)
     slices = problem.slice_factor or 1
     kind = pulp.LpContinuous if problem.slice_factor is None else pulp.LpInteger
@@ -93,7 +103,7 @@ def build(problem: Problem) -> Model:
     ]
     model = Model(program, shares, replicas, instances, slices)
     program += _cost(problem, instances)
-    _add_serving(model, problem)
+    _add_serving(model, problem, light_buckets(problem) & linked)
     _add_machines(model, problem, alone)
     _add_limits(model, problem)
     return model
@@ -103,17 +113,21 @@ def _cost(problem: Problem, instances: list[Any]) -> pulp.LpAffineExpression:
     return pulp.LpAffineExpression(list(zip(instances, problem.price_usd_per_hour.tolist(), strict=True)))
 
 
-def _add_serving(model: Model, problem: Problem) -> None:
+def _add_serving(model: Model, problem: Problem, light: BoolArray) -> None:
     program = model.program
     by_bucket: list[list[tuple[Any, float]]] = [[] for _ in problem.buckets]
     by_config: list[list[tuple[Any, float]]] = [[] for _ in problem.configs]
+    # A tolerance is absolute: rows are scaled so that it means the same for a config of a thousand replicas.
+    scale = np.maximum(np.where(np.isfinite(problem.load), problem.load, 0.0).max(axis=0), 1.0)
     for (b, c), variable in model.shares.items():
         by_bucket[b].append((variable, 1.0))
-        by_config[c].append((variable, float(problem.load[b, c]) / model.slices))
+        by_config[c].append((variable, float(problem.load[b, c] / model.slices / scale[c])))
+        if light[b]:
+            program += (1 / model.slices) * variable - model.replicas[c] <= 0
     for terms in by_bucket:
         program += pulp.LpAffineExpression(terms) == model.slices
     for c, terms in enumerate(by_config):
-        program += pulp.LpAffineExpression(terms) - model.replicas[c] <= 0
+        program += pulp.LpAffineExpression(terms) - float(1 / scale[c]) * model.replicas[c] <= 0
 
 
 def _add_machines(model: Model, problem: Problem, alone: dict[int, int]) -> None:
@@ -137,9 +151,24 @@ def _add_limits(model: Model, problem: Problem) -> None:
         program += _cost(problem, model.instances) <= problem.max_cost_usd_per_hour
 
 
-def run(problem: Problem, options: Mapping[str, Any], *, at_least_usd_per_hour: float = 0.0) -> ProgramResult:
-    """Solve under HiGHS's ``options`` over the defaults; ``at_least`` is a bound already proven elsewhere."""
-    model = build(problem)
+def run(
+    problem: Problem,
+    options: Mapping[str, Any],
+    *,
+    at_least_usd_per_hour: float = 0.0,
+    at_most_usd_per_hour: float | None = None,
+    linked: bool = True,
+) -> ProgramResult:
+    """Solve under HiGHS's ``options`` over the defaults; ``at_least`` is a bound already proven elsewhere.
+
+    ``at_most`` looks for cheaper fleets only: "infeasible" then means that there is none. Without ``linked`` the bound
+    holds as well, and the program is easier, but light buckets may be left without a replica.
+    """
+    model = build(problem, linked=linked)
+    if at_most_usd_per_hour is not None:
+        program = model.program
+        # Divided by the right side, so that HiGHS's tolerance is one of the cost.
+        program += (1 / at_most_usd_per_hour) * _cost(problem, model.instances) <= 1
     if at_least_usd_per_hour > 0:
         program = model.program
         # Rounding in the sum must not cut off a plan that costs exactly the bound.
@@ -163,9 +192,30 @@ def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -
         shares[b, c] = values[variable.index]
     if problem.slice_factor is not None:
         shares = np.rint(shares)
+    _settle_light(problem, shares, _replicas(model, problem, values) > 0.5)
     return ProgramResult(
         infeasible=False,
         bound_usd_per_hour=bound,
         shares=shares / model.slices,
         instances=np.rint([values[variable.index] for variable in model.instances]).astype(np.int64),
     )
+
+
+def _replicas(model: Model, problem: Problem, values: FloatArray) -> FloatArray:
+    """(n_configs,) the replicas of a point."""
+    alone, homes = single_config(problem), problem.config_instance.tolist()
+    return np.array(
+        [
+            alone[c] * values[model.instances[home].index] if c in alone else values[model.replicas[c].index]
+            for c, home in enumerate(homes)
+        ]
+    )
+
+
+def _settle_light(problem: Problem, shares: FloatArray, present: BoolArray) -> None:
+    """Move what is left of light buckets on absent configs to the present one that it loads least, in place."""
+    for b in np.flatnonzero(light_buckets(problem)).tolist():
+        absent, able = (shares[b] > 0) & ~present, np.isfinite(problem.load[b]) & present
+        if absent.any() and able.any():
+            shares[b, np.argmin(np.where(able, problem.load[b], np.inf))] += shares[b, absent].sum()
+            shares[b, absent] = 0.0

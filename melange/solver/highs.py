@@ -16,11 +16,15 @@ import pulp
 
 from melange.arrays import FloatArray
 
-FEASIBILITY_TOLERANCE = 1e-9
+# Linear programs (the shares of a fleet) are solved this tightly, integer programs must not be: at 1e-9 HiGHS cuts off
+# nodes whose linear program is feasible, and its bound comes out too high. What 1e-7 lets a replica be too full by is
+# left to the checks that follow every run.
+LINEAR_TOLERANCE = 1e-9
+INTEGER_TOLERANCE = 1e-7
 SILENT: Mapping[str, Any] = {
     "parallel": "off",  # one thread: the same answer on every machine
-    "primal_feasibility_tolerance": FEASIBILITY_TOLERANCE,
-    "mip_feasibility_tolerance": FEASIBILITY_TOLERANCE,
+    "primal_feasibility_tolerance": LINEAR_TOLERANCE,
+    "mip_feasibility_tolerance": INTEGER_TOLERANCE,
     "mip_abs_gap": 0.0,
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.solver import allocation, formulation
+from melange.solver.fleet import Fleet, carried_by, exact_fleet, is_cheaper, one_config_fleet
 from melange.solver.formulation import ProgramResult
 from melange.solver.problem import Problem, Solution, Status
 
@@ -19,24 +21,28 @@ SMALL_PROBLEM_SHARES = 100 * 8
 SMALL_GAP = 1e-6
 LARGE_GAP = 1e-3
 
-# A second try with loads a hair larger, needed only where HiGHS's tolerance hid an overload.
+# Where HiGHS's tolerance hid an overload, loads this much larger give a fleet that holds.
 HAIR = 1e-6
-LEAST_LOAD = 1e-8
-# A gap of 0 is proven when cost and bound differ by rounding only.
-ROUNDING = 1e-10
+# HiGHS's bound comes from duals that are right to its tolerances only: this much is taken off, relative.
+BOUND_SLACK = 1e-8
+# A gap of 0 is proven when cost and bound differ by no more than that and rounding.
+ROUNDING = 2 * BOUND_SLACK
+# Prices in whole units this small make every fleet's cost a multiple of their greatest common divisor.
+UNITS_PER_USD = 10**6
 # Pairs kept when only near-best configs are searched: at most this fraction above a bucket's cheapest.
 NEAR = (0.03, 0.1, 0.3)
 NODES_WHEN_NEAR = 500
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fleet:
-    """A plan that holds: whole instances, their replicas, clean shares, and what the instances cost."""
-
-    instances: IntArray
-    replicas: IntArray
-    shares: FloatArray
-    cost: float
+# The settings under which HiGHS is asked again, with other cuts and another tree, whether anything is cheaper.
+AGAIN: tuple[Mapping[str, Any], ...] = (
+    {"mip_feasibility_tolerance": 1e-6, "mip_heuristic_effort": 0.0, "random_seed": 7},
+    {"presolve": "off", "random_seed": 11},
+    {"mip_feasibility_tolerance": 1e-6, "mip_allow_restart": True, "random_seed": 13},
+)
+# Asking again costs as much as the first proof: it is done up to this many pairs, and given up after so many nodes.
+MOST_PAIRS_AGAIN = 2_000
+MOST_NODES_AGAIN = 5_000
+# "Cheaper" is by this much at least, relative: less would be lost in the tolerances.
+CHEAPER = 1e-5
 
 
 def default_gap(problem: Problem) -> float:
@@ -50,6 +56,10 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
     ``gap`` is relative: (cost - bound) / cost at which a plan counts as optimal; None takes ``default_gap``.
     ``time_limit_s`` None runs until that is proven. Replicas use every GPU that is rented, and continuous shares
     spread the load evenly over them. Raises InputError for a gap or time limit that is not one.
+
+    A proof is not taken on trust. HiGHS's bound must not lie above a fleet that is known to hold, and unless the
+    problem is large or a wider gap was asked than the default, HiGHS has to prove under other settings, too, that
+    nothing is cheaper. What contradicts a proof voids it, and without another one the status is ``feasible``.
     """
     started = time.monotonic()
     wanted = default_gap(problem) if gap is None else gap
@@ -58,10 +68,32 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
     if time_limit_s is not None and not time_limit_s > 0:
         raise InputError(f"time limit is {time_limit_s} s", fix="give a positive number of seconds")
     deadline = None if time_limit_s is None else started + time_limit_s
-    # The least load still makes HiGHS provide a replica; below, its tolerances would let a bucket go unserved.
-    served = replace(problem, load=np.maximum(problem.load, LEAST_LOAD))
-    solution = _Search(served, wanted, deadline).run()
+    exact = wanted <= default_gap(problem) and np.isfinite(problem.load).sum() <= MOST_PAIRS_AGAIN
+    solution = _Search(problem, wanted, deadline, prove_again=exact).run()
     return replace(solution, solve_s=time.monotonic() - started)
+
+
+def undercut(
+    problem: Problem,
+    solution: Solution,
+    replicas: IntArray,
+    *,
+    gap: float | None = None,
+    time_limit_s: float | None = None,
+) -> Solution:
+    """The solution, or one that is cheaper where these replicas (n_configs,) show that it is not the cheapest.
+
+    They do if they carry the load within the problem's limits for less. The proof that failed is then not believed:
+    the new solution is ``optimal`` only if HiGHS proves under other settings that nothing is cheaper.
+    """
+    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+    search = _Search(problem, default_gap(problem) if gap is None else gap, deadline, prove_again=True)
+    fleet = carried_by(problem, replicas)
+    if fleet is None or solution.cost_usd_per_hour is None or not is_cheaper(fleet.cost, solution.cost_usd_per_hour):
+        return solution
+    search.best = fleet
+    search.prove_anew()
+    return replace(search.solution(), solve_s=solution.solve_s)
 
 
 def relaxation_bound(problem: Problem) -> float:
@@ -80,13 +112,19 @@ def _unit_costs(problem: Problem) -> FloatArray:
 class _Search:
     """The best plan and bound so far, improved until the gap is proven or the deadline passes."""
 
-    def __init__(self, problem: Problem, gap: float, deadline: float | None) -> None:
+    def __init__(self, problem: Problem, gap: float, deadline: float | None, *, prove_again: bool) -> None:
         self.problem = problem
         self.gap = gap
         self.deadline = deadline
+        self.prove_again = prove_again
         self.bound = relaxation_bound(problem)
-        self.best: _Fleet | None = None
-        self.relaxed: _Fleet | None = None
+        self.best: Fleet | None = None
+        self.relaxed: Fleet | None = None
+        # The problem whose bound HiGHS gave; None while the bound is the closed form, which needs no trust.
+        self.trusted: Problem | None = None
+        # HiGHS called infeasible what a known fleet solves.
+        self.refuted = False
+        self.step = _cost_step(problem)
 
     def run(self) -> Solution:
         """Cheap searches first: near-best pairs of a large fleet, all pairs with continuous shares, then slices."""
@@ -94,11 +132,40 @@ class _Search:
             return Solution(status=Status.INFEASIBLE)
         if self.gap * self.bound >= self.problem.price_usd_per_hour.min():
             self._solve_near(NEAR[0])
-        if not self._over() and self._solve_relaxed():
-            return Solution(status=Status.INFEASIBLE)
-        if self.problem.slice_factor is not None and not self._over() and self._solve_slices():
-            return Solution(status=Status.INFEASIBLE)
-        return self._solution()
+        infeasible = not self._over() and self._solve_relaxed()
+        if not infeasible and self.problem.slice_factor is not None and not self._over():
+            infeasible = self._solve_slices()
+        self._doubt(infeasible)
+        return Solution(status=Status.INFEASIBLE) if infeasible and self.best is None else self.solution()
+
+    def _doubt(self, infeasible: bool) -> None:
+        """Void what HiGHS proved where a known fleet is cheaper; else ask it again whether one is."""
+        self._keep(one_config_fleet(self.problem, math.inf if self.best is None else self.best.cost))
+        known = self.best is not None and (infeasible or self.refuted or is_cheaper(self.best.cost, self.bound))
+        rests_on_highs = infeasible or (self._proven() and self.trusted is not None)
+        if known or (self.prove_again and rests_on_highs and self._refuted_again(self.trusted or self.problem)):
+            self.prove_anew()
+
+    def _refuted_again(self, problem: Problem) -> bool:
+        """Whether other settings find what HiGHS said is not there: any fleet, or one cheaper by the gap."""
+        below = None if self.best is None else self.best.cost * (1 - max(self.gap, CHEAPER))
+        outcome = self._solve(problem, at_most_usd_per_hour=below, mip_max_nodes=MOST_NODES_AGAIN, **AGAIN[0])
+        found = exact_fleet(problem, outcome)
+        self._keep(exact_fleet(self.problem, outcome))
+        return found is not None and (below is None or is_cheaper(found.cost, self.bound))
+
+    def prove_anew(self) -> None:
+        """Start over from the best fleet: the lowest bound that two settings agree on, or the closed form."""
+        self.bound, self.trusted = relaxation_bound(self.problem), None
+        bounds: list[float] = []
+        for settings in AGAIN:
+            if len(bounds) < 2:
+                outcome = self._solve(self.problem, mip_max_nodes=MOST_NODES_AGAIN, **settings)
+                self._keep(exact_fleet(self.problem, outcome))
+                bounds += [] if outcome.infeasible else [self._safe(outcome.bound_usd_per_hour)]
+        bounds = [bound for bound in bounds if self.best is not None and not is_cheaper(self.best.cost, bound)]
+        if len(bounds) == 2:
+            self.bound = max(self.bound, min(bounds))
 
     def _solve_near(self, excess: float) -> None:
         """Look for a plan among near-best pairs and those of the relaxed plan. Proves nothing about the others."""
@@ -112,6 +179,7 @@ class _Search:
             restricted,
             mip_max_nodes=NODES_WHEN_NEAR,
             objective_target=self.bound / (1 - self.gap),
+            linked=False,
             **heuristics,
         )
         self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
@@ -119,18 +187,23 @@ class _Search:
     def _solve_relaxed(self) -> bool:
         """Solve with continuous shares, whose bound holds for slices too; True if that is proven infeasible."""
         relaxed = replace(self.problem, slice_factor=None)
-        outcome = self._solve(relaxed)
-        if outcome.infeasible:
-            return self.best is None
-        self.bound = max(self.bound, outcome.bound_usd_per_hour)
-        self.relaxed = _fleet(relaxed, outcome)
-        if self.problem.slice_factor is not None:
-            self._keep(_fleet(self.problem, outcome))
-            return False
-        self._keep(self.relaxed)
-        if self.best is None and not self._over():
-            outcome = self._solve(replace(relaxed, load=relaxed.load * (1 + HAIR)))
-            self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
+        # The rows of light buckets double the time of a large program, which seldom needs them.
+        for linked in (False, True) if formulation.light_buckets(relaxed).any() else (False,):
+            outcome = self._solve(relaxed, linked=linked)
+            if outcome.infeasible:
+                self.refuted = self.best is not None
+                return not self.refuted
+            self._raise_bound(outcome.bound_usd_per_hour, relaxed)
+            self.relaxed = exact_fleet(relaxed, outcome)
+            if self.problem.slice_factor is not None:
+                self._keep(exact_fleet(self.problem, outcome))
+                return False
+            self._keep(self.relaxed)
+            if self._over():
+                return False
+        # HiGHS's tolerance hid an overload.
+        outcome = self._solve(replace(relaxed, load=relaxed.load * (1 + HAIR)))
+        self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
         return False
 
     def _solve_slices(self) -> bool:
@@ -143,8 +216,9 @@ class _Search:
         if self._over():
             return False
         outcome = self._solve(self.problem, at_least_usd_per_hour=self.bound)
-        if outcome.infeasible and self.best is None:
-            return True
+        if outcome.infeasible:
+            self.refuted = self.best is not None
+            return not self.refuted
         self._learn(outcome)
         return False
 
@@ -157,19 +231,43 @@ class _Search:
                 ProgramResult(infeasible=False, bound_usd_per_hour=0.0, shares=shares, instances=fleet.instances)
             )
 
-    def _solve(self, problem: Problem, *, at_least_usd_per_hour: float = 0.0, **options: Any) -> ProgramResult:
+    def _solve(
+        self,
+        problem: Problem,
+        *,
+        at_least_usd_per_hour: float = 0.0,
+        at_most_usd_per_hour: float | None = None,
+        linked: bool = True,
+        **options: Any,
+    ) -> ProgramResult:
         if self.deadline is not None:
             options["time_limit"] = max(1e-3, self.deadline - time.monotonic())
         return formulation.run(
-            problem, options | {"mip_rel_gap": self.gap}, at_least_usd_per_hour=at_least_usd_per_hour
+            problem,
+            options | {"mip_rel_gap": self.gap},
+            at_least_usd_per_hour=at_least_usd_per_hour,
+            at_most_usd_per_hour=at_most_usd_per_hour,
+            linked=linked,
         )
 
     def _learn(self, outcome: ProgramResult) -> None:
         if not outcome.infeasible:
-            self.bound = max(self.bound, outcome.bound_usd_per_hour)
-        self._keep(_fleet(self.problem, outcome))
+            self._raise_bound(outcome.bound_usd_per_hour, self.problem)
+        self._keep(exact_fleet(self.problem, outcome))
 
-    def _keep(self, fleet: _Fleet | None) -> None:
+    def _raise_bound(self, bound: float, problem: Problem) -> None:
+        safe = self._safe(bound)
+        if safe > self.bound:
+            self.bound, self.trusted = safe, problem
+
+    def _safe(self, bound: float) -> float:
+        """HiGHS's bound less its tolerances, then up to the next cost that whole instances can have."""
+        low = bound - BOUND_SLACK * abs(bound)
+        if self.step is None or not math.isfinite(low):
+            return low
+        return max(low, math.ceil(low * UNITS_PER_USD / self.step) * self.step / UNITS_PER_USD)
+
+    def _keep(self, fleet: Fleet | None) -> None:
         if fleet is not None and (self.best is None or fleet.cost < self.best.cost):
             self.best = fleet
 
@@ -179,7 +277,8 @@ class _Search:
     def _over(self) -> bool:
         return self._proven() or (self.deadline is not None and time.monotonic() >= self.deadline)
 
-    def _solution(self) -> Solution:
+    def solution(self) -> Solution:
+        """The best fleet with its bound, and what is proven of it."""
         if self.best is None:
             return Solution(status=Status.UNKNOWN, bound_usd_per_hour=self.bound)
         cost, bound = self.best.cost, min(self.bound, self.best.cost)
@@ -194,50 +293,10 @@ class _Search:
         )
 
 
-def _fleet(problem: Problem, outcome: ProgramResult) -> _Fleet | None:
-    """The outcome's fleet with its shares made exact for the problem, or None if it cannot carry the load so."""
-    if outcome.shares is None or outcome.instances is None:
+def _cost_step(problem: Problem) -> int | None:
+    """In units of price, what every fleet's cost is a multiple of; None where that is no help."""
+    units = problem.price_usd_per_hour * UNITS_PER_USD
+    whole = np.rint(units)
+    if (np.abs(units - whole) > 1e-6).any():
         return None
-    shares = allocation.clean_shares(problem, outcome.shares)
-    replicas = allocation.whole_replicas(problem, shares)
-    instances = _spare(problem, outcome.instances, allocation.whole_instances(problem, replicas))
-    replicas = allocation.fill_machines(problem, replicas, instances, shares)
-    if problem.slice_factor is None:
-        even = allocation.even_shares(problem, replicas)
-    else:
-        even = allocation.even_slices(problem, replicas, problem.slice_factor)
-        if even is None and _in_slices(shares, problem.slice_factor):
-            even = np.rint(shares * problem.slice_factor) / problem.slice_factor
-    shares = shares if even is None else allocation.clean_shares(problem, even)
-    fits = (allocation.loads(problem, shares) <= replicas + allocation.DUST).all() and not shares[
-        :, replicas == 0
-    ].any()
-    whole = problem.slice_factor is None or _in_slices(shares, problem.slice_factor)
-    if not (fits and whole and _within_limits(problem, instances)):
-        return None
-    return _Fleet(instances, replicas, shares, float(problem.price_usd_per_hour @ instances))
-
-
-def _spare(problem: Problem, instances: IntArray, needed: IntArray) -> IntArray:
-    """The instances, at least the needed ones, without those that neither load nor limits ask for."""
-    kept = np.maximum(instances, needed)
-    for i in np.flatnonzero(kept > needed).tolist():
-        fewer = kept.copy()
-        fewer[i] = needed[i]
-        if _within_limits(problem, fewer):
-            kept = fewer
-    return kept
-
-
-def _in_slices(shares: FloatArray, slices: int) -> bool:
-    return bool((np.abs(shares * slices - np.rint(shares * slices)) <= 1e-9 * slices).all())
-
-
-def _within_limits(problem: Problem, instances: IntArray) -> bool:
-    counts = dict(zip(problem.instances, instances.tolist(), strict=True))
-    for limit in problem.limits:
-        total = sum(weight * counts[key] for key, weight in limit.weights.items())
-        if total < limit.minimum or (limit.maximum is not None and total > limit.maximum):
-            return False
-    cost = float(problem.price_usd_per_hour @ instances)
-    return problem.max_cost_usd_per_hour is None or cost <= problem.max_cost_usd_per_hour * (1 + 1e-9)
+    return math.gcd(*(int(unit) for unit in whole.tolist())) or None

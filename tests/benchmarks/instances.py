@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.solver.problem import Problem
+from melange.solver.problem import GroupLimit, Problem
 
 MODEL_GB, KV_BYTES_PER_TOKEN, MODEL_GFLOP_PER_TOKEN = 13.5, 524_288.0, 13.5
 
@@ -124,3 +124,73 @@ def generate(
         price_usd_per_hour=np.array(price),
         slice_factor=slice_factor,
     )
+
+
+def random_problem(seed: int) -> Problem:
+    """A small problem of any kind: loads over several decades, machines that replicas share, caps, floors, budgets.
+
+    A third have whole slices. Some loads are round numbers, whose sums fill replicas exactly; some buckets have no
+    config, some limits exclude one another.
+    """
+    rng = np.random.default_rng([seed, 11])
+    n_b, n_i = int(rng.integers(2, 13)), int(rng.integers(1, 7))
+    gpus = rng.choice([1, 1, 1, 2, 4, 8], n_i)
+    configs = []
+    for i, size in enumerate(gpus.tolist()):
+        degrees = [d for d in (1, 2, 4, 8) if d <= size]
+        chosen = rng.choice(degrees, int(rng.integers(1, min(2, len(degrees)) + 1)), replace=False)
+        configs += [(i, int(tp)) for tp in sorted(chosen)]
+    slices = None if rng.random() < 2 / 3 else int(rng.choice([1, 2, 3, 4, 8]))
+    n_b = n_b if slices is None else min(n_b, 7)
+    load = _random_loads(rng, n_b, len(configs))
+    keys = tuple(f"i{i}" for i in range(n_i))
+    price = np.round(np.exp(rng.normal(0.5, 0.9, n_i)) * gpus + 0.05, int(rng.integers(1, 4)))
+    return Problem(
+        buckets=tuple(f"b{b}" for b in range(n_b)),
+        configs=tuple(f"i{i}/tp{tp}" for i, tp in configs),
+        instances=keys,
+        load=load,
+        config_instance=np.array([i for i, _ in configs]),
+        gpus_per_replica=np.array([tp for _, tp in configs]),
+        gpus_per_instance=gpus,
+        price_usd_per_hour=price,
+        limits=_random_limits(rng, keys, gpus.tolist()),
+        max_cost_usd_per_hour=round(float(load[np.isfinite(load)].mean() * n_b), 1) + 1 if rng.random() < 0.1 else None,
+        slice_factor=slices,
+    )
+
+
+def _random_loads(rng: np.random.Generator, n_b: int, n_c: int) -> np.ndarray:
+    if rng.random() < 0.4:  # a few digits only, unrelated between configs
+        load = np.maximum(np.round(np.exp(rng.normal(0.5, 1.5, (n_b, n_c))), int(rng.integers(0, 3))), 0.1)
+        load[rng.random((n_b, n_c)) < 0.15] = np.inf
+        load[~np.isfinite(load).any(axis=1)] = 1.0
+        return load
+    total = float(np.exp(rng.uniform(np.log(0.3), np.log(60))))
+    load = np.exp(rng.normal(0, rng.uniform(0.3, 2), (n_b, 1)) + rng.normal(0, rng.uniform(0.1, 1.5), (n_b, n_c)))
+    load *= total / load.min(axis=1).sum()
+    style = rng.random()
+    if style < 0.35:
+        load = np.maximum(np.round(load, 2), 0.01)
+    elif style < 0.5:
+        load = 1 / np.maximum(np.round(1 / load, 1), 0.1)
+    load[rng.random((n_b, n_c)) < rng.choice([0, 0.1, 0.3])] = np.inf
+    if rng.random() < 0.97:
+        stuck = ~np.isfinite(load).any(axis=1)
+        load[stuck] = 1.0
+    return load
+
+
+def _random_limits(rng: np.random.Generator, keys: tuple[str, ...], gpus: list[int]) -> tuple[GroupLimit, ...]:
+    limits = []
+    for key in keys:
+        chance = rng.random()
+        if chance < 0.2:
+            limits.append(GroupLimit(name=key, weights={key: 1}, maximum=int(rng.integers(0, 9))))
+        elif chance < 0.3:
+            low = int(rng.integers(1, 3))
+            limits.append(GroupLimit(name=key, weights={key: 1}, minimum=low, maximum=low + int(rng.integers(0, 9))))
+    if rng.random() < 0.2:
+        weights = dict(zip(keys, gpus, strict=True))
+        limits.append(GroupLimit(name="GPUs", weights=weights, maximum=int(rng.integers(4, 40))))
+    return tuple(limits)

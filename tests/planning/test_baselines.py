@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from melange.planning.baselines import single_type_baselines
+from melange.planning.baselines import single_type_baselines, undercut_by_baselines
+from melange.solver.checker import violations
 from melange.solver.problem import GroupLimit, Problem
 from melange.solver.search import solve
 
@@ -49,3 +51,16 @@ def test_a_types_own_caps_hold_and_other_floors_and_the_budget_do_not():
     assert found["A"].cost_usd_per_hour is None
     assert found["A"].reason == "the limits do not allow enough of it (A <= 2)"
     assert found["B"].cost_usd_per_hour == 9.0
+
+
+def test_a_type_alone_that_is_cheaper_undercuts_the_solution():
+    problem = two_types([[2.5, 0.5], [0.4, 1.9]])
+    dear = replace(solve(problem.only_instances({"B"})), instances=np.array([0, 3]), replicas=np.array([0, 3]))
+    found = undercut_by_baselines(problem, dear, baselines(problem))
+    assert (found.status, found.cost_usd_per_hour, found.instances.tolist()) == ("optimal", 3.0, [3, 0])
+    assert violations(problem, found) == []
+    # A floor that the type alone does not keep is no contradiction.
+    floor = (GroupLimit(name="B", weights={"B": 1}, minimum=1),)
+    floored = two_types([[2.5, 0.5], [0.4, 1.9]], limits=floor)
+    best = solve(floored)
+    assert undercut_by_baselines(floored, best, baselines(floored)) is best
