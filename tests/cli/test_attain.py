@@ -30,7 +30,7 @@ def test_a_confirmed_plan_is_a_success_and_says_what_was_confirmed(tmp_path):
     assert result.exit_code == 0
     plan = json.loads(file.read_text(encoding="utf-8"))
     assert plan["status"] == "feasible"
-    report = plan["extra"]["attain"]
+    report = plan["attain"]
     assert plan["cost_usd_per_hour"] > report["bound_usd_per_hour"] == plan["bound_usd_per_hour"]
     shown = " ".join(result.stdout.split())
     for words in (
