@@ -182,7 +182,7 @@ def test_an_estimates_engine_settings_are_the_simulators(tmp_path):
 
 def measured_plan(folder: Path) -> Plan:
     points = [load_point(size, 1.0, 0.2, 0.04) for size in SIZES]
-    return planned(folder, points, server={"command": COMMAND}, engine_version="0.2.7")
+    return planned(folder, points, engine_command=COMMAND, engine_version="0.2.7")
 
 
 def sparsely_measured_plan(folder: Path) -> Plan:
