@@ -22,11 +22,14 @@ import numpy as np
 from instances import random_problem
 from oracles import CpSat, Opinion, cheaper_fleet, milp_fleet, overload
 
-from melange import Limits, PlanOptions, ProfileChoice, Slo, WorkloadSpec
+from melange import ProfileChoice, Slo, WorkloadSpec
 from melange.capacity.profile import Profile
 from melange.catalog.offers import PriceChoice
 from melange.errors import MelangeError
-from melange.planning.planner import prepare_each
+from melange.planning.case import cases
+from melange.planning.limits import Limits, TypeLimit
+from melange.planning.options import SolveOptions
+from melange.planning.planner import choices_of
 from melange.planning.profile_source import load_profile
 from melange.planning.workload_file import load_workload
 from melange.solver.checker import violations
@@ -52,7 +55,7 @@ def _profile(file: str, model: str, slo: Slo) -> tuple[WorkloadSpec, Profile]:
         spec,
         workload=replace(spec.workload, model=model, slo=slo),
         profiles=ProfileChoice(set=f"estimated/{model}"),
-        fleet=None,
+        limits=Limits(),
     )
     return changed, load_profile(changed)
 
@@ -64,20 +67,20 @@ def realistic_problem(seed: int, files: tuple[str, ...], models: tuple[str, ...]
     slo = SLOS[int(rng.integers(len(SLOS)))]
     spec, profile = _profile(file, model, slo)
     gpus = sorted({key.gpu for key in profile.configs})
-    caps = {gpu: int(rng.integers(0, 12)) for gpu in gpus if rng.random() < 0.12}
-    options = PlanOptions(
-        rate_rps=spec.workload.total_rate_rps * float(np.exp(rng.uniform(np.log(0.1), np.log(20)))),
+    caps = {gpu: TypeLimit(maximum=int(rng.integers(0, 12))) for gpu in gpus if rng.random() < 0.12}
+    asked = replace(
+        spec.with_rate(spec.workload.total_rate_rps * float(np.exp(rng.uniform(np.log(0.1), np.log(20))))),
         prices=PriceChoice(spot=bool(rng.random() < 0.3)),
         headroom=float(rng.choice([0.0, 0.1, 0.3])),
-        limits=Limits(maximum=caps, exclude=tuple(gpu for gpu in gpus if rng.random() < 0.25)),
-        tie_outputs=bool(rng.random() < 0.2),
+        limits=Limits(types=caps, exclude=tuple(gpu for gpu in gpus if rng.random() < 0.25)),
     )
-    if options.tie_outputs and rng.random() < 0.5:
-        options = replace(options, slice_factor=int(rng.choice([2, 4])))
+    tie_outputs = bool(rng.random() < 0.2)
+    slices = int(rng.choice([2, 4])) if tie_outputs and rng.random() < 0.5 else None
     try:
-        problem = prepare_each(spec, options, profile)[0].problem
+        found = cases(choices_of(asked, SolveOptions(tie_outputs=tie_outputs, slice_factor=slices), profile))
     except MelangeError:
         return None
+    problem = found[0].problem if found else None
     if problem is not None and rng.random() < 0.15:
         prices = problem.price_usd_per_hour.copy()
         prices[int(rng.integers(len(prices)))] = 0.001

@@ -15,12 +15,12 @@ from brute_force import cheapest, problems
 from hypothesis import HealthCheck, given, settings
 
 from melange.catalog.offers import PriceChoice
-from melange.planning.planner import PlanOptions, plan_fleet
+from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 from melange.solver import formulation
 from melange.solver.checker import violations
 from melange.solver.formulation import ProgramResult
-from melange.solver.problem import GroupLimit, Problem, Solution
+from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import default_gap, solve, undercut
 
 INF = math.inf
@@ -108,10 +108,10 @@ def test_what_highs_once_got_wrong_is_right(problem: Problem, usd_per_hour: floa
 def test_the_reported_workloads_are_answered_right(shared: Path, file: str, usd_per_hour: float) -> None:
     if file == "mooncake":
         spec = load_workload("mooncake-conversation")
-        options = PlanOptions(rate_rps=89.555, prices=PriceChoice(price_set="2026-11", spot=True))
+        spec = spec.with_rate(89.555).with_prices(PriceChoice(price_set="2026-11", spot=True))
     else:
-        spec, options = load_workload(shared / "cases/false-optimum" / file), PlanOptions()
-    plan = plan_fleet(spec, options)
+        spec = load_workload(shared / "cases/false-optimum" / file)
+    plan = plan_fleet(spec)
     assert plan.status == "optimal"
     assert plan.cost_usd_per_hour == pytest.approx(usd_per_hour, abs=1e-9)
     assert plan.bound_usd_per_hour <= usd_per_hour + 1e-9
@@ -223,7 +223,7 @@ def test_a_false_infeasible_is_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_replicas_that_hold_for_less_undercut_a_solution() -> None:
-    dear = Solution(status="optimal", cost_usd_per_hour=DEAR, bound_usd_per_hour=DEAR, gap=0.0)
+    dear = Solution(status=Status.OPTIMAL, cost_usd_per_hour=DEAR, bound_usd_per_hour=DEAR, gap=0.0)
     found = undercut(PLAIN, dear, np.array([3, 0]))
     assert (found.status, found.cost_usd_per_hour) == ("optimal", CHEAPEST)
     assert violations(PLAIN, found) == []
