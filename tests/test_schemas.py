@@ -33,6 +33,7 @@ from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings
 from melange.slo import Slo
 from melange.solver.explanation import BreakEven, CapValue, Explanation, NextFleet
+from melange.workload.load_scale import LoadScale
 
 CATALOG_ONLY = {"aliases", "source"}  # kept in the catalog, left out of plans
 
@@ -87,6 +88,7 @@ def test_every_field_is_described(name):
         ("plan", "hardware", names(Gpu) - CATALOG_ONLY),
         ("plan", "model_shape", names(Model) - CATALOG_ONLY),
         ("plan", "workload", names(PlanDemand)),
+        ("plan", "load_scale", names(LoadScale)),
         ("plan", "profile", names(RateTable)),
         ("plan", "dropped_offer", names(LeftOutOffer)),
         ("plan", "explanation", names(Explanation)),

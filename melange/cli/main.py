@@ -20,7 +20,7 @@ COMMANDS = {
     "simulate": ("melange.cli.simulate:simulate", "Play requests through a plan and see who keeps the SLO."),
     "sweep": ("melange.cli.sweep:sweep", "Solve over a range of rates, SLOs or prices."),
     "gpus": ("melange.cli.gpus:gpus", "List GPUs, models, and what renting them costs."),
-    "workload": ("melange.cli.workload:workload", "Make workload files from traces or metrics."),
+    "workload": ("melange.cli.workload:workload", "Make workload files from traces or metrics, or show one."),
     "profile": ("melange.cli.profile:profile", "Measure a GPU or a running server under load."),
     "estimate": ("melange.cli.estimate:estimate", "Estimate rates of GPUs that nobody measured."),
     "calibrate": ("melange.cli.calibrate:calibrate", "Fit the performance model to measurements."),

@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 
 _LIMITS = ("maximum", "minimum", "only", "exclude", "max_cost_usd_per_hour")
 
+STATISTICS = ("mean", "peak", "p95")
+
+
+def rate_or_statistic(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    """``"8"`` -> 8.0; ``mean``, ``peak`` and ``p95`` as they are."""
+    if value is None or value in STATISTICS:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        names = ", ".join(STATISTICS)
+        raise click.BadParameter(f"{value!r} is neither a number nor one of {names}", ctx, param) from None
+
+
+def _margin(ctx: click.Context, param: click.Parameter, value: str | None) -> float:
+    """``"0.15"`` and ``"15%"`` -> 0.15."""
+    text = (value or "0").strip()
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a share such as 0.15 or 15%", ctx, param) from None
+    if not 0 <= found < 10:
+        hint = f"; did you mean {text}%?" if 10 <= found <= 100 and not text.endswith("%") else ""
+        raise click.BadParameter(f"{text} is not a share from 0 to below 10, as 0.15 or 15% are{hint}", ctx, param)
+    return found
+
+
 _OPTIONS = (
     tpot_definition_option,
     click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms, in place of the file's."),
@@ -42,6 +69,13 @@ _OPTIONS = (
     ),
     click.option("--max-cost-usd-per-hour", type=float, help="Budget per hour."),
     click.option("--headroom", type=float, help="Scale the rate by 1 + this, e.g. 0.1 for 10%."),
+    click.option(
+        "--margin",
+        callback=_margin,
+        metavar="SHARE",
+        help="Plan for this much more load than the rate tells, 0.15 or 15%; unlike headroom it counts as demand, so "
+        "that promises and simulations hold at it.",
+    ),
     click.option("--price-set", help="Price set, in place of the file's (see 'melange gpus')."),
     click.option("--prices", "price_file", type=click.Path(dir_okay=False), help="A CSV of your own prices."),
     click.option("--provider", "providers", multiple=True, callback=names, help="Rent only from these providers."),
@@ -82,16 +116,26 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def asked_spec(
-    spec: WorkloadSpec, given: dict[str, Any], *, rate_rps: float | None = None, tpot_ms: float | None = None
+    spec: WorkloadSpec,
+    given: dict[str, Any],
+    *,
+    rate_rps: float | None = None,
+    tpot_ms: float | None = None,
+    statistic: str | None = None,
 ) -> WorkloadSpec:
-    """A workload's spec with what a command was given in place of its own values."""
+    """A workload's spec with what a command was given in place of its own values; last of all the load asked for."""
     slo, prices = _slo(given, tpot_ms), _prices(given)
     spec = spec.with_slo(replace(spec.slo, **slo)) if slo else spec
     spec = spec if rate_rps is None else spec.with_rate(rate_rps)
     spec = spec.with_prices(replace(spec.prices, **prices)) if prices else spec
     spec = spec if given["headroom"] is None else spec.with_headroom(given["headroom"])
     spec = spec if given["fill"] is None else spec.with_fill(given["fill"])
-    return spec.limited(**{name: given[name] for name in _LIMITS})
+    spec = spec.limited(**{name: given[name] for name in _LIMITS})
+    if statistic is None and not given["margin"]:
+        return spec
+    from melange.planning.load import load_scale_of
+
+    return spec.with_load_scale(load_scale_of(spec, statistic, margin=given["margin"]))
 
 
 def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tpot_ms: float | None) -> Plan:

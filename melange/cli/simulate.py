@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="Trace that gives sizes, and times.")
 @click.option(
     "--arrivals",
-    help="trace (its own times), poisson, gamma:CV or mmpp, see below  [default: what the trace or the workload says]",
+    help="trace (its own times, scaled to the rate), poisson, gamma:CV or mmpp, see below  [default: what the trace or "
+    "the workload says]",
 )
-@click.option("--rate", "rate_rps", type=float, help="Requests per second of drawn arrivals  [default: the plan's]")
+@click.option(
+    "--rate", "rate_rps", type=float, help="Requests per second; a trace's times are scaled  [default: the plan's]"
+)
 @click.option(
     "--requests",
     type=click.IntRange(1),
@@ -67,6 +70,7 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
     \b
     Examples:
       melange simulate plan.json
+      melange simulate plan.json --trace requests.csv --rate 12
       melange simulate plan.json --trace requests.csv --arrivals gamma:2 --requests 20000
       melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
       melange simulate plan.json --compare-policies --plot plots

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import OUTPUTS, output_option, progress_bar
-from melange.cli.planning import asked_spec, planning_options, release_plan, solve_options
+from melange.cli.planning import asked_spec, planning_options, rate_or_statistic, release_plan, solve_options
 from melange.cli.slo_options import share
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("workload")
-@click.option("--rate", "rate_rps", type=float, help="Requests per second, in place of the file's.")
+@click.option(
+    "--rate",
+    callback=rate_or_statistic,
+    metavar="R|mean|peak|p95",
+    help="Requests per second, in place of the file's; or which load (GPU time, not requests) of its windows to plan "
+    "for.",
+)
 @click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms, in place of the file's.")
 @planning_options
 @click.option("--explain", is_flag=True, help="Add what caps are worth, break-even prices and the next-best fleets.")
@@ -66,6 +72,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
     \b
     Examples:
       melange solve arena-120ms --rate 16
+      melange solve azure-conversation --rate p95 --margin 15%
       melange solve workload.yaml --max L4=3 --headroom 0.1 --explain
       melange solve arena-120ms --uncertainty 200
       melange solve arena-120ms-mean --attain 0.99
@@ -99,14 +106,18 @@ def _answer(given: dict[str, Any]) -> Plan:
     from melange.planning.planner import plan_fleet
     from melange.planning.workload_file import load_workload
 
-    asked = {"rate_rps": given["rate_rps"], "tpot_ms": given["slo_tpot_ms"]}
+    statistic = given["rate"] if isinstance(given["rate"], str) else None
+    asked = {"rate_rps": None if statistic else given["rate"], "tpot_ms": given["slo_tpot_ms"]}
     _check_combination(given)
     if is_release_config(given["workload"]):
         for flag, name in (("--uncertainty", "draws"), ("--attain", "attain"), ("--nano-batching", "nano_batching")):
             if given[name]:
                 raise click.UsageError(f"{flag} needs a workload file: a config.json states no sizes")
+        if statistic or given["margin"]:
+            raise click.UsageError("--margin and a statistic as --rate need a workload file; use --headroom")
         return release_plan(given["workload"], given, **asked)
-    spec, options = asked_spec(load_workload(given["workload"]), given, **asked), solve_options(given)
+    spec = asked_spec(load_workload(given["workload"]), given, **asked, statistic=statistic)
+    options = solve_options(given)
     if given["attain"] is not None:
         return _attained(spec, options, given)
     if given["nano_batching"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import output_option, progress_bar
-from melange.cli.planning import asked_spec, planning_options, solve_options
+from melange.cli.planning import STATISTICS, asked_spec, planning_options, solve_options
 
 if TYPE_CHECKING:
     from melange.analysis.sweep import Sweep
@@ -49,6 +49,12 @@ def gpu_values(ctx: click.Context, param: click.Parameter, text: str | None) -> 
 @click.option("--rates", callback=values, metavar="VALUES", help="Requests per second: 1,2,4 or FIRST:LAST:COUNT.")
 @click.option("--slo-tpot-ms", callback=values, metavar="VALUES", help="TPOT limits in ms.")
 @click.option("--price", callback=gpu_values, metavar="GPU=VALUES", help="Prices of a GPU, USD per hour and GPU.")
+@click.option(
+    "--rate",
+    "statistic",
+    type=click.Choice(STATISTICS),
+    help="Plan for this load of the workload's windows: every rate is that of the mean and scaled.",
+)
 @planning_options
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Points solved at a time.")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Also draw the curve: FILE.png, .svg or .pdf.")
@@ -105,6 +111,7 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
         given,
         rate_rps=rates[0] if rates and axis != "rates" else None,
         tpot_ms=limits_ms[0] if limits_ms and axis != "slo-tpot-ms" else None,
+        statistic=given["statistic"],
     )
     if price and axis != "price":
         spec = repriced(spec, load_catalog().gpu(price[0]).name, price[1][0])

@@ -6,13 +6,17 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from melange.cli.slo_options import slo_of
 from melange.cli.workload_metrics import from_metrics
 from melange.cli.workload_options import choice_options, grid_of, hand_out, shape_options, spec_of
+from melange.cli.workload_show import show
+
+if TYPE_CHECKING:
+    from melange.workload.windows import WindowRule
 
 SHOW_PROGRESS_FROM_BYTES = 64 << 20
 
@@ -43,14 +47,36 @@ def _window(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
         raise click.BadParameter(f"{value!r} is not START:END in seconds, for example 0:3600", ctx, param) from None
 
 
+def _number_or_none(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """``"none"`` or a number of windows."""
+    if value is None or value == "none":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a whole number nor none", ctx, param) from None
+
+
+def _window_rule(given: dict[str, Any]) -> WindowRule | None:
+    from melange.workload.windows import WindowRule
+
+    minutes = given["window_minutes"]
+    if given["windows"] is not None and minutes is not None:
+        raise click.UsageError("give --windows or --window-minutes, not both")
+    if given["windows"] == "none":
+        return None
+    return WindowRule(count=given["windows"], length_s=None if minutes is None else 60 * minutes)
+
+
 @click.group()
 def workload() -> None:
-    """Make workload files.
+    """Make workload files, and show what they hold.
 
     \b
     Examples:
       melange workload from-trace requests.csv --rate 8 --model llama-3.1-8b -o workload.yaml
       melange workload from-metrics http://127.0.0.1:8000 --rate 12 --model llama-3.1-8b -o workload.yaml
+      melange workload show azure-conversation
     """
 
 
@@ -80,6 +106,15 @@ def workload() -> None:
 @click.option(
     "--window", callback=_window, metavar="START:END", help="Only arrivals in these seconds after the first row."
 )
+@click.option(
+    "--windows",
+    callback=_number_or_none,
+    metavar="N|none",
+    help="Cut the trace into N windows of equal length  [default: 1,000 kept requests each, at most 168 windows]",
+)
+@click.option(
+    "--window-minutes", type=click.FloatRange(0, min_open=True), help="Cut it into windows of this length instead."
+)
 @shape_options
 @click.option("--name", help="The workload's name [default: the file's].")
 @click.option(
@@ -94,7 +129,8 @@ def from_trace(file: str, **given: Any) -> None:
     """Count the requests of the trace FILE into size buckets and write a workload file.
 
     FILE may also be a scrape of vLLM's /metrics; input and output sizes are then taken as independent. Requests with
-    zero tokens or above the last edges are dropped, and said so on standard error.
+    zero tokens or above the last edges are dropped, and said so on standard error. Where the trace has times the
+    file also keeps its windows: how many requests of each size came when ('melange workload show').
 
     \b
     Examples:
@@ -113,6 +149,7 @@ def from_trace(file: str, **given: Any) -> None:
         slo=slo_of(given),
         window_s=given["window"],
         format=given["format_"],
+        windows=_window_rule(given),
         on_progress=_progress(),
         **{name: given[name] for name in reading},
     )
@@ -137,3 +174,4 @@ def _progress() -> Callable[[int, int], None] | None:
 
 
 workload.add_command(from_metrics)
+workload.add_command(show)

@@ -19,6 +19,7 @@ from melange.plan.demand import PlanDemand
 from melange.plan.plan import Plan
 from melange.planning.case import Case
 from melange.planning.choices import Choices
+from melange.planning.spec import WorkloadSpec
 from melange.slo import Slo
 from melange.solver.problem import Problem, Solution, Status
 from melange.workload.workload import Workload
@@ -88,7 +89,7 @@ def _plan(choices: Choices, shares: FloatArray | None, warnings: Sequence[str]) 
     return Plan(
         status=Status.INFEASIBLE,
         slo=spec.slo,
-        workload=_demand(spec.workload),
+        workload=_demand(spec),
         configs={config.name: _config(choices, c) for c, config in enumerate(choices.configs)},
         buckets=tuple(_bucket(choices, b, None if shares is None else shares[b]) for b in range(len(choices.buckets))),
         headroom=spec.headroom,
@@ -226,7 +227,8 @@ def _limits(problem: Problem, solution: Solution) -> tuple[PlanLimit, ...]:
     return tuple(rows)
 
 
-def _demand(w: Workload) -> PlanDemand:
+def _demand(spec: WorkloadSpec) -> PlanDemand:
+    w = spec.workload
     return PlanDemand(
         name=w.name,
         model=w.model,
@@ -237,6 +239,7 @@ def _demand(w: Workload) -> PlanDemand:
         input_tokens_per_s=w.input_tokens_per_s,
         output_tokens_per_s=w.output_tokens_per_s,
         burstiness_cv=w.burstiness_cv,
+        load_scale=spec.load_scale,
         provenance=dict(w.provenance),
     )
 

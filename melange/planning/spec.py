@@ -14,6 +14,7 @@ from melange.errors import InputError
 from melange.notebook import short_repr
 from melange.planning.limits import Limits
 from melange.slo import Slo
+from melange.workload.load_scale import LoadScale
 from melange.workload.workload import Workload
 
 
@@ -48,7 +49,8 @@ class WorkloadSpec:
 
     What: ``workload``. On what: ``prices`` selects from a price list, ``offers`` stand in for the list's, ``limits``
     say what of it may be rented. How: ``profiles``, ``serving``, and ``headroom``, by which the rate is scaled up;
-    ``headroom_by_config`` replaces it for the configs it names.
+    ``headroom_by_config`` replaces it for the configs it names. ``load_scale`` says what the workload's rate already
+    holds over the mean's.
 
     ``stated_slo`` is the SLO that the file states where another one was asked for since: what the file assumes of its
     profiles holds for that one alone. ``places`` are (line, column) in ``file`` of what can only be judged beside a
@@ -61,6 +63,7 @@ class WorkloadSpec:
     offers: tuple[InstanceType, ...] | None = None
     limits: Limits = field(default_factory=Limits)
     serving: ServingChoice = field(default_factory=ServingChoice)
+    load_scale: LoadScale | None = None
     headroom: float = 0.0
     headroom_by_config: Mapping[str, float] = field(default_factory=dict)
     stated_slo: Slo | None = None
@@ -80,8 +83,14 @@ class WorkloadSpec:
         return self.workload.slo
 
     def with_rate(self, rate_rps: float) -> WorkloadSpec:
-        """The same mix of sizes at another total rate in requests/s."""
-        return replace(self, workload=self.workload.at_rate(rate_rps))
+        """The same mix of sizes at another total mean rate in requests/s; a load scale goes on top of it."""
+        factor = 1.0 if self.load_scale is None else self.load_scale.factor
+        return replace(self, workload=self.workload.at_rate(rate_rps * factor))
+
+    def with_load_scale(self, scale: LoadScale) -> WorkloadSpec:
+        """Planned for so many times the mean rate, in place of a scale that it had."""
+        mean = self.workload.total_rate_rps / (1.0 if self.load_scale is None else self.load_scale.factor)
+        return replace(self, load_scale=scale, workload=self.workload.at_rate(mean * scale.factor))
 
     def with_slo(self, slo: Slo) -> WorkloadSpec:
         """Another promise; that the file states its own one is kept in mind."""

@@ -19,9 +19,11 @@ from melange.files.shipped import data_path
 from melange.files.text import write_atomic
 from melange.planning.limits import Limits, TypeLimit
 from melange.planning.spec import ProfileChoice, ServingChoice, WorkloadSpec
+from melange.planning.workload_windows import read_windows, window_rule
 from melange.slo import Slo
 from melange.workload.bucket import Bucket
 from melange.workload.sizes import SizeGrid
+from melange.workload.windows import Window
 from melange.workload.workload import Workload
 
 _MEANS = ("mean_input_tokens", "mean_output_tokens", "mean_product_tokens2", "mean_cached_tokens")
@@ -38,6 +40,8 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
         slo = _slo(document)
         if "trace" in data and "buckets" in data.get("sizes", {}):
             raise document.error(("trace",), "both trace and sizes.buckets are given", "keep one of them")
+        if "trace" in data and "windows" in data:
+            raise document.error(("windows",), "windows beside a trace", "a trace makes its own: leave them out")
         workload = _workload_from_trace(document, slo) if "trace" in data else _workload_from_sizes(document, slo)
         return WorkloadSpec(
             workload=workload,
@@ -124,8 +128,8 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
     shape = grid.shape
     rate = np.zeros(shape)
     means = {name: np.full(shape, np.nan) for name in _MEANS}
-    for n, row in enumerate(data["sizes"]["buckets"]):
-        cell = _cell(document, grid, n, row)
+    cells = [_cell(document, grid, n, row) for n, row in enumerate(data["sizes"]["buckets"])]
+    for n, (cell, row) in enumerate(zip(cells, data["sizes"]["buckets"], strict=True)):
         if rate[cell] > 0:
             raise document.error(("sizes", "buckets", n), "this bucket occurs twice", "merge the two")
         rate[cell] = row["share"]
@@ -136,6 +140,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
         raise document.error(("sizes", "buckets"), f"the shares sum to {total}", "give shares that sum to 1")
     if not total:
         raise document.error(("sizes", "buckets"), "the histogram is empty: every share is 0", "give it some requests")
+    windows = read_windows(document, cells, shape)
     try:
         return Workload(
             name=data["name"],
@@ -147,6 +152,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
             representative=data["sizes"].get("representative", "mean"),
             burstiness_cv=data["sizes"].get("burstiness_cv"),
             sample_requests=data["sizes"].get("sample_requests"),
+            windows=windows,
             provenance=data["sizes"].get("provenance", {}),
         )
     except InputError as error:
@@ -196,6 +202,7 @@ def _workload_from_trace(document: Document, slo: Slo) -> Workload:
         name=document.data["name"],
         model=document.data.get("model"),
         representative=document.data.get("sizes", {}).get("representative", "mean"),
+        windows=window_rule(document),
     )
     return workload
 
@@ -259,7 +266,10 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     if w.provenance:
         sizes["provenance"] = dict(w.provenance)
     sizes["buckets"] = [_bucket_row(bucket, w.total_rate_rps) for bucket in w.buckets()]
-    data |= {"sizes": sizes, "profiles": _profiles_row(spec.profiles), "prices": _prices_row(spec.prices)}
+    data["sizes"] = sizes
+    if w.windows:
+        data["windows"] = [_window_row(w, window) for window in w.windows]
+    data |= {"profiles": _profiles_row(spec.profiles), "prices": _prices_row(spec.prices)}
     if spec.limits.fleet is not None:
         data["fleet"] = {name: _limit_row(spec.limits.types.get(name, TypeLimit())) for name in spec.limits.fleet}
     serving = {n: list(v) for n in ("tp", "precisions", "engines") if (v := getattr(spec.serving, n))}
@@ -301,6 +311,12 @@ def _bucket_row(bucket: Bucket, total_rps: float) -> _Row:
     )
     row.update({name: _short(getattr(bucket, name)) for name in _MEANS})
     return row
+
+
+def _window_row(w: Workload, window: Window) -> _Row:
+    """A window on one line: its requests stand in the order of the buckets."""
+    counts = [_short(count) for count in window.requests[w.rate_rps > 0]]
+    return _Row(start_s=_short(window.start_s), length_s=_short(window.length_s), requests=counts)
 
 
 def _short(value: float) -> float | int:

@@ -80,6 +80,8 @@ def _headline(plan: Plan) -> str:
     head = f"[bold]{escape(w.name)}[/bold]: {w.rate_rps:g} req/s"
     head += f" of {escape(w.model)}" if w.model else ""
     head += f", {escape(plan.slo.describe())}{headroom}\n"
+    if w.load_scale is not None:
+        head += f"planned for {w.load_scale.describe(w.rate_rps)}\n"
     if plan.status == Status.INFEASIBLE:
         return head + "[bold]no fleet can serve it:[/bold]"
     if not plan.solved:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from melange.analysis.sweep import Sweep, SweepPoint
@@ -12,6 +13,7 @@ from melange.errors import MissingExtraError
 from melange.plan.costs import describe_instances
 from melange.report.figures import check_format, figure_bytes
 from melange.report.tables import percent, rendered, table, usd
+from melange.workload.load_scale import LoadScale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +25,10 @@ def render_sweep(sweep: Sweep, output: str = "table", *, colour: bool | None = N
     """The sweep as ``table``, ``json`` or ``csv``, one row a point; TPOT limits in ms."""
     if output == "json":
         head = {"schema_version": SCHEMA_VERSION, "workload": sweep.workload, "axis": _axis(sweep), "gpu": sweep.gpu}
+        scale = _scale(sweep)
         rows = [_row(sweep, point) for point in sweep.points]
-        return json.dumps(head | {"points": rows}, indent=2, ensure_ascii=False, allow_nan=False)
+        document = head | {"load_scale": None if scale is None else asdict(scale), "points": rows}
+        return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     if output == "csv":
         return _csv(sweep)
     return rendered(*_table(sweep), colour=colour)
@@ -92,8 +96,10 @@ def _table(sweep: Sweep) -> list[object]:
                 *(usd(_alone(point, gpu)) for gpu in sweep.gpus),
             )
         )
+    scale = _scale(sweep)
     parts: list[object] = [
         f"{sweep.workload}: cheapest fleets, and each type alone in $/h",
+        *([] if scale is None else [f"planned for {scale.describe_factor()}"]),
         "",
         table(None, columns, rows),
     ]
@@ -103,6 +109,12 @@ def _table(sweep: Sweep) -> list[object]:
     plans = [point.plan for point in sweep.points if point.plan is not None]
     parts += [f"warning: {text}" for text in dict.fromkeys(text for plan in plans for text in plan.warnings)]
     return parts
+
+
+def _scale(sweep: Sweep) -> LoadScale | None:
+    """What every rate is multiplied by, where the fleets are for more than the mean load."""
+    scales = (point.plan.workload.load_scale for point in sweep.points if point.plan is not None)
+    return next((scale for scale in scales if scale is not None), None)
 
 
 def sweep_figure(sweep: Sweep, image_format: str = "png") -> bytes:

@@ -47,7 +47,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A process of arrivals: ``trace`` replays a trace's times, the others are drawn at the plan's rate.
+    """A process of arrivals: ``trace`` replays a trace's times, scaled to the rate asked for, others are drawn at it.
 
     ``cv`` is the coefficient of variation of gamma-distributed inter-arrival times (1 is Poisson, 0 a metronome).
     ``mmpp`` switches between two Poisson rates, 1:3, staying 60 s in each on average, exponentially distributed.
@@ -231,19 +231,36 @@ def drawn_arrivals(sizes: Sizes, process: Process, count: int, rate_rps: float, 
     )
 
 
-def replayed_arrivals(trace: Trace, inside: BoolArray, count: int | None) -> Arrivals:
-    """A trace's own requests at its own times, the first ``count`` of those inside the plan's sizes.
+def recorded_rate_rps(trace: Trace, inside: BoolArray) -> float:
+    """The rate of a trace's requests inside the plan's sizes: their number over the span of all its arrivals.
 
-    InputError for a trace without times.
+    InputError for a trace without times, or whose requests all arrive in one instant.
     """
     if trace.arrival_s is None:
         raise InputError("the trace has no arrival times", fix="draw them, for example with --arrivals poisson")
+    span = trace.span_s
+    if not span:
+        raise InputError(
+            "all requests of the trace arrive in one instant, which tells no rate to scale",
+            fix="draw the arrivals, for example with --arrivals poisson",
+        )
+    return float(inside.sum()) / span
+
+
+def replayed_arrivals(trace: Trace, inside: BoolArray, count: int | None, rate_rps: float) -> Arrivals:
+    """A trace's own requests in their order, the first ``count`` of those inside the plan's sizes.
+
+    Their times are the trace's, all stretched by one factor that makes :func:`recorded_rate_rps` the rate asked for.
+    Errors as there.
+    """
+    pace = recorded_rate_rps(trace, inside) / rate_rps
+    assert trace.arrival_s is not None
     rows = np.flatnonzero(inside)
     rows = rows[np.argsort(trace.arrival_s[rows], kind="stable")][:count]
     cached = trace.cached_tokens[rows] if trace.cached_tokens is not None else np.zeros(len(rows), dtype=np.int64)
     times = trace.arrival_s[rows]
     return Arrivals(
-        arrival_s=times - times[0],
+        arrival_s=(times - times[0]) * pace,
         input_tokens=trace.input_tokens[rows],
         output_tokens=trace.output_tokens[rows],
         cached_tokens=cached,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from melange.simulator.arrivals import (
     drawn_arrivals,
     drawn_process,
     plan_sizes,
+    recorded_rate_rps,
     replayed_arrivals,
     trace_sizes,
 )
@@ -55,8 +57,9 @@ class SimulationOptions:
     """How to simulate.
 
     ``requests`` a replication (None: 10,000 or ten minutes of arrivals, whichever is more; the whole trace when its
-    times are replayed), of which the first ``warmup_share`` are not counted. ``process`` None replays the trace's
-    times where it has some, else draws arrivals as uneven as the workload says, Poisson ones where it does not.
+    times are replayed), of which the first ``warmup_share`` are not counted. ``rate_rps`` None is the plan's.
+    ``process`` None replays the trace's times, scaled to the rate, where it has some, else draws arrivals as uneven as
+    the workload says, Poisson ones where it does not.
     ``spread`` as in plan_sizes. ``jobs`` runs so many replications at a time.
     """
 
@@ -110,7 +113,7 @@ class Scenario:
         if self.process.kind == "trace":
             assert self.trace is not None
             assert self.inside is not None
-            return replayed_arrivals(self.trace, self.inside, self.requests)
+            return replayed_arrivals(self.trace, self.inside, self.requests, self.rate_rps)
         rng = np.random.default_rng([self.options.seed, replication, 1])
         return drawn_arrivals(self.sizes, self.process, self.requests, self.rate_rps, rng)
 
@@ -138,6 +141,8 @@ def scenario_of(
     if process.kind == "trace" and (trace is None or not has_times):
         missing = "no trace was given" if trace is None else "the trace has no arrival times"
         raise InputError(f"arrivals are those of the trace, but {missing}", fix="use --arrivals poisson, or another")
+    if process.kind == "trace" and trace is not None and inside is not None:
+        recorded_rate_rps(trace, inside)  # one that cannot be scaled is refused here, not in a replication
     count = options.requests
     if count is None:
         rate = options.rate_rps or sum(b.rate_rps for b in plan.buckets)
@@ -225,8 +230,7 @@ def report_of(scenario: Scenario, replications: Sequence[Replication]) -> Simula
         slo=plan.slo.to_dict(),
         slo_text=plan.slo.describe(),
         policy=scenario.policy.name,
-        arrivals=f"{scenario.process.describe()}"
-        + ("" if scenario.process.kind == "trace" else f", {scenario.rate_rps:g} req/s"),
+        arrivals=_arrivals_text(scenario),
         sizes=scenario.sizes.source,
         requests=scenario.requests,
         warmup_requests=int(options.warmup_share * scenario.requests),
@@ -255,6 +259,14 @@ def report_of(scenario: Scenario, replications: Sequence[Replication]) -> Simula
             "replicas": dict(plan.replicas),
         },
     )
+
+
+def _arrivals_text(scenario: Scenario) -> str:
+    text = f"{scenario.process.describe()}, {scenario.rate_rps:g} req/s"
+    if scenario.process.kind != "trace" or scenario.trace is None or scenario.inside is None:
+        return text
+    recorded = recorded_rate_rps(scenario.trace, scenario.inside)
+    return text if math.isclose(recorded, scenario.rate_rps, rel_tol=1e-6) else f"{text} (recorded: {recorded:.4g})"
 
 
 def _warnings(scenario: Scenario, replications: int) -> tuple[str, ...]:

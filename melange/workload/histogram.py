@@ -20,9 +20,12 @@ from melange.traces.report import REASONS, SIZE_REASONS, TraceReport, describe_d
 from melange.traces.source import Progress
 from melange.workload.prometheus import is_metrics, workload_from_metrics
 from melange.workload.sizes import SizeGrid
+from melange.workload.window_counts import WindowCounts
+from melange.workload.windows import Window, WindowRule
 from melange.workload.workload import Representative, Workload
 
 PEAK_WINDOW_S = 60.0
+DEFAULT_WINDOWS = WindowRule()
 
 
 def workload_from_trace(
@@ -35,6 +38,7 @@ def workload_from_trace(
     name: str | None = None,
     model: str | None = None,
     representative: Representative = "mean",
+    windows: WindowRule | None = DEFAULT_WINDOWS,
     format: str = "auto",
     columns: Mapping[str, str] | None = None,
     time_unit: TimeUnit | None = None,
@@ -66,6 +70,7 @@ def workload_from_trace(
             name=name or Path(path).name.split(".")[0],
             model=model,
             representative=representative,
+            windows=windows,
             source=Path(path).name,
         )
     except InputError as error:
@@ -82,6 +87,7 @@ def workload_from_requests(
     name: str = "trace",
     model: str | None = None,
     representative: Representative = "mean",
+    windows: WindowRule | None = DEFAULT_WINDOWS,
     source: str | None = None,
 ) -> tuple[Workload, TraceReport]:
     """Count requests into the grid's buckets, with the true means of their sizes.
@@ -89,7 +95,8 @@ def workload_from_requests(
     Kept are the requests with sizes in the grid and, with ``window_s``, an arrival in [start, end) seconds after the
     trace's first row. ``rate_rps`` is the rate of *kept* requests, in requests/s, shared out over the buckets by their
     numbers; without it the rate is kept requests / span, where the span runs from the first to the last arrival (of
-    all rows, kept or not) and is cut to the window. How a trace is cut into ``parts`` makes no difference.
+    all rows, kept or not) and is cut to the window. How a trace is cut into ``parts`` makes no difference. ``windows``
+    says how the same span is cut into the workload's windows, None that it has none; nor has a trace without times.
 
     InputError: no request is kept; no rate given and no arrival times, or all of one instant; a window without
     arrival times; a rate that is not positive.
@@ -98,7 +105,7 @@ def workload_from_requests(
         raise InputError(f"rate is {rate_rps}", fix="give a positive number of requests per second")
     if window_s is not None and not window_s[0] < window_s[1]:
         raise InputError(f"window is {window_s[0]:g}:{window_s[1]:g}", fix="its end must come after its start")
-    counts = _Counts(grid, window_s)
+    counts = _Counts(grid, window_s, windows)
     for part in parts:
         counts.add(part)
     report = counts.report(rate_rps)
@@ -116,6 +123,7 @@ def workload_from_requests(
         representative=representative,
         burstiness_cv=report.interarrival_cv,
         sample_requests=report.kept,
+        windows=counts.windows(),
         provenance=_provenance(report, source, window_s, rate_rps is not None),
     )
     return workload, report
@@ -168,7 +176,7 @@ class _Arrivals:
 class _Counts:
     """Requests and sums of their sizes per bucket, added up part by part; arrays have the grid's shape."""
 
-    def __init__(self, grid: SizeGrid, window_s: tuple[float, float] | None) -> None:
+    def __init__(self, grid: SizeGrid, window_s: tuple[float, float] | None, rule: WindowRule | None) -> None:
         self.grid = grid
         self.window_s = window_s
         self.rows = 0
@@ -180,6 +188,7 @@ class _Counts:
         self.timed = True
         start = 0.0 if window_s is None else max(window_s[0], 0.0)
         self.arrivals = _Arrivals(origin_s=start)
+        self.in_windows = None if rule is None else WindowCounts(rule, grid.shape, start)
 
     def add(self, part: Trace) -> None:
         self.rows += len(part)
@@ -194,6 +203,8 @@ class _Counts:
         if part.arrival_s is not None:
             self.arrivals.see(part.arrival_s)
             self.arrivals.keep(part.arrival_s[kept])
+            if self.in_windows is not None:
+                self.in_windows.add(part.arrival_s[kept], bucket[kept])
 
     def _add_sizes(self, part: Trace, kept: BoolArray, bucket: IntArray) -> None:
         inputs, outputs = part.input_tokens[kept].astype(float), part.output_tokens[kept].astype(float)
@@ -248,11 +259,20 @@ class _Counts:
             warnings=tuple(self._warnings(kept)),
         )
 
+    def windows(self) -> tuple[Window, ...]:
+        """The windows of the span; empty for a trace without times."""
+        return () if self.in_windows is None or not self.timed else self.in_windows.windows(*self._ends_s())
+
     def _span_s(self) -> float | None:
         if not self.timed:
             return None
+        first, last = self._ends_s()
+        return last - first
+
+    def _ends_s(self) -> tuple[float, float]:
+        """The first and the last arrival of all rows, cut to the window."""
         start, end = self.window_s or (-math.inf, math.inf)
-        return min(self.arrivals.last_s, end) - max(self.arrivals.first_s, start)
+        return max(self.arrivals.first_s, start), min(self.arrivals.last_s, end)
 
     def _rate_rps(self, kept: int, span_s: float | None) -> float:
         if span_s is None:

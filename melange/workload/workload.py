@@ -15,6 +15,7 @@ from melange.notebook import short_repr
 from melange.slo import Slo
 from melange.workload.bucket import Bucket
 from melange.workload.sizes import SizeGrid
+from melange.workload.windows import Window, check_windows, window_paces
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,6 +36,8 @@ class Workload:
     the paper. ``burstiness_cv`` is the coefficient of variation of inter-arrival times where a trace told it,
     ``sample_requests`` the number of requests that the histogram was counted from; None where neither is known.
     ``provenance`` says where it came from, for reading only.
+    ``windows`` say when the requests of each bucket came, where a trace told it: they hold counts, ``rate_rps`` says
+    how many there are. Over the windows each bucket's rate is ``rate_rps`` in the mean, whatever it is scaled to.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Workload:
     representative: Representative = "mean"
     burstiness_cv: float | None = None
     sample_requests: int | None = None
+    windows: tuple[Window, ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,6 +73,8 @@ class Workload:
             raise InputError(f"workload {self.name}: sample_requests is {self.sample_requests}", fix="give at least 1")
         self._check_rates()
         self._check_means()
+        object.__setattr__(self, "windows", tuple(self.windows))
+        check_windows(self.windows, self.grid.shape)
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
     def _check_rates(self) -> None:
@@ -154,6 +160,21 @@ class Workload:
         if not (np.isfinite(rate_rps) and rate_rps > 0):
             raise InputError(f"rate is {rate_rps}", fix="give a positive number of requests per second")
         return replace(self, rate_rps=self.rate_rps * (rate_rps / self.total_rate_rps))
+
+    def window_rates_rps(self) -> FloatArray:
+        """(n_windows, n_input, n_output): each window's rate per bucket in requests/s; empty without windows."""
+        if not self.windows:
+            return np.zeros((0, *self.grid.shape))
+        return np.asarray(window_paces(self.windows) * self.rate_rps)
+
+    def in_window(self, number: int) -> Workload:
+        """The workload of one window alone: its rates, the same mean sizes per bucket. InputError if it is empty."""
+        window, rates = self.windows[number], self.window_rates_rps()[number]
+        if not rates.any():
+            raise InputError(f"workload {self.name}: nothing arrives in the window at {window.start_s:g} s")
+        facts = {**self.provenance, "window_s": [window.start_s, window.end_s]}
+        sample = max(1, round(window.count))
+        return replace(self, rate_rps=rates, windows=(), sample_requests=sample, provenance=facts)
 
     def __repr__(self) -> str:
         busy = int((self.rate_rps > 0).sum())

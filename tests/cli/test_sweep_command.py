@@ -71,3 +71,18 @@ def test_a_release_config_is_solved_not_swept(tmp_path):
     path.write_text('{"gpu_info": {}}')
     done = CliRunner().invoke(melange, ["sweep", str(path), "--rates", "1,2"])
     assert "can be solved, not swept" in str(done.exception)
+
+
+def test_rates_are_scaled_to_the_load_asked_for():
+    asked = ["sweep", "azure-code", "--rates", "20,40", "--only", "H100", "-o", "json"]
+    plain = json.loads(CliRunner().invoke(melange, asked).stdout)
+    done = CliRunner().invoke(melange, [*asked, "--rate", "peak", "--margin", "10%"])
+    assert done.exit_code == 0, done.output
+    scaled = json.loads(done.stdout)
+    assert plain["load_scale"] is None
+    assert (scaled["load_scale"]["statistic"], scaled["load_scale"]["margin"]) == ("peak", 0.1)
+    assert [point["rate_rps"] for point in scaled["points"]] == [20, 40]
+    costs = [[point["cost_usd_per_hour"] for point in swept["points"]] for swept in (plain, scaled)]
+    assert all(peak > mean for mean, peak in zip(*costs, strict=True))
+    text = CliRunner().invoke(melange, [*asked[:-2], "--margin", "0.1"]).stdout
+    assert text.splitlines()[1] == "planned for 1.1 times the rate (margin 10%)"

@@ -125,3 +125,74 @@ def test_json_is_yaml(tmp_path):
 
     file.write_text(json.dumps(yaml.safe_load(GOOD)))
     assert load_workload(file).workload.total_rate_rps == 4
+
+
+WINDOWS = """\
+windows:
+- {start_s: 0, length_s: 60, requests: [3, 1]}
+- {start_s: 60, length_s: 60, requests: [9, 3]}
+"""
+
+
+def test_windows_are_read_scaled_and_written_back(tmp_path):
+    spec = load(tmp_path, GOOD + WINDOWS)
+    np.testing.assert_allclose(spec.workload.window_rates_rps(), [[[1.5], [0.5]], [[4.5], [1.5]]])
+    write_workload(tmp_path / "w2.yaml", spec)
+    again = load_workload(tmp_path / "w2.yaml").workload
+    assert [w.requests.tolist() for w in again.windows] == [w.requests.tolist() for w in spec.workload.windows]
+    assert [(w.start_s, w.length_s) for w in again.windows] == [(0, 60), (60, 60)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[9, 3]", "[9]", r"w.yaml:17:41: the window has 1 numbers of requests, the workload 2 buckets"),
+        ("[9, 3]", "[9, -3]", r"w.yaml:17:45: .*-3; give a value at least 0"),
+        (
+            "length_s: 60, requests: [9",
+            "length_s: 0, requests: [9",
+            r"w.yaml:17:27: .*length_s is 0; give a value abov",
+        ),
+        ("start_s: 60", "start_s: 30", r"w.yaml:17:13: the window at 30 s starts before the one above it ends \(60"),
+        ("start_s: 60", "start: 60", r"w.yaml:17:4: unknown key 'start'.*did you mean 'start_s'"),
+        (
+            "- {start_s: 60, length_s: 60, requests: [9, 3]}",
+            "- {start_s: 60}",
+            r"w.yaml:17:3: .*lacks the key 'length_",
+        ),
+    ],
+)
+def test_windows_that_make_no_sense_are_named(tmp_path, old, new, message):
+    assert old in WINDOWS
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, GOOD + WINDOWS.replace(old, new))
+
+
+def test_windows_without_a_request_are_refused(tmp_path):
+    empty = WINDOWS.replace("[3, 1]", "[0, 0]").replace("[9, 3]", "[0, 0]")
+    with pytest.raises(InputError, match=r"w.yaml:16:1: no window holds a request"):
+        load(tmp_path, GOOD + empty)
+
+
+TRACED = """\
+version: 1
+name: mine
+model: llama-2-7b
+trace: {path: t.csv}
+"""
+
+
+def test_a_trace_in_the_file_makes_windows(tmp_path):
+    rows = "".join(f"{n},{20 + n % 7},30\n" for n in range(2400))
+    (tmp_path / "t.csv").write_text("arrival_s,input_tokens,output_tokens\n" + rows)
+    assert [w.count for w in load(tmp_path, TRACED).workload.windows] == [1200, 1200]
+    three = load(tmp_path, TRACED.replace("t.csv", "t.csv, windows: 3")).workload
+    assert len(three.windows) == 3
+    lengths = load(tmp_path, TRACED.replace("t.csv", "t.csv, window_minutes: 10")).workload.windows
+    assert [w.start_s for w in lengths] == [0, 600, 1200, 1800]
+    assert load(tmp_path, TRACED.replace("t.csv", "t.csv, windows: none")).workload.windows == ()
+    both = TRACED.replace("t.csv", "t.csv, windows: 3, window_minutes: 10")
+    with pytest.raises(InputError, match=r"w.yaml:4:31: both a number and a length of windows"):
+        load(tmp_path, both)
+    with pytest.raises(InputError, match=r"w.yaml:5:10: windows beside a trace"):
+        load(tmp_path, TRACED + "windows: []\n")

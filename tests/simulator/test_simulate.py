@@ -99,8 +99,50 @@ def test_a_replayed_trace_keeps_its_times_and_sizes(plan, clocks):
     report = simulate(plan, trace, SimulationOptions(warmup_share=0.0), clocks=clocks)
     assert report.requests == inside.sum()
     assert report.replications == 1
+    recorded = inside.sum() / np.ptp(trace.arrival_s)
+    assert report.arrivals == f"trace, {sum(b.rate_rps for b in plan.buckets):g} req/s (recorded: {recorded:.4g})"
     assert report.attainment.low is None
     assert any(f"{400 - inside.sum()} requests of the trace" in text for text in report.warnings)
+
+
+def replayed(plan, clocks, trace, **options):
+    return scenario_of(plan, trace, SimulationOptions(**options), clocks=clocks).arrivals(0)
+
+
+def test_a_replayed_trace_is_scaled_to_the_rate_and_keeps_its_order(plan, clocks):
+    trace = Trace(
+        input_tokens=np.array([30, 20, 10, 40, 5000]),
+        output_tokens=np.array([3, 2, 1, 4, 1]),
+        arrival_s=np.array([6.0, 2.0, 0.0, 2.0, 8.0]),
+    )
+    # Four requests inside in 8 s: half a request a second.
+    slow = replayed(plan, clocks, trace, rate_rps=0.5)
+    assert slow.arrival_s.tolist() == [0, 2, 2, 6]
+    assert slow.input_tokens.tolist() == [10, 20, 40, 30]
+    fast = replayed(plan, clocks, trace, rate_rps=2.0)
+    np.testing.assert_allclose(fast.arrival_s, slow.arrival_s / 4)
+    assert fast.output_tokens.tolist() == slow.output_tokens.tolist()
+    part = replayed(plan, clocks, trace, rate_rps=2.0, requests=2)
+    np.testing.assert_allclose(part.arrival_s, [0, 0.5])
+
+
+def test_a_replayed_trace_runs_at_the_plans_rate_by_default(plan, clocks):
+    times = np.random.default_rng(0).exponential(3.0, 600).cumsum()
+    trace = Trace(input_tokens=np.full(600, 100), output_tokens=np.full(600, 50), arrival_s=times)
+    rate = sum(b.rate_rps for b in plan.buckets)
+    drawn = replayed(plan, clocks, trace)
+    assert 600 / drawn.arrival_s[-1] == pytest.approx(rate)
+    gaps = np.diff(drawn.arrival_s), np.diff(times)
+    assert gaps[0].std() / gaps[0].mean() == pytest.approx(gaps[1].std() / gaps[1].mean())
+
+
+@pytest.mark.parametrize("times", [[7.0], [7.0, 7.0]])
+def test_a_trace_of_one_instant_cannot_be_scaled(plan, clocks, times):
+    sizes = np.full(len(times), 50)
+    trace = Trace(input_tokens=sizes, output_tokens=sizes, arrival_s=np.array(times))
+    with pytest.raises(InputError, match=r"arrive in one instant.*--arrivals poisson"):
+        scenario_of(plan, trace, SimulationOptions(), clocks=clocks)
+    assert len(replayed(plan, clocks, trace, process=Process.parse("poisson"), requests=5)) == 5
 
 
 def test_arrivals_are_by_default_as_uneven_as_the_workload_says(plan, clocks):
