@@ -29,6 +29,7 @@ from melange.plan.file import plan_record
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.promise import AttainReport, SizedFleet
+from melange.serving.considered import Considered, LeftOut
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings
 from melange.slo import Slo
@@ -83,6 +84,9 @@ def test_every_field_is_described(name):
         ("plan", "baseline", names(Baseline)),
         ("plan", "limit", names(PlanLimit)),
         ("plan", "costs", names(Costs)),
+        ("plan", "considered", names(Considered)),
+        ("plan", "left_out", names(LeftOut)),
+        ("plan", "precision_advice", names(PrecisionAdvice)),
         ("plan", "slo", names(Slo) | {"statistic"}),
         ("plan", "hardware", names(Gpu) - CATALOG_ONLY),
         ("plan", "model_shape", names(Model) - CATALOG_ONLY),

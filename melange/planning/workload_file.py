@@ -139,6 +139,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
         raise document.error(("sizes", "buckets"), f"the shares sum to {total}", "give shares that sum to 1")
     if not total:
         raise document.error(("sizes", "buckets"), "the histogram is empty: every share is 0", "give it some requests")
+    model, _ = _model(document)
     try:
         return Workload(
             name=data["name"],
@@ -146,7 +147,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
             rate_rps=rate / total * data["rate_rps"],
             **means,
             slo=slo,
-            model=_model(document)[0],
+            model=model,
             representative=data["sizes"].get("representative", "mean"),
             burstiness_cv=data["sizes"].get("burstiness_cv"),
             sample_requests=data["sizes"].get("sample_requests"),

@@ -165,7 +165,7 @@ def test_the_model_is_resolved_when_the_file_is_written(trace: Path, shared: Pat
     spec = load_workload(out)
     assert spec.workload.model == "mine"
     assert spec.profiles.set == "estimated/mine"
-    with pytest.raises(InputError, match="did you mean llama-3.1-8b"):
+    with pytest.raises(InputError, match=r"did you mean llama-3\.1-8b"):
         CliRunner().invoke(
             workload, ["from-trace", str(trace), *slo, "--model", "llama-3.1-9b"], catch_exceptions=False
         )

@@ -17,6 +17,7 @@ from melange.planning.estimated import estimated_profile
 from melange.planning.limits import Limits, TypeLimit
 from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice, ServingChoice
+from melange.serving.considered import LeftOut
 from melange.serving.efficiencies import Efficiencies
 from melange.simulator.clocks import plan_clocks
 from melange.slo import Slo
@@ -121,22 +122,23 @@ def test_a_model_that_fits_nowhere_says_why(spec):
 
 
 def test_names_of_what_was_not_tried_are_no_errors(spec):
-    for limits in (Limits(exclude=("H100",)), Limits(only=("L4",), types={"H100": TypeLimit(maximum=2)})):
+    for limits in (Limits(exclude=("H100",)), Limits(only=("L40S",), types={"H100": TypeLimit(maximum=2)})):
         plan = plan_fleet(replace(spec, limits=limits))
         assert plan.considered is not None
         assert "H100" not in plan.considered.gpus
-        assert "H100 (left out by fleet, --only or --exclude)" in plan.considered.describe_left_out()
+        assert LeftOut(gpu="H100", reason="not allowed") in plan.considered.left_out
     with pytest.raises(InputError, match="no offer of MI300X"):
         plan_fleet(replace(spec, limits=Limits(fleet=("L4", "MI300X"))))
 
 
 def test_the_simulator_runs_a_configs_own_settings(spec):
-    own = spec.limited(only=["H100"]).with_serving(tp=[1], batched_tokens=[8192, 512], kv_dtypes=["auto", "fp8"])
-    plan = plan_fleet(own)
-    clocks = {name: entry.clock for name, entry in plan_clocks(plan).items()}
-    names = {name.partition("/")[2]: name for name in clocks if plan.configs[name].gpus_per_instance == 1}
-    assert set(names) == {"", "bt512", "kv-fp8", "kv-fp8/bt512"}  # 8192 is an H100's own
-    plain, narrow, small = (clocks[names[kind]] for kind in ("", "bt512", "kv-fp8"))
+    one = spec.limited(only=["H100"]).with_serving(tp=[1], kv_dtypes=["auto", "fp8"])
+    clocks = {}
+    for budget in (8192, 512):
+        found = plan_clocks(plan_fleet(one.with_serving(batched_tokens=[budget])))
+        clocks |= {name: entry.clock for name, entry in found.items()}
+    assert {"H100", "H100/bt512", "H100/kv-fp8", "H100/kv-fp8/bt512"} <= set(clocks)  # 8192 is an H100's own
+    plain, narrow, small = (clocks[name] for name in ("H100", "H100/bt512", "H100/kv-fp8"))
     assert (plain.max_batched_tokens, plain.max_num_seqs) == (8192, 1024)
     assert (narrow.max_batched_tokens, narrow.max_num_seqs) == (512, 512)
     assert small.kv_capacity_tokens == pytest.approx(2 * plain.kv_capacity_tokens, rel=1e-3)
