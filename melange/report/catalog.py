@@ -72,7 +72,19 @@ def render_models(catalog: Catalog, output: str) -> str:
     if output == "csv":
         return _csv([_row(model) for model in catalog.models.values()])
     rows = [_model_row(model) for model in catalog.models.values()]
-    columns = ("model", "parameters", "active", "layers", "hidden", "heads", "KV heads", "head", "experts", "context", "precision")
+    columns = (
+        "model",
+        "parameters",
+        "active",
+        "layers",
+        "hidden",
+        "heads",
+        "KV heads",
+        "head",
+        "experts",
+        "context",
+        "precision",
+    )
     return rendered(table("Models", columns, rows))
 
 

@@ -33,7 +33,7 @@ def offer(gpu, gpus, name=None):
 
 
 def test_every_gpu_on_offer_is_tried_at_every_degree_of_its_machines():
-    machines = machines_of([offer("L4", 1), offer("H100", 8), offer("H100", 2)], CATALOG, only=None, exclude=())
+    machines = machines_of([offer("L4", 1), offer("H100", 8), offer("H100", 2)], Limits(), CATALOG)
     found, left_out = candidates(MODEL, machines, ServingChoice(), Calibration(), CATALOG)
     assert {(m.gpu.name, m.tp) for m in found} == {("L4", 1), *(("H100", tp) for tp in (1, 2, 4, 8))}
     assert {m.precision for m in found} == {"bf16"}
@@ -43,7 +43,7 @@ def test_every_gpu_on_offer_is_tried_at_every_degree_of_its_machines():
 
 def test_limits_leave_out_by_any_name_and_say_so():
     offers = [offer("L4", 1, "g6.xlarge"), offer("H100", 8), offer("A100-40GB", 1)]
-    machines = machines_of(offers, CATALOG, only=("g6.xlarge", "a100"), exclude=("A100-40GB",))
+    machines = machines_of(offers, Limits(only=("g6.xlarge", "a100"), exclude=("A100-40GB",)), CATALOG)
     assert dict(machines.most_gpus) == {"L4": 1}
     assert {e.gpu for e in machines.left_out if e.reason == "not allowed"} == {"H100", "A100-40GB"}
 
