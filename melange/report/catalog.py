@@ -79,7 +79,7 @@ def render_models(catalog: Catalog, output: str) -> str:
         "layers",
         "hidden",
         "heads",
-        "KV heads",
+        "KV",
         "head",
         "experts",
         "context",
