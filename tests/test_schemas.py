@@ -21,6 +21,7 @@ from melange.interop.release import plan_release
 from melange.measurements.curve import CurvePoint, MeasuredCurve
 from melange.measurements.file import Header, KvCache, record_line
 from melange.measurements.measurement import Question
+from melange.plan.advice import PrecisionAdvice
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import Baseline, Costs, PlanLimit
@@ -178,6 +179,7 @@ def test_a_full_record_keeps_its_schema():
     validator("measurements").validate(row)
     header = Header(
         model="m", gpu="L4", tp=1, precision="fp8", engine="vllm", engine_version="1", engine_command=("vllm",),
+        kv_dtype="fp8", max_batched_tokens=512,
         max_model_len_tokens=64, kv_cache=KvCache(tokens=64, block_tokens=16), model_shape={"layers": 1},
         slo=Slo(ttft_s=1.0), facts={"anything": [1]},
     )  # fmt: skip
