@@ -21,6 +21,7 @@ from melange.interop.release import plan_release
 from melange.measurements.curve import CurvePoint, MeasuredCurve
 from melange.measurements.file import Header, KvCache, record_line
 from melange.measurements.measurement import Question
+from melange.plan.advice import PrecisionAdvice
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import Baseline, Costs, PlanLimit
@@ -29,6 +30,7 @@ from melange.plan.file import plan_record
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.promise import AttainReport, SizedFleet
+from melange.serving.considered import Considered, LeftOut
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings
 from melange.slo import Slo
@@ -84,6 +86,9 @@ def test_every_field_is_described(name):
         ("plan", "baseline", names(Baseline)),
         ("plan", "limit", names(PlanLimit)),
         ("plan", "costs", names(Costs)),
+        ("plan", "considered", names(Considered)),
+        ("plan", "left_out", names(LeftOut)),
+        ("plan", "precision_advice", names(PrecisionAdvice)),
         ("plan", "slo", names(Slo) | {"statistic"}),
         ("plan", "hardware", names(Gpu) - CATALOG_ONLY),
         ("plan", "model_shape", names(Model) - CATALOG_ONLY),
@@ -168,7 +173,7 @@ def test_a_full_record_keeps_its_schema():
         duration_s=60.0, queue_growth_rps=-0.1, saturated=True, valid=False, invalid_reason="cold", low_rps=0.9,
         high_rps=1.1, engine_version="1", date="2026-11", sample_ttft_s=(0.1,), sample_e2e_s=(0.2,),
         sample_output_tokens=(20,), nominal_rps=1.1, confidence=0.97, queue_growth_low_rps=-0.2,
-        queue_growth_high_rps=0.1, extra={"note": 1},
+        queue_growth_high_rps=0.1, extra={"note": 1}, kv_dtype="fp8", max_batched_tokens=512,
         asked=Question(slo=Slo(tpot_s=0.1, attainment=0.9), resolution=1.4, requests=400, point_s=120.0),
     )  # fmt: skip
     row = json.loads(record_line(point))
@@ -176,6 +181,7 @@ def test_a_full_record_keeps_its_schema():
     validator("measurements").validate(row)
     header = Header(
         model="m", gpu="L4", tp=1, precision="fp8", engine="vllm", engine_version="1", engine_command=("vllm",),
+        kv_dtype="fp8", max_batched_tokens=512,
         max_model_len_tokens=64, kv_cache=KvCache(tokens=64, block_tokens=16), model_shape={"layers": 1},
         slo=Slo(ttft_s=1.0), facts={"anything": [1]},
     )  # fmt: skip

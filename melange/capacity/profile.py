@@ -24,6 +24,7 @@ from melange.measurements.file import MeasurementFile, read_measurements
 from melange.measurements.measurement import Measurement
 from melange.notebook import html_table, number, short_repr
 from melange.serving.config import ConfigKey
+from melange.serving.considered import LeftOut
 from melange.slo import Slo
 
 if TYPE_CHECKING:
@@ -124,12 +125,14 @@ class ConfigProfile:
 class Profile:
     """The tables of every configuration for one SLO, with warnings about what they rest on.
 
-    ``basis`` is what later commands compute with; ``provenance`` is for reading only.
+    ``left_out`` is what an estimate might have tried and did not. ``basis`` is what later commands compute with;
+    ``provenance`` is for reading only.
     """
 
     slo: Slo
     configs: Mapping[ConfigKey, ConfigProfile]
     warnings: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     basis: Basis = field(default_factory=Basis)
     provenance: Mapping[str, object] = field(default_factory=dict)
 
@@ -178,7 +181,7 @@ def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = 
         raise InputError(
             "the profile has no load points without cached prefix", fix="measure some with melange profile"
         )
-    by_key = sorted(plain, key=lambda p: p.key)
+    by_key = sorted(plain, key=lambda p: p.key.order)
     configs, warnings = {}, []
     for key, group in groupby(by_key, lambda p: p.key):
         configs[key], doubts = _config_profile(key, list(group), slo, assume_slo)

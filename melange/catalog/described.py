@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from melange.catalog.hardware import Catalog, Gpu, Model, figures_of
+from melange.catalog.hardware import Catalog, Gpu, Model, Precision, figures_of
 from melange.errors import InputError
 from melange.files.documents import Document, read_document
 from melange.files.text import read_text
@@ -27,6 +27,14 @@ _PARTLY_SPARSE: Mapping[str, object] = {
     "interleave_moe_layer_step": 1,
     "mlp_only_layers": [],
 }
+_DTYPES: Mapping[str, Precision] = {
+    "float16": "fp16",
+    "half": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+    "float": "fp32",
+}
+_BITS: Mapping[int, Precision] = {4: "int4", 8: "int8"}
 _TEXTS = ("interconnect", "vendor", "source")
 
 
@@ -95,7 +103,8 @@ def model_from_config(file: str | os.PathLike[str]) -> Model:
     """A model from a Hugging Face ``config.json`` of a Llama-like decoder, dense or mixture of experts.
 
     Parameters are counted from the shapes: attention, three MLP matrices per expert, router, norms, embeddings. The
-    name is the file's ``_name_or_path`` or its folder's. Architectures that the counting does not cover are refused.
+    name is the file's ``_name_or_path``, its folder's or, of a file called otherwise than config.json, its own. The
+    precision is :func:`checkpoint_precision`. Architectures that the counting does not cover are refused.
     """
     try:
         config = json.loads(read_text(file))
@@ -103,8 +112,10 @@ def model_from_config(file: str | os.PathLike[str]) -> Model:
         raise InputError(f"not JSON: {error.msg}", file=file, line=error.lineno, column=error.colno) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, endless nesting
         raise InputError("it is not a model configuration", file=file, fix="give a Hugging Face config.json") from error
-    if isinstance(config, dict):
-        config = config.get("text_config", config)
+    if isinstance(config, dict) and isinstance(config.get("text_config"), dict):
+        # A model of several kinds of input tells its weights' precision once, beside its parts.
+        stored = {key: config[key] for key in ("quantization_config", "dtype", "torch_dtype") if key in config}
+        config = stored | config["text_config"]
     if not isinstance(config, dict):
         raise InputError("it is not a model configuration", file=file, fix="give a Hugging Face config.json")
     try:
@@ -114,6 +125,58 @@ def model_from_config(file: str | os.PathLike[str]) -> Model:
         raise error.located(file) from error
     except KeyError as error:
         raise InputError(f"{error.args[0]} is missing", file=file, fix="give a Llama-like config.json") from error
+
+
+def model_named(name: str, catalog: Catalog, base: str | os.PathLike[str] = ".") -> tuple[Model, Path | None]:
+    """The model of a catalog name, alias or Hugging Face id, or of a config.json (its path or its folder's).
+
+    Beside it the file that describes it, None for the catalog's own. Paths are relative to the folder ``base``.
+    InputError with the nearest names for anything else.
+    """
+    file = config_file(name, base)
+    return (catalog.model(name), None) if file is None else (model_from_config(file), file)
+
+
+def config_file(name: str, base: str | os.PathLike[str] = ".") -> Path | None:
+    """The config.json that a model's name is the path of, written as such or a folder that holds one; else None."""
+    path = Path(base) / Path(name).expanduser()
+    if name.endswith(".json"):
+        return path
+    if (path / "config.json").is_file():
+        return path / "config.json"
+    return path / "config.json" if name.startswith((".", "/", "~")) else None
+
+
+def checkpoint_precision(config: Mapping[str, Any]) -> Precision:
+    """What a config.json says that its weights are stored in: its ``quantization_config``, else its ``dtype``.
+
+    Without either, fp16. A kind of quantisation that is not modelled raises InputError.
+    """
+    quantised = config.get("quantization_config")
+    if not isinstance(quantised, Mapping):
+        dtype = str(config.get("dtype") or config.get("torch_dtype") or "float16").removeprefix("torch.")
+        if dtype not in _DTYPES:
+            raise InputError(f"its dtype is {dtype!r}", fix=f"known: {', '.join(_DTYPES)}")
+        return _DTYPES[dtype]
+    method = str(quantised.get("quant_method") or quantised.get("quant_algo") or "").lower()
+    text = json.dumps(quantised)
+    if method == "fp8" or (method in ("fbgemm_fp8", "modelopt") and "FP4" not in text.upper()):
+        return "fp8"
+    if method == "bitsandbytes":
+        return "int8" if quantised.get("load_in_8bit") else "int4"
+    bits = quantised.get("bits", quantised.get("w_bit"))
+    if method == "compressed-tensors":
+        weights = [row.get("weights") or {} for row in (quantised.get("config_groups") or {}).values()]
+        kinds = {(row.get("type"), row.get("num_bits")) for row in weights}
+        if kinds == {("float", 8)}:
+            return "fp8"
+        bits = next(iter(kinds))[1] if len(kinds) == 1 and all(kind == "int" for kind, _ in kinds) else None
+    if bits not in (4, 8):
+        raise InputError(
+            f"its quantization_config ({method or 'no method'}) is not modelled",
+            fix="give the config.json of the model it was made from, and say --precision",
+        )
+    return _BITS[bits]
 
 
 def model_shape(model: str | None) -> dict[str, Any] | None:
@@ -158,8 +221,9 @@ def _model(config: Mapping[str, Any], file: str | os.PathLike[str]) -> Model:
     shared = layers * (attention + router + 2 * hidden) + hidden + vocabulary * hidden * (1 if tied else 2)
     per_token = _count(config, "num_experts_per_tok", 1) if experts > 1 else 1
     path = Path(file)
+    own = path.resolve().parent.name if path.name == "config.json" else path.stem
     return Model(
-        name=str(config.get("_name_or_path") or path.resolve().parent.name or path.stem),
+        name=str(config.get("_name_or_path") or own or path.stem),
         parameters=float(shared + layers * experts * expert),
         active_parameters=float(shared + layers * per_token * expert),
         layers=layers,
@@ -173,6 +237,7 @@ def _model(config: Mapping[str, Any], file: str | os.PathLike[str]) -> Model:
         experts_per_token=per_token,
         max_context_tokens=_count(config, "max_position_embeddings", 4096),
         tied_embeddings=tied,
+        precision=checkpoint_precision(config),
         source=os.fspath(file),
     )
 

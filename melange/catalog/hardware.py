@@ -75,7 +75,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A decoder's shape. ``parameters`` counts all weights, ``active_parameters`` those one token uses."""
+    """A decoder's shape. ``parameters`` counts all weights, ``active_parameters`` those one token uses.
+
+    ``precision`` is that of the published checkpoint.
+    """
 
     name: str
     parameters: float
@@ -91,6 +94,7 @@ class Model:
     experts_per_token: int = 1
     max_context_tokens: int = 4096
     tied_embeddings: bool = False
+    precision: str = "fp16"
     aliases: tuple[str, ...] = ()
     source: str = ""
 
@@ -98,6 +102,10 @@ class Model:
         for name in ("parameters", "layers", "hidden", "heads", "kv_heads", "head_size", "intermediate", "vocabulary"):
             if not getattr(self, name) > 0:
                 raise InputError(f"model {self.name}: {name} is {getattr(self, name)}", fix="give a positive figure")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"model {self.name}: precision is {self.precision!r}", fix=f"use one of {', '.join(PRECISIONS)}"
+            )
         if self.heads % self.kv_heads:
             raise InputError(
                 f"model {self.name}: {self.heads} heads do not divide into {self.kv_heads} KV heads",

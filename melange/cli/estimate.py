@@ -26,7 +26,7 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 
 
 @click.command()
-@click.option("--model", help="Model of the catalog (see 'melange gpus --models').")
+@click.option("--model", help="A model: a name of 'melange gpus --models', a Hugging Face id or a config.json's path.")
 @click.option("--model-config", type=click.Path(dir_okay=False), help="A Hugging Face config.json instead of a name.")
 @click.option("--gpu", "gpus", multiple=True, required=True, callback=names, metavar="NAMES", help="GPUs to estimate.")
 @click.option("--gpu-file", type=click.Path(dir_okay=False), help="YAML of GPUs given by figures, as in the catalog.")
@@ -34,10 +34,9 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 @click.option(
     "--precision",
     "precisions",
-    default=("fp16",),
     multiple=True,
     callback=names,
-    help="Precisions of the weights [fp16].",
+    help="Precisions of the weights [the checkpoint's own].",
 )
 @click.option(
     "--engine",
@@ -82,7 +81,7 @@ def estimate(**given: Any) -> None:
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
-    from melange.catalog.described import extended_catalog, model_from_config
+    from melange.catalog.described import extended_catalog, model_named
     from melange.catalog.hardware import load_catalog
     from melange.errors import InputError
     from melange.files.text import write_atomic
@@ -94,14 +93,14 @@ def estimate(**given: Any) -> None:
     catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [])
     if bool(given["model"]) == bool(given["model_config"]):
         raise InputError("give either --model or --model-config")
-    model = model_from_config(given["model_config"]) if given["model_config"] else catalog.model(given["model"])
+    model, _ = model_named(given["model"] or given["model_config"], catalog)
     inputs, outputs = given["grid"]
     found = estimated(
         model,
         given["gpus"],
         _slo(given),
         tp=_degrees(given["tp"]),
-        precisions=given["precisions"],
+        precisions=given["precisions"] or None,
         engines=given["engines"],
         input_tokens=inputs,
         output_tokens=outputs,

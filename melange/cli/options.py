@@ -41,6 +41,15 @@ def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     return parts
 
 
+def numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[int, ...]:
+    """``("1,2", "4")`` -> ``(1, 2, 4)``."""
+    parts = [part.strip() for value in values for part in value.split(",")]
+    for part in parts:
+        if not re.fullmatch("[0-9]{1,9}", part) or not int(part):
+            raise click.BadParameter(f"{part!r} is not a whole number from 1; give numbers such as 1,2,4", ctx, param)
+    return tuple(map(int, parts))
+
+
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr where that is a terminal, nothing elsewhere."""

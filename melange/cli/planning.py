@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import names, pairs
+from melange.cli.options import names, numbers, pairs
 from melange.cli.slo_options import share, tpot_definition_option
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from melange.planning.options import SolveOptions
     from melange.planning.spec import WorkloadSpec
 
+_SERVING = ("precisions", "tp", "kv_dtypes", "batched_tokens")
 _LIMITS = ("maximum", "minimum", "only", "exclude", "max_cost_usd_per_hour")
 
 STATISTICS = ("mean", "peak", "p95")
@@ -88,6 +89,37 @@ _OPTIONS = (
     ),
     click.option("--spot/--no-spot", default=None, help="Whether spot offers may be used."),
     click.option(
+        "--precision",
+        "precisions",
+        multiple=True,
+        callback=names,
+        metavar="NAMES",
+        help="Precisions of the weights, e.g. fp8: several may be mixed; any: the checkpoint's, fp8 or int8, one for "
+        "each GPU type  [default: the checkpoint's own]",
+    ),
+    click.option(
+        "--tp",
+        multiple=True,
+        callback=numbers,
+        metavar="N,N",
+        help="Tensor-parallel degrees, e.g. 1,2,4  [default: all that the machines have GPUs for]",
+    ),
+    click.option(
+        "--kv-dtype",
+        "kv_dtypes",
+        multiple=True,
+        callback=names,
+        metavar="NAMES",
+        help="What the KV cache is kept in: auto, fp8 or both, auto,fp8  [default: auto, the engine's own]",
+    ),
+    click.option(
+        "--batched-tokens",
+        multiple=True,
+        callback=numbers,
+        metavar="N,N",
+        help="Most tokens an iteration computes, e.g. 2048  [default: estimated rates try 512 to 8192]",
+    ),
+    click.option(
         "--fill", type=click.Choice(["estimated"]), help="Let the performance model supply what is not measured."
     ),
     click.option(
@@ -130,6 +162,7 @@ def asked_spec(
     spec = spec.with_prices(replace(spec.prices, **prices)) if prices else spec
     spec = spec if given["headroom"] is None else spec.with_headroom(given["headroom"])
     spec = spec if given["fill"] is None else spec.with_fill(given["fill"])
+    spec = spec.with_serving(**{name: given[name] for name in _SERVING if given[name]})
     spec = spec.limited(**{name: given[name] for name in _LIMITS})
     if statistic is None and not given["margin"]:
         return spec
@@ -147,6 +180,7 @@ def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tp
         (_slo(given, tpot_ms), "an SLO", "its throughputs hold for whatever SLO they were measured at"),
         (_prices(given), "a price set", "its costs are in gpu_info"),
         (given["fill"], "a model to estimate with", "its throughputs are all there is"),
+        (any(given[name] for name in _SERVING), "a serving choice", "it does not say how its GPUs serve"),
     ):
         if asked:
             raise lacks(file, what, why)

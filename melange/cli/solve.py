@@ -74,6 +74,8 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve arena-120ms --rate 16
       melange solve azure-conversation --rate p95 --margin 15%
       melange solve workload.yaml --max L4=3 --headroom 0.1 --explain
+      melange solve azure-conversation --precision fp8 --tp 1,2
+      melange solve azure-conversation --precision any --kv-dtype auto,fp8 --batched-tokens 2048,8192
       melange solve arena-120ms --uncertainty 200
       melange solve arena-120ms-mean --attain 0.99
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
@@ -103,6 +105,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
 
 def _answer(given: dict[str, Any]) -> Plan:
     from melange.interop.release import is_release_config
+    from melange.planning.advice import with_precision_advice
     from melange.planning.planner import plan_fleet
     from melange.planning.workload_file import load_workload
 
@@ -125,7 +128,7 @@ def _answer(given: dict[str, Any]) -> Plan:
 
         return compare_nanobatching(spec, options).plan
     if given["draws"] is None:
-        return plan_fleet(spec, options)
+        return with_precision_advice(plan_fleet(spec, options), spec, options)
     from melange.analysis.uncertainty import solve_with_uncertainty
 
     with progress_bar("drawing rates and demand") as tell:

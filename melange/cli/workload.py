@@ -137,6 +137,7 @@ def from_trace(file: str, **given: Any) -> None:
       melange workload from-trace requests.csv --rate 8 --model llama-3.1-8b -o workload.yaml
       melange workload from-trace azure.csv.gz --window 0:1800 --max-input 8000 --model llama-3.1-8b
           --slo-tpot-ms 50 --tpot-definition decode -o workload.yaml
+      melange workload from-trace requests.csv --model ./my-model/config.json -o workload.yaml
       melange workload from-trace log.parquet --columns input=prompt_len,output=gen_len,time=at --time-unit ms
           --model llama-3.1-8b
     """

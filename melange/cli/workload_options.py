@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +33,13 @@ _GRID = (
     click.option("--max-input", type=click.IntRange(1), help="End the input edges here; longer are dropped."),
     click.option("--max-output", type=click.IntRange(1), help="End the output edges here; longer are dropped."),
 )
-_MODEL = (click.option("--model", help="The model that serves it (see 'melange gpus --models')."),)
+_MODEL = (
+    click.option(
+        "--model",
+        metavar="NAME|FILE",
+        help="The model that serves it: a name of 'melange gpus --models', a Hugging Face id, or a config.json's path.",
+    ),
+)
 _CHOICES = (
     click.option(
         "--profiles", metavar="SET|FILE", help="Profile set, or a file of measurements [default: estimated/MODEL]."
@@ -75,9 +82,33 @@ def _ended(edges: Sequence[int], last: int | None) -> tuple[int, ...]:
     return tuple(edges) if last is None else (*(edge for edge in edges if edge < last), last)
 
 
-def _profiles(given: dict[str, Any]) -> Any:
-    """The profiles that the options choose; a file is named relative to the workload file, as that is read."""
+def model_of(given: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The model's catalog name, and its config.json, relative to the workload file, where it is given as one.
+
+    A name that only measured profiles can know stays as it is; without profiles it is refused here, not when the file
+    is solved.
+    """
+    from melange.catalog.described import config_file, model_named
     from melange.catalog.hardware import load_catalog
+    from melange.errors import InputError
+
+    if given["model"] is None:
+        return None, None
+    try:
+        model, file = model_named(given["model"], load_catalog())
+    except InputError:
+        if given["profiles"] is None or config_file(given["model"]) is not None:
+            raise
+        return given["model"], None
+    return model.name, None if file is None else os.path.relpath(file, _folder(given))
+
+
+def _folder(given: dict[str, Any]) -> str:
+    return os.path.dirname(os.path.abspath(given["output"] or "workload.yaml"))
+
+
+def _profiles(given: dict[str, Any], model: str | None) -> Any:
+    """The profiles that the options choose; a file is named relative to the workload file, as that is read."""
     from melange.planning.spec import ProfileChoice
 
     if given["assume_slo_reason"] and not given["assume_slo"]:
@@ -85,11 +116,9 @@ def _profiles(given: dict[str, Any]) -> Any:
     chosen: str | None = given["profiles"]
     files: tuple[str, ...] = ()
     if chosen is not None and os.path.isfile(chosen):
-        beside = os.path.dirname(os.path.abspath(given["output"] or "workload.yaml"))
-        files, chosen = (os.path.relpath(chosen, beside),), None
-    elif chosen is None and given["model"] is not None:
-        load_catalog().model(given["model"])  # an unknown one is refused here, not when the file is solved
-        chosen = f"estimated/{given['model']}"
+        files, chosen = (os.path.relpath(chosen, _folder(given)),), None
+    elif chosen is None and model is not None:
+        chosen = f"estimated/{model}"
     return ProfileChoice(set=chosen, files=files, assume_slo=given["assume_slo"], reason=given["assume_slo_reason"])
 
 
@@ -103,7 +132,10 @@ def spec_of(workload: Any, given: dict[str, Any]) -> WorkloadSpec:
     """A workload with the profiles and prices that the options choose."""
     from melange.planning.spec import WorkloadSpec
 
-    return WorkloadSpec(workload=workload, profiles=_profiles(given), **_prices(given))
+    model, file = model_of(given)
+    return WorkloadSpec(
+        workload=replace(workload, model=model), profiles=_profiles(given, model), model_file=file, **_prices(given)
+    )
 
 
 def hand_out(spec: WorkloadSpec, report: TraceReport, comment: str, output: str | None) -> None:

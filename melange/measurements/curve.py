@@ -42,9 +42,9 @@ class CurvePoint(NamedTuple):
 class MeasuredCurve:
     """Valid load points of one configuration that know TPOT or TTFT, and the limits of the engine that they ran on.
 
-    ``model`` to ``engine`` name the configuration. ``engine_settings`` None: the measurements' header does not say how
-    the engine was started. ``model_shape``: the model's figures where it was served from a folder, for models that the
-    catalog does not know.
+    ``model`` to ``engine``, ``kv_dtype`` and ``max_batched_tokens`` name the configuration. ``engine_settings`` None:
+    the measurements' header does not say how the engine was started. ``model_shape``: the model's figures where it was
+    served from a folder, for models that the catalog does not know.
     """
 
     model: str
@@ -55,10 +55,14 @@ class MeasuredCurve:
     points: tuple[CurvePoint, ...]
     engine_settings: EngineSettings | None = None
     model_shape: Model | None = None
+    kv_dtype: str = "auto"
+    max_batched_tokens: int | None = None
 
     @property
     def key(self) -> ConfigKey:
-        return ConfigKey(self.model, self.gpu, self.tp, self.precision, self.engine)
+        return ConfigKey(
+            self.model, self.gpu, self.tp, self.precision, self.engine, self.kv_dtype, self.max_batched_tokens
+        )
 
     @property
     def deciding(self) -> tuple[Measurement, ...]:
@@ -76,7 +80,7 @@ class MeasuredCurve:
 def measured_curves(files: Sequence[MeasurementFile], catalog: Catalog | None = None) -> tuple[MeasuredCurve, ...]:
     """The curve of every configuration in these files whose load points know latencies; others are left out."""
     catalog = catalog or load_catalog()
-    points = sorted((p for file in files for p in file.points if _is_usable(p)), key=lambda p: p.key)
+    points = sorted((p for file in files for p in file.points if _is_usable(p)), key=lambda p: p.key.order)
     return tuple(_curve(key, tuple(group), files, catalog) for key, group in groupby(points, lambda p: p.key))
 
 

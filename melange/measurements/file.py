@@ -47,7 +47,7 @@ class KvCache:
 class Header:
     """Provenance of the points that follow it in a file; None for what is not known.
 
-    The five parts of the key say which configuration the rest is of. ``engine_command`` is what the engine was started
+    The parts of the key say which configuration the rest is of. ``engine_command`` is what the engine was started
     with, ``max_model_len_tokens`` and ``kv_cache`` the limits that it told; ``model_shape`` holds the model's figures
     where it was served from a folder, ``slo`` what was measured for. ``facts`` are for readers, JSON-ready.
     """
@@ -57,6 +57,8 @@ class Header:
     tp: int | None = None
     precision: str | None = None
     engine: str | None = None
+    kv_dtype: str | None = None
+    max_batched_tokens: int | None = None
     engine_version: str | None = None
     engine_command: tuple[str, ...] | None = None
     max_model_len_tokens: int | None = None
@@ -70,7 +72,9 @@ class Header:
 
     def is_of(self, key: ConfigKey) -> bool:
         """Whether it names exactly this configuration."""
-        return (self.model, self.gpu, self.tp, self.precision, self.engine) == key
+        kept = self.kv_dtype or "auto"
+        own = (self.model, self.gpu, self.tp, self.precision, self.engine, kept, self.max_batched_tokens)
+        return own == key
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, absent fields left out; the inverse of :meth:`from_dict`."""

@@ -82,6 +82,8 @@ class Measurement:
     tp: int = 1
     precision: str = "fp16"
     engine: str = "vllm"
+    kv_dtype: str = "auto"
+    max_batched_tokens: int | None = None
     input_tokens: float
     output_tokens: float
     cached_tokens: float = 0.0
@@ -146,12 +148,16 @@ class Measurement:
 
     @property
     def key(self) -> ConfigKey:
-        return ConfigKey(self.model, self.gpu, self.tp, self.precision, self.engine)
+        return ConfigKey(
+            self.model, self.gpu, self.tp, self.precision, self.engine, self.kv_dtype, self.max_batched_tokens
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, absent fields left out; the inverse of :meth:`from_dict`."""
         row: dict[str, Any] = to_plain(self, keep_none=False)
         row.pop("extra")
+        if self.kv_dtype == "auto":
+            row.pop("kv_dtype")
         return {**row, "extra": to_plain(self.extra)} if self.extra else row
 
     @classmethod

@@ -13,6 +13,7 @@ from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import max_rates_rps, under_calibration
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.perfmodel.overlap import shipped_interference
+from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import default_settings
 from melange.slo import Slo
 
@@ -30,7 +31,7 @@ def with_nanoflow(
     not in the catalog.
     """
     catalog, calibration = catalog or load_catalog(), calibration or Calibration()
-    added: dict[object, ConfigProfile] = {}
+    added: dict[ConfigKey, ConfigProfile] = {}
     for key, table in profile.configs.items():
         mine = key._replace(engine=ENGINE)
         if key.engine != ENGINE and mine not in profile.configs and mine not in added:
@@ -39,7 +40,7 @@ def with_nanoflow(
     warning = f"rates of engine {ENGINE} are predictions, not measured: overlap by {shipped_interference().source}"
     return replace(
         profile,
-        configs={**profile.configs, **added},  # type: ignore[dict-item]
+        configs={**profile.configs, **added},
         warnings=(*profile.warnings, warning),
         provenance={**profile.provenance, "nanoflow": calibration.describe()},
     )
@@ -52,7 +53,13 @@ def overlap_gain(table: ConfigProfile, slo: Slo, calibration: Calibration, catal
     rates = []
     for engine in (key.engine, ENGINE):
         plain = ModelledEngine(
-            model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=default_settings(gpu, engine)
+            model=model,
+            gpu=gpu,
+            tp=key.tp,
+            precision=key.precision,
+            settings=default_settings(gpu, engine),
+            kv_dtype=key.kv_dtype,
+            max_batched_tokens=key.max_batched_tokens,
         )
         modelled = under_calibration(plain, calibration)
         if missing_memory_gib(modelled):

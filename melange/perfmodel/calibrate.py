@@ -105,7 +105,7 @@ def group_points(
     common = None if isinstance(settings, Mapping) else settings
     catalog = catalog or load_catalog()
     usable = [p for p in points if p.valid and p.achieved_rps > 0 and p.source != "estimated"]
-    usable.sort(key=lambda p: (p.key, p.engine_version or ""))
+    usable.sort(key=lambda p: (p.key.order, p.engine_version or ""))
     groups = []
     for (key, version), members in groupby(usable, lambda p: (p.key, p.engine_version)):
         gpu = catalog.gpu(key.gpu)
@@ -115,6 +115,8 @@ def group_points(
             tp=key.tp,
             precision=key.precision,
             settings=common or told.get(key) or default_settings(gpu, key.engine, version),
+            kv_dtype=key.kv_dtype,
+            max_batched_tokens=key.max_batched_tokens,
         )
         groups.append(group_of(modelled, tuple(members)))
     return tuple(groups)

@@ -126,10 +126,10 @@ class StepClock:
 
 
 def stacked(clocks: Sequence[StepClock], dimensions: int) -> StepClock:
-    """Clocks of one modelled engine as one, for evaluating them all at once.
+    """Clocks of engines that all chunk prefills, or all do not, as one, for evaluating them all at once.
 
     Fields in which they differ become arrays of shape (clocks, 1, ...) with ``dimensions`` trailing axes, to broadcast
-    against sizes; the batching limits, which they share, stay scalars.
+    against sizes; what they share stays a scalar.
     """
     whole = object.__new__(StepClock)  # its parts passed validation, which is about scalars
     for item in fields(StepClock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,6 +23,7 @@ from melange.slo import Slo
 
 # Rungs of a rate ladder: with c slots, c ** rung requests are in decode. Even steps in the logarithm of the load.
 LADDER = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99)
+STACKED_VALUES = 16384  # rates evaluated as one array: enough to share overheads, few enough for the cache
 BAND_SHARE = 0.8  # what a low/high band is meant to cover
 _BAND_DEVIATIONS = 1.2816
 
@@ -42,14 +44,9 @@ def under_calibration(modelled: ModelledEngine, calibration: Calibration | None 
     """The modelled engine under a calibration's settings, where that was fitted to an engine with its own."""
     if calibration is None or calibration.settings is None:
         return modelled
-    return ModelledEngine(
-        model=modelled.model,
-        gpu=modelled.gpu,
-        tp=modelled.tp,
-        precision=modelled.precision,
-        settings=replace(calibration.settings, name=modelled.engine.name)
-        if modelled.engine.name == "nanoflow"
-        else calibration.settings,
+    settings = calibration.settings
+    return replace(
+        modelled, settings=replace(settings, name="nanoflow") if modelled.engine.name == "nanoflow" else settings
     )
 
 
@@ -89,6 +86,45 @@ def max_rates_rps(
     return _max_rates_rps(step_clock(modelled, efficiencies), modelled, slo, input_tokens, output_tokens, cached_tokens)
 
 
+def all_max_rates_rps(
+    modelled_engines: Sequence[ModelledEngine],
+    slo: Slo,
+    input_tokens: ArrayLike,
+    output_tokens: ArrayLike,
+    cached_tokens: ArrayLike = 0.0,
+    *,
+    efficiencies: Efficiencies | None = None,
+) -> FloatArray:
+    """:func:`max_rates_rps` of many configurations at once, (configurations, *sizes): array overheads are shared."""
+    sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
+    every = efficiencies or Efficiencies()
+    return _stacked_rates_rps([(modelled, every) for modelled in modelled_engines], slo, sizes)
+
+
+def _stacked_rates_rps(
+    pairs: Sequence[tuple[ModelledEngine, Efficiencies]], slo: Slo, sizes: Sequence[FloatArray]
+) -> FloatArray:
+    """(pairs, *sizes) highest rates, those whose engines work alike evaluated as one."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for index, (modelled, _) in enumerate(pairs):
+        alike.setdefault(_stacked_with(modelled), []).append(index)
+    result = np.zeros((len(pairs), *sizes[0].shape))
+    most = max(STACKED_VALUES // max(sizes[0].size, 1), 1)
+    for indices in alike.values():
+        for start in range(0, len(indices), most):
+            part = indices[start : start + most]
+            clocks = [step_clock(*pairs[index]) for index in part]
+            wide = [np.broadcast_to(size, (len(part), *size.shape)) for size in sizes]
+            result[part] = _max_rates_rps(stacked(clocks, sizes[0].ndim), pairs[part[0]][0], slo, *wide)
+    return result
+
+
+def _stacked_with(modelled: ModelledEngine) -> tuple[object, ...]:
+    """What engines must share to be evaluated as one: all that decides between ways of computing."""
+    overlapped = (modelled.model.name, modelled.tp) if modelled.engine.name == "nanoflow" else None
+    return modelled.engine.name, overlapped, modelled.engine.chunked_prefill, modelled.max_request_tokens
+
+
 def _max_rates_rps(clock: StepClock, modelled: ModelledEngine, slo: Slo, *sizes: ArrayLike) -> FloatArray:
     """Under the engine; where ``nanoflow`` keeps the SLO at a higher rate in one batch, it runs that."""
     overlapped = _under_engine(clock, modelled)
@@ -112,20 +148,39 @@ def rates_with_band(
     The band adds, as independent, the effect of one standard deviation of every efficiency and the model's own error
     (held-out where calibrated, a judgement otherwise), all in logarithms.
     """
+    sizes = (input_tokens, output_tokens, cached_tokens)
+    return all_rates_with_band([modelled], slo, *sizes, calibration=calibration)[0]
+
+
+def all_rates_with_band(
+    modelled_engines: Sequence[ModelledEngine],
+    slo: Slo,
+    input_tokens: ArrayLike,
+    output_tokens: ArrayLike,
+    cached_tokens: ArrayLike = 0.0,
+    *,
+    calibration: Calibration | None = None,
+) -> list[Rates]:
+    """:func:`rates_with_band` of many configurations, in their order."""
     calibration = calibration or Calibration()
-    modelled = under_calibration(modelled, calibration)
     sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
-    clocks = [step_clock(modelled, calibration.efficiencies)]
-    clocks += [step_clock(modelled, shifted) for shifted in _shifts(calibration, modelled)]
-    shape = (len(clocks), *sizes[0].shape)
-    wide = (np.broadcast_to(size, shape) for size in sizes)
-    rates = _max_rates_rps(stacked(clocks, sizes[0].ndim), modelled, slo, *wide)
+    pairs: list[tuple[ModelledEngine, Efficiencies]] = []
+    starts = [0]
+    for modelled in (under_calibration(modelled, calibration) for modelled in modelled_engines):
+        pairs += [(modelled, eff) for eff in (calibration.efficiencies, *_shifts(calibration, modelled))]
+        starts.append(len(pairs))
+    rates = _stacked_rates_rps(pairs, slo, sizes)
+    return [_banded(rates[start:end], _model_error(calibration, slo)) for start, end in pairwise(starts)]
+
+
+def _banded(rates: FloatArray, model_error: float) -> Rates:
+    """(1 + shifts, *sizes) rates under the efficiencies as they are, then with each shifted -> one with its band."""
     rate, others = rates[0], rates[1:]
     both = (rate > 0) & (others > 0)
     change = np.log(np.where(both, others, 1.0) / np.where(both, rate, 1.0))
     # A shift that makes a size unservable, or servable, says little about the rate: count a factor of two.
     change = np.where((rate > 0) != (others > 0), np.log(2.0), change)
-    variance = _model_error(calibration, slo) ** 2 + (change**2).sum(axis=0)
+    variance = model_error**2 + (change**2).sum(axis=0)
     factor = np.exp(_BAND_DEVIATIONS * np.sqrt(variance))
     return Rates(rate_rps=rate, low_rps=rate / factor, high_rps=rate * factor)
 

@@ -48,7 +48,7 @@ def estimate(
     slo: Slo | None = None,
     *,
     tp: Sequence[int] = (1,),
-    precisions: Sequence[str] = ("fp16",),
+    precisions: Sequence[str] | None = None,
     engines: Sequence[str] = ("vllm",),
     input_tokens: Sequence[float] = PAPER_INPUT_EDGES_TOKENS,
     output_tokens: Sequence[float] = PAPER_OUTPUT_EDGES_TOKENS,
@@ -59,14 +59,15 @@ def estimate(
     """Estimate every configuration of a model on these GPUs with the performance model.
 
     Models and GPUs are names of the catalog or described ones (:func:`extended_catalog`). ``cached_tokens`` of every
-    prompt are prefix hits. Without ``slo`` the rates are what a replica sustains at any latency. Raises InputError for
+    prompt are prefix hits. ``precisions`` None is the checkpoint's own. Without ``slo`` the rates are what a replica sustains at any latency. Raises InputError for
     unknown names and where no configuration fits its GPUs.
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
     shape = catalog.model(model) if isinstance(model, str) else model
     wanted = [gpus] if isinstance(gpus, str | Gpu) else gpus
     hardware = [catalog.gpu(gpu) if isinstance(gpu, str) else gpu for gpu in wanted]
-    asked = [under_calibration(one, calibration) for one in _engines(shape, hardware, engines, list(tp), precisions)]
+    stored_as = precisions or (shape.precision,)
+    asked = [under_calibration(one, calibration) for one in _engines(shape, hardware, engines, list(tp), stored_as)]
     modelled, reasons = fitting(list({one.key: one for one in asked}.values()))
     if not modelled:
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")

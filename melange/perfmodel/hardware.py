@@ -15,7 +15,7 @@ from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
 from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
-from melange.serving.engine_settings import EngineSettings, default_settings
+from melange.serving.engine_settings import EngineSettings, chosen_settings, default_settings
 
 GIB = 2.0**30
 _FULL_PRECISION = ("fp32", "fp16", "bf16")
@@ -25,7 +25,8 @@ _FULL_PRECISION = ("fp32", "fp16", "bf16")
 class ModelledEngine:
     """One model on ``tp`` GPUs of a type, in a precision, under an engine's settings: what a StepClock is built from.
 
-    ``settings`` None takes what the engine would choose on this GPU.
+    ``settings`` None takes what the engine would choose on this GPU. ``kv_dtype`` and ``max_batched_tokens`` are a
+    config's own choices, in place of what the settings say; None leaves the budget to them.
     """
 
     model: Model
@@ -33,6 +34,8 @@ class ModelledEngine:
     tp: int = 1
     precision: str = "fp16"
     settings: EngineSettings | None = None
+    kv_dtype: str = "auto"
+    max_batched_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in BYTES_PER_PARAMETER:
@@ -47,8 +50,12 @@ class ModelledEngine:
                 f"{self.model.name}: {self.model.kv_heads} KV heads do not divide among {self.tp} GPUs",
                 fix="use a tensor-parallel degree that divides the KV heads or is a multiple of them",
             )
-        if self.settings is None:
-            object.__setattr__(self, "settings", default_settings(self.gpu))
+        settings = chosen_settings(
+            self.settings or default_settings(self.gpu),
+            kv_dtype=self.kv_dtype,
+            max_batched_tokens=self.max_batched_tokens,
+        )
+        object.__setattr__(self, "settings", settings)
 
     @property
     def engine(self) -> EngineSettings:
@@ -58,7 +65,15 @@ class ModelledEngine:
     @property
     def key(self) -> ConfigKey:
         """What estimates of it are filed under."""
-        return ConfigKey(self.model.name, self.gpu.name, self.tp, self.precision, self.engine.name)
+        return ConfigKey(
+            self.model.name,
+            self.gpu.name,
+            self.tp,
+            self.precision,
+            self.engine.name,
+            self.kv_dtype,
+            self.max_batched_tokens,
+        )
 
     @property
     def max_request_tokens(self) -> int:

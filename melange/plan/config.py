@@ -14,11 +14,13 @@ class PlanConfig:
     """One serving configuration that the plan could use: ``tp`` of an instance's GPUs that run a model on an engine.
 
     ``instance`` is the provider's name of the machine, ``instance_key`` the one it goes by in Plan.instances.
-    ``precision`` and ``engine`` are ``unspecified`` where the source does not say. ``price_usd_per_hour`` is that of
-    one whole instance, of the set ``price_set``, read on ``price_read_on`` (ISO 8601, possibly partial). ``headroom``:
-    its load was scaled by 1 + headroom. ``sources``: what its rates rest on (``measured``, ``published``,
-    ``estimated``). ``hardware`` and ``model_shape`` are the catalog's figures (without aliases and source), None where
-    it has none; ``profile`` is the max-rate table, None where only bucket rates are known.
+    ``precision`` and ``engine`` are ``unspecified`` where the source does not say. ``kv_dtype`` and
+    ``max_batched_tokens`` are settings of the engine that the config chooses, ``auto`` and None what it takes itself.
+    ``price_usd_per_hour`` is that of one whole instance, of the set ``price_set``, read on ``price_read_on`` (ISO 8601,
+    possibly partial). ``headroom``: its load was scaled by 1 + headroom. ``sources``: what its rates rest on
+    (``measured``, ``published``, ``estimated``). ``hardware`` and ``model_shape`` are the catalog's figures (without
+    aliases and source), None where it has none; ``profile`` is the max-rate table, None where only bucket rates are
+    known.
     """
 
     gpu: str
@@ -33,6 +35,8 @@ class PlanConfig:
     provider: str | None = None
     region: str | None = None
     spot: bool = False
+    kv_dtype: str = "auto"
+    max_batched_tokens: int | None = None
     price_set: str | None = None
     price_read_on: str | None = None
     headroom: float = 0.0
@@ -44,7 +48,11 @@ class PlanConfig:
     @property
     def key(self) -> ConfigKey | None:
         """What is served and on which GPUs, whoever rents them out; None where the model is not told."""
-        return None if self.model is None else ConfigKey(self.model, self.gpu, self.tp, self.precision, self.engine)
+        if self.model is None:
+            return None
+        return ConfigKey(
+            self.model, self.gpu, self.tp, self.precision, self.engine, self.kv_dtype, self.max_batched_tokens
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from melange.capacity.basis import Basis
 from melange.errors import InputError
 from melange.notebook import html_table, number, share, short_repr
+from melange.plan.advice import PrecisionAdvice
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import Baseline, Costs, PlanLimit, describe_instances
@@ -16,6 +17,7 @@ from melange.plan.demand import PlanDemand
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import Uncertainty
 from melange.plan.promise import AttainReport
+from melange.serving.considered import Considered
 from melange.slo import Slo
 from melange.solver.explanation import Explanation
 from melange.solver.problem import Status
@@ -35,7 +37,9 @@ class Plan:
 
     What is served: ``slo`` is the promise, ``workload`` the demand in all and ``buckets`` by size, with who serves
     each; ``headroom``: the rate was scaled by 1 + headroom. What could serve it: ``configs`` by name, ``limits`` asked
-    for, ``dropped_offers`` left out because a cheaper one is in play. ``basis``: what the configs' clocks are made
+    for, ``dropped_offers`` left out because a cheaper one is in play, ``considered`` among what the fleet is the
+    cheapest (None where that is not known), ``advice`` what another precision would cost (None where none is cheaper
+    or none was asked about). ``basis``: what the configs' clocks are made
     from.
 
     The fleet: ``instances`` to rent by instance key and ``replicas`` to run by config, zeros left out;
@@ -75,6 +79,8 @@ class Plan:
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     dropped_offers: tuple[LeftOutOffer, ...] = ()
+    considered: Considered | None = None
+    advice: PrecisionAdvice | None = None
     explanation: Explanation | None = None
     attain: AttainReport | None = None
     uncertainty: Uncertainty | None = None

@@ -10,7 +10,6 @@ import numpy as np
 
 from melange import __version__
 from melange.arrays import FloatArray
-from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
@@ -99,6 +98,7 @@ def _plan(choices: Choices, shares: FloatArray | None, warnings: Sequence[str]) 
             LeftOutOffer(instance=d.offer.name, gpu=d.offer.gpu, provider=d.offer.provider, reason=d.reason)
             for d in choices.dropped
         ),
+        considered=choices.considered,
         routing="input-only" if options.tie_outputs else None,
         basis=choices.profile.basis,
         provenance=_provenance(choices),
@@ -166,7 +166,7 @@ def additivity_warning(slo: Slo) -> tuple[str, ...]:
 
 
 def _config(choices: Choices, c: int) -> PlanConfig:
-    config, catalog = choices.configs[c], load_catalog()
+    config, catalog = choices.configs[c], choices.spec.catalog()
     offer, table = config.instance, choices.profile.configs[config.key]
     try:
         shape = replace(catalog.model(config.model), aliases=(), source="")
@@ -185,6 +185,8 @@ def _config(choices: Choices, c: int) -> PlanConfig:
         provider=offer.provider or None,
         region=offer.region,
         spot=offer.spot,
+        kv_dtype=config.kv_dtype,
+        max_batched_tokens=config.max_batched_tokens,
         price_set=offer.price_set or None,
         price_read_on=offer.read_on,
         headroom=float(choices.headroom[c]),

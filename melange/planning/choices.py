@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,14 +9,16 @@ import numpy as np
 
 from melange.arrays import BoolArray, FloatArray
 from melange.capacity.profile import Profile
-from melange.catalog.hardware import Catalog, load_catalog
+from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import DroppedOffer, read_prices
 from melange.errors import InputError
 from melange.planning.options import SolveOptions
 from melange.planning.rentable import rentable
+from melange.planning.served import considered_of, served_keys
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey, ServingConfig
+from melange.serving.considered import Considered
 from melange.solver.problem import GroupLimit
 from melange.workload.bucket import Bucket
 
@@ -27,8 +28,9 @@ class Choices:
     """The serving configs that a spec leaves to choose among, on a profile.
 
     ``offers`` are in play, ``dropped`` is what a cheaper offer of the same kind keeps out, ``limits`` are over the
-    offers. ``buckets`` are those with demand. ``max_rate_rps``: (n_buckets, n_configs), one replica's highest rate;
-    0 = cannot meet the SLO, NaN = not measured. ``headroom``: (n_configs,). Arrays are read-only.
+    offers; ``considered`` says all this in short. ``buckets`` are those with demand. ``max_rate_rps``: (n_buckets,
+    n_configs), one replica's highest rate; 0 = cannot meet the SLO, NaN = not measured. ``headroom``: (n_configs,).
+    Arrays are read-only.
     """
 
     spec: WorkloadSpec
@@ -37,6 +39,7 @@ class Choices:
     configs: tuple[ServingConfig, ...]
     offers: tuple[InstanceType, ...]
     dropped: tuple[DroppedOffer, ...]
+    considered: Considered
     limits: tuple[GroupLimit, ...]
     buckets: tuple[Bucket, ...]
     max_rate_rps: FloatArray
@@ -82,10 +85,10 @@ def choose(
 
     InputError: an unknown name, a GPU without price or profile, an edge that the profile cannot be asked for.
     """
-    catalog = catalog or load_catalog()
-    keys = _served_keys(spec, profile)
+    catalog = spec.catalog(catalog)
+    keys = served_keys(spec, profile, catalog)
     listed = read_prices(spec.prices.file, catalog) if spec.offers is None else spec.offers
-    rented = rentable(spec, keys, listed, catalog)
+    rented = rentable(spec, keys, listed, catalog, profile.left_out)
     configs = _configs(keys, rented.offers)
     buckets = spec.workload.buckets()
     max_rate = _max_rates(spec, profile, configs, _load_tokens(buckets))
@@ -96,6 +99,7 @@ def choose(
         configs=configs,
         offers=rented.offers,
         dropped=rented.dropped,
+        considered=considered_of(spec, profile, configs, catalog),
         limits=rented.limits,
         buckets=buckets,
         max_rate_rps=max_rate,
@@ -121,36 +125,9 @@ def _unmeasured_warnings(
     return texts
 
 
-def _served_keys(spec: WorkloadSpec, profile: Profile) -> list[ConfigKey]:
-    models = sorted({key.model for key in profile.configs})
-    model = spec.workload.model
-    if model is not None and model not in models:
-        near = difflib.get_close_matches(model, models, n=1, cutoff=0.4)
-        missing = InputError(
-            f"the profile has no model {model!r}",
-            fix=f"did you mean {near[0]!r}?" if near else f"it holds {', '.join(models)}",
-        )
-        raise spec.located(missing, "model")
-    if model is None and len(models) > 1:
-        raise InputError(f"the profile holds {len(models)} models: {', '.join(models)}", fix="name one as model")
-    serving = spec.serving
-    keys = [
-        key
-        for key in profile.configs
-        if (model is None or key.model == model)
-        and (not serving.tp or key.tp in serving.tp)
-        and (not serving.precisions or key.precision in serving.precisions)
-        and (not serving.engines or key.engine in serving.engines)
-    ]
-    if not keys:
-        none = InputError("no profiled configuration passes the workload's serving choice", fix="widen serving")
-        raise spec.located(none, "serving")
-    return keys
-
-
 def _configs(keys: Sequence[ConfigKey], offers: Sequence[InstanceType]) -> tuple[ServingConfig, ...]:
     return tuple(
-        ServingConfig(instance=offer, model=key.model, engine=key.engine, precision=key.precision, tp=key.tp)
+        ServingConfig(instance=offer, **{name: value for name, value in key._asdict().items() if name != "gpu"})
         for offer in offers
         for key in keys
         if key.gpu == offer.gpu and key.tp <= offer.gpus

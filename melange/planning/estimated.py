@@ -6,55 +6,56 @@ the cached share of the prompts, and computing a configuration takes millisecond
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from
-from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
+from melange.catalog.hardware import Catalog, Model
+from melange.catalog.offers import offers_on_sale, read_prices
 from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import calibrate
 from melange.perfmodel.calibration import Calibration, read_calibration
-from melange.perfmodel.estimate import fitting, under_calibration
 from melange.perfmodel.fill import filled_table
-from melange.perfmodel.hardware import ModelledEngine
-from melange.perfmodel.profile import cached_tokens_at, estimated_table, profile_sizes, warnings_of
+from melange.perfmodel.profile import bare_tables, cached_tokens_at, estimated_tables, profile_sizes, warnings_of
+from melange.planning.candidates import Machines, candidates, machines_of, refused, useful
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import EngineSettings
 
 SET_PREFIX = "estimated/"
-USUAL_GPUS = ("L4", "A10G", "L40S", "A100-80GB", "H100", "H200")
-USUAL_PRECISIONS = ("fp16", "fp8")
-USUAL_TP = (1, 2, 4, 8)
-_DEGREES_PER_GPU = 3  # the smallest that fits and the next ones; larger degrees buy latency at a falling return
 
 
 def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> Profile:
     """The profile that the model gives for a workload at its SLO, with ``source`` estimated throughout.
 
-    Configurations: the GPUs that the fleet section names, else :data:`USUAL_GPUS`; the precisions and tensor-parallel
-    degrees that the serving section names, else fp16 and fp8 and the three smallest degrees that fit. Sizes: the
-    paper's edges, extended by doubling to the workload's largest request. A calibration named in the profiles section
-    is used. InputError where the model is unknown or fits nowhere.
+    Configurations: :func:`melange.planning.candidates.candidates` of every machine that the workload's price choice and
+    limits leave, of the token budgets those that are :func:`useful`; what is left out is the profile's ``left_out``.
+    Sizes: the paper's edges, extended by doubling to the workload's largest request. A calibration named in the
+    profiles section is used. InputError where the model is unknown or fits nowhere.
     """
-    catalog = catalog or load_catalog()
+    catalog, slo = spec.catalog(catalog), spec.slo
     model = _model(spec, catalog)
     calibration = _calibration(spec)
-    modelled_engines = _modelled_engines(spec, model, catalog, calibration)
+    found, left_out = candidates(model, _machines(spec, catalog), spec.serving, calibration, catalog)
+    if not found:
+        raise refused(model, left_out)
     inputs, outputs = profile_sizes(spec.workload)
     cached = cached_tokens_at(spec.workload, inputs)
-    configs = {
-        modelled.key: estimated_table(
-            modelled, spec.workload.slo, inputs, outputs, cached_tokens=cached, calibration=calibration
-        )
-        for modelled in modelled_engines
-    }
+    bare = bare_tables(found, slo, inputs, outputs, cached_tokens=cached, calibration=calibration)
+    buckets = spec.workload.buckets()
+    loads = np.array([(bucket.load_input_tokens, bucket.load_output_tokens) for bucket in buckets], dtype=float).T
+    tables = estimated_tables(
+        useful(found, bare, *loads), slo, inputs, outputs, cached_tokens=cached, calibration=calibration
+    )
     return Profile(
-        slo=spec.workload.slo,
-        configs=configs,
-        warnings=warnings_of(calibration, spec.workload.slo),
+        slo=slo,
+        configs={table.key: table for table in tables},
+        warnings=warnings_of(calibration, slo),
+        left_out=left_out,
         basis=Basis(efficiencies=calibration.efficiencies, engine_settings=calibration.settings),
         provenance={
             "set": spec.profiles.set,
@@ -78,32 +79,13 @@ def _calibration(spec: WorkloadSpec) -> Calibration:
     return Calibration() if spec.profiles.calibration is None else read_calibration(spec.profiles.calibration)
 
 
-def _gpus(spec: WorkloadSpec, catalog: Catalog) -> list[Gpu]:
-    known = {name.lower(): gpu for gpu in catalog.gpus.values() for name in (gpu.name, *gpu.aliases)}
-    named = [known[name.lower()] for name in spec.limits.fleet or () if name.lower() in known]
-    return (list(dict.fromkeys(gpu.name for gpu in named)) and named) or [catalog.gpu(name) for name in USUAL_GPUS]
-
-
-def _modelled_engines(
-    spec: WorkloadSpec, model: Model, catalog: Catalog, calibration: Calibration
-) -> Iterable[ModelledEngine]:
-    reasons: list[str] = []
-    found: list[ModelledEngine] = []
-    for gpu in _gpus(spec, catalog):
-        for precision in spec.serving.precisions or USUAL_PRECISIONS:
-            degrees = [tp for tp in spec.serving.tp or USUAL_TP if model.heads % tp == 0]
-            candidates = [
-                under_calibration(ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision), calibration)
-                for tp in degrees
-            ]
-            fit, why = fitting(candidates)
-            found += fit if spec.serving.tp else fit[:_DEGREES_PER_GPU]
-            reasons += why
-    if not found:
-        raise InputError(
-            f"{model.name} fits none of the configurations asked for: {reasons[-1]}", fix="allow more GPUs"
-        )
-    return found
+def _machines(spec: WorkloadSpec, catalog: Catalog) -> Machines:
+    listed = read_prices(spec.prices.file, catalog) if spec.offers is None else spec.offers
+    try:
+        on_sale = offers_on_sale(listed, spec.prices)
+    except InputError as error:
+        raise spec.located(error, "prices") from error
+    return machines_of(on_sale, spec.limits, catalog)
 
 
 def filled_profile(
@@ -121,7 +103,7 @@ def filled_profile(
     and a band. The calibration is the one that the profiles section names, else it is fitted to the points.
     ``settings`` are the measured engines' limits where they are known, else the engine's defaults are taken.
     """
-    catalog = catalog or load_catalog()
+    catalog = spec.catalog(catalog)
     slo = spec.workload.slo
     told = settings or {}
     calibration = _fitted_calibration(spec, points, catalog, told)

@@ -168,13 +168,14 @@ def with_extras(plan: Plan, problem: Problem, solution: Solution, options: Solve
 def _unservable_reasons(choices: Choices) -> tuple[str, ...]:
     names = ", ".join(choices.unservable[:6]) + (" ..." if len(choices.unservable) > 6 else "")
     slo = choices.spec.slo
-    reasons = [f"no config meets {slo.describe()} for requests of size {names}, whatever their rate"]
+    among = f"considered: {choices.considered.describe()}"
+    reasons = [f"no config meets {slo.describe()} for requests of size {names}, whatever their rate ({among})"]
     factor = nearest_slo_factor(choices.spec)
     if factor is not None:
         relaxed = scaled_slo(slo, factor)
         reasons.append(f"the nearest SLO that the same GPUs can meet is {relaxed.describe()}")
     else:
-        reasons.append("even a hundredfold looser SLO is not met there: leave these sizes out or allow other GPUs")
+        reasons.append("even a hundredfold looser SLO is not met there: leave these sizes out or allow more configs")
     return tuple(reasons)
 
 

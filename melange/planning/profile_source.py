@@ -28,7 +28,9 @@ def load_profile(spec: WorkloadSpec) -> Profile:
     from melange.perfmodel.calibration import read_calibration
 
     named = spec.profiles.calibration
-    return with_nanoflow(profile, calibration=None if named is None else read_calibration(named))
+    return with_nanoflow(
+        profile, calibration=None if named is None else read_calibration(named), catalog=spec.catalog()
+    )
 
 
 def _profile(spec: WorkloadSpec) -> Profile:

@@ -13,6 +13,7 @@ from melange.errors import InputError
 from melange.planning.limits import Limits, catalog_name
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey
+from melange.serving.considered import LeftOut
 from melange.solver.problem import GroupLimit
 
 
@@ -31,9 +32,13 @@ class Rentable:
 
 
 def rentable(
-    spec: WorkloadSpec, keys: Sequence[ConfigKey], listed: tuple[InstanceType, ...], catalog: Catalog
+    spec: WorkloadSpec,
+    keys: Sequence[ConfigKey],
+    listed: tuple[InstanceType, ...],
+    catalog: Catalog,
+    left_out: Sequence[LeftOut] = (),
 ) -> Rentable:
-    """What may be rented of a whole price list to run what is profiled.
+    """What may be rented of a whole price list to run what is profiled; ``left_out`` is what a profile has not tried.
 
     InputError: a name in a limit that nothing here carries, a floor that must be met on what may not be rented, or
     nothing is left.
@@ -52,7 +57,7 @@ def rentable(
         )
     for name in spec.limits.names:
         try:
-            _check_name(name, usable, listed, set(least_tp), priced, catalog)
+            _check_name(name, usable, listed, set(least_tp), priced, catalog, left_out)
         except InputError as error:
             raise spec.located(error, f"fleet.{name}") from error
     limits = spec.limits.resolved(catalog)
@@ -86,18 +91,23 @@ def _check_name(
     profiled: set[str],
     priced: str,
     catalog: Catalog,
+    left_out: Sequence[LeftOut],
 ) -> None:
     """Raise when a name in a limit is neither a GPU nor an instance that could be rented here."""
     meant = catalog_name(name, catalog)
     if any(meant in _names(offer) for offer in chosen):
         return
+    not_tried = {entry.gpu for entry in left_out if entry.reason != "no offer"}
+    if any(meant in _names(offer) and offer.gpu in not_tried for offer in listed):
+        return
+    not_offered = {entry.gpu for entry in left_out if entry.reason == "no offer"}
     known = sorted({n for offer in chosen for n in _names(offer)})
     near = difflib.get_close_matches(meant, known, n=1, cutoff=0.4)
     fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
     is_gpu = meant in catalog.gpus
     if not is_gpu and not any(name == offer.name for offer in listed):
         raise InputError(f"unknown GPU or instance type {name!r}", fix=fix)
-    if is_gpu and meant not in profiled:
+    if is_gpu and meant not in profiled | not_offered:
         raise InputError(
             f"{name} ({meant}) is not in the profile" if name != meant else f"{name} is not in the profile", fix=fix
         )

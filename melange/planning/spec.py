@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from melange.catalog.described import extended_catalog
+from melange.catalog.hardware import PRECISIONS, Catalog, load_catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
 from melange.notebook import short_repr
 from melange.planning.limits import Limits
+from melange.serving.config import KV_DTYPES
 from melange.slo import Slo
 from melange.workload.load_scale import LoadScale
 from melange.workload.workload import Workload
+
+ANY = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +43,35 @@ class ProfileChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingChoice:
-    """Which serving configurations may be used; an empty tuple means every one that the profiles hold."""
+    """Which serving configurations may be used.
+
+    Left empty: every tensor-parallel degree and engine that there is, the precision of the model's checkpoint, the
+    engine's own KV-cache dtype, and the token budgets that suit the workload. ``any`` as the precision opens the
+    checkpoint's own, fp8 and int8, of which each GPU type takes one; several named ones may be mixed.
+    """
 
     tp: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
     engines: tuple[str, ...] = ()
+    kv_dtypes: tuple[str, ...] = ()
+    batched_tokens: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, names, known in (
+            ("precision", self.precisions, (*PRECISIONS, ANY)),
+            ("KV-cache dtype", self.kv_dtypes, KV_DTYPES),
+        ):
+            for name in names:
+                if name not in known:
+                    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+                    hint = f"did you mean {near[0]}? " if near else ""
+                    raise InputError(f"unknown {what} {name!r}", fix=f"{hint}known: {', '.join(known)}")
+        if ANY in self.precisions and len(self.precisions) > 1:
+            raise InputError("precision any stands alone", fix="name the precisions that may be mixed, or any")
+        for what, numbers in (("tensor-parallel degree", self.tp), ("token budget", self.batched_tokens)):
+            for number in numbers:
+                if number < 1:
+                    raise InputError(f"{what} is {number}", fix="give whole numbers from 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +83,7 @@ class WorkloadSpec:
     ``headroom_by_config`` replaces it for the configs it names. ``load_scale`` says what the workload's rate already
     holds over the mean's.
 
+    ``model_file`` is the config.json that describes the model, None where the catalog or a profile knows it.
     ``stated_slo`` is the SLO that the file states where another one was asked for since: what the file assumes of its
     profiles holds for that one alone. ``places`` are (line, column) in ``file`` of what can only be judged beside a
     catalog, prices or a profile, by key (``model``, ``prices``, ``fleet.L4``, ...); empty for a spec from no file.
@@ -67,6 +99,7 @@ class WorkloadSpec:
     headroom: float = 0.0
     headroom_by_config: Mapping[str, float] = field(default_factory=dict)
     stated_slo: Slo | None = None
+    model_file: str | None = None
     file: str | None = None
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -117,6 +150,19 @@ class WorkloadSpec:
         """These serving engines alone; none of them: every one that the profiles hold."""
         return replace(self, serving=replace(self.serving, engines=tuple(engines)))
 
+    def with_serving(
+        self,
+        *,
+        precisions: Iterable[str] | None = None,
+        tp: Iterable[int] | None = None,
+        kv_dtypes: Iterable[str] | None = None,
+        batched_tokens: Iterable[int] | None = None,
+    ) -> WorkloadSpec:
+        """Another choice of how to serve; None keeps what there is, an empty one opens what is usual."""
+        asked = {"precisions": precisions, "tp": tp, "kv_dtypes": kv_dtypes, "batched_tokens": batched_tokens}
+        changed: dict[str, Any] = {name: tuple(values) for name, values in asked.items() if values is not None}
+        return replace(self, serving=replace(self.serving, **changed))
+
     def limited(
         self,
         *,
@@ -135,6 +181,11 @@ class WorkloadSpec:
             max_cost_usd_per_hour=max_cost_usd_per_hour,
         )
         return replace(self, limits=limits)
+
+    def catalog(self, known: Catalog | None = None) -> Catalog:
+        """The catalog, the shipped one by default, with the model that the workload describes itself."""
+        known = known or load_catalog()
+        return known if self.model_file is None else extended_catalog(known, model_configs=[self.model_file])
 
     def located(self, error: InputError, key: str) -> InputError:
         """The error at the key's place in the file, or as it is where there is none or it names a file of its own."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from melange.catalog.described import config_file, model_from_config
 from melange.catalog.offers import DEFAULT_PRICE_SET, PriceChoice
 from melange.errors import InputError
 from melange.files.documents import Document, read_document
@@ -26,6 +27,7 @@ from melange.workload.sizes import SizeGrid
 from melange.workload.windows import Window
 from melange.workload.workload import Workload
 
+_SERVING = ("tp", "precisions", "engines", "kv_dtypes", "batched_tokens")
 _MEANS = ("mean_input_tokens", "mean_output_tokens", "mean_product_tokens2", "mean_cached_tokens")
 
 
@@ -48,8 +50,9 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
             profiles=_profiles(document),
             prices=_prices(document),
             limits=_limits(document),
-            serving=ServingChoice(**{key: tuple(value) for key, value in data.get("serving", {}).items()}),
+            serving=_serving(document),
             headroom=data.get("headroom", 0.0),
+            model_file=_model(document)[1],
             file=document.file,
             places=_places(document),
         )
@@ -141,6 +144,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
     if not total:
         raise document.error(("sizes", "buckets"), "the histogram is empty: every share is 0", "give it some requests")
     windows = read_windows(document, cells, shape)
+    model, _ = _model(document)
     try:
         return Workload(
             name=data["name"],
@@ -148,7 +152,7 @@ def _workload_from_sizes(document: Document, slo: Slo) -> Workload:
             rate_rps=rate / total * data["rate_rps"],
             **means,
             slo=slo,
-            model=data.get("model"),
+            model=model,
             representative=data["sizes"].get("representative", "mean"),
             burstiness_cv=data["sizes"].get("burstiness_cv"),
             sample_requests=data["sizes"].get("sample_requests"),
@@ -200,7 +204,7 @@ def _workload_from_trace(document: Document, slo: Slo) -> Workload:
         window_s=None if window is None else (float(window[0]), float(window[1])),
         slo=slo,
         name=document.data["name"],
-        model=document.data.get("model"),
+        model=_model(document)[0],
         representative=document.data.get("sizes", {}).get("representative", "mean"),
         windows=window_rule(document),
     )
@@ -214,11 +218,31 @@ def _profiles(document: Document) -> ProfileChoice:
     if row.get("calibration"):
         row["calibration"] = str(base / row["calibration"])
     if not row.get("set") and not row["files"]:
-        model = document.data.get("model")
+        model = _model(document)[0]
         if not model:
             raise document.error((), "neither profiles nor model is given", "name a profile set, files, or a model")
         row["set"] = f"estimated/{model}"
     return ProfileChoice(**row)
+
+
+def _model(document: Document) -> tuple[str | None, str | None]:
+    """The model's name, and the config.json that describes it where the file names one."""
+    written = document.data.get("model")
+    path = None if written is None else config_file(written, Path(document.file).parent)
+    if path is None:
+        return written, None
+    try:
+        return model_from_config(path).name, os.fspath(path)
+    except InputError as error:
+        raise document.error(("model",), f"model {written}: {error.problem}", error.fix) from error
+
+
+def _serving(document: Document) -> ServingChoice:
+    row = document.data.get("serving", {})
+    try:
+        return ServingChoice(**{key: tuple(value) for key, value in row.items()})
+    except InputError as error:
+        raise document.error(("serving",), error.problem, error.fix) from error
 
 
 def _prices(document: Document) -> PriceChoice:
@@ -252,7 +276,7 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     w = spec.workload
     data: dict[str, Any] = {"version": 1, "name": w.name}
     if w.model:
-        data["model"] = w.model
+        data["model"] = spec.model_file or w.model
     data |= {"slo": _slo_row(w.slo), "rate_rps": _short(w.total_rate_rps)}
     sizes: dict[str, Any] = {
         "input_edges_tokens": list(w.grid.input_edges_tokens),
@@ -272,7 +296,7 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     data |= {"profiles": _profiles_row(spec.profiles), "prices": _prices_row(spec.prices)}
     if spec.limits.fleet is not None:
         data["fleet"] = {name: _limit_row(spec.limits.types.get(name, TypeLimit())) for name in spec.limits.fleet}
-    serving = {n: list(v) for n in ("tp", "precisions", "engines") if (v := getattr(spec.serving, n))}
+    serving = {n: list(v) for n in _SERVING if (v := getattr(spec.serving, n))}
     if serving:
         data["serving"] = serving
     data["headroom"] = spec.headroom

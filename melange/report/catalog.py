@@ -72,7 +72,19 @@ def render_models(catalog: Catalog, output: str) -> str:
     if output == "csv":
         return _csv([_row(model) for model in catalog.models.values()])
     rows = [_model_row(model) for model in catalog.models.values()]
-    columns = ("model", "parameters", "active", "layers", "hidden", "heads", "KV heads", "head", "experts", "context")
+    columns = (
+        "model",
+        "parameters",
+        "active",
+        "layers",
+        "hidden",
+        "heads",
+        "KV",
+        "head",
+        "experts",
+        "context",
+        "precision",
+    )
     return rendered(table("Models", columns, rows))
 
 
@@ -84,6 +96,7 @@ def _model_row(model: Model) -> tuple[str, ...]:
         *(str(getattr(model, name)) for name in ("layers", "hidden", "heads", "kv_heads", "head_size")),
         f"{model.experts_per_token} of {model.experts}" if model.experts > 1 else "-",
         str(model.max_context_tokens),
+        model.precision,
     )
 
 

@@ -28,7 +28,7 @@ def render_estimates(estimates: Estimates, output: str = "table") -> str:
                 "schema_version": 1,
                 "slo": slo.to_dict(),
                 "calibration": calibration.describe(),
-                "rates": [{**config.key._asdict(), **to_plain(config.table())} for config in tables],
+                "rates": [{**config.key.row(), **to_plain(config.table())} for config in tables],
                 "points": [point.to_dict() for point in points],
                 "notes": list(estimates.notes),
             },
@@ -115,7 +115,7 @@ def render_limits(limits: Sequence[PhysicalLimit], output: str) -> str:
     """Each measured throughput beside its physical optimum; impossible ones are marked."""
     rows = [
         {
-            **limit.point.key._asdict(),
+            **limit.point.key.row(),
             "input_tokens": limit.point.input_tokens,
             "output_tokens": limit.point.output_tokens,
             "achieved_rps": limit.point.achieved_rps,

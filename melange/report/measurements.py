@@ -111,7 +111,7 @@ def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
     rows = []
     for config in profile.configs.values():
         table = to_plain(config.table())
-        row = {**config.key._asdict(), **table, "next_failing_rps": nested(config.next_failing_rps)}
+        row = {**config.key.row(), **table, "next_failing_rps": nested(config.next_failing_rps)}
         if usd_per_hour is not None:
             per_usd = _tokens_per_usd(config, usd_per_hour)
             row["tokens_per_usd"] = nested(per_usd)

@@ -66,6 +66,7 @@ def _parts(plan: Plan) -> list[RenderableType]:
         parts += [escape(plan.nanobatching.summary), ""]
     if plan.uncertainty is not None:
         parts += [*_uncertainty(plan.uncertainty), ""]
+    parts += [escape(line) for line in _scope(plan)]
     parts += [f"warning: {escape(warning)}" for warning in plan.warnings]
     if plan.dropped_offers:
         parts.append(
@@ -87,11 +88,22 @@ def _headline(plan: Plan) -> str:
     if not plan.solved:
         return head + "[bold]time ran out before any fleet was found[/bold]"
     fleet = escape(describe_instances(plan.instances))
+    among = f"\ncheapest among {escape(plan.considered.describe())}" if plan.considered else ""
     if plan.attain is not None:
-        return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_promise(plan.attain)})"
+        return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_promise(plan.attain)}){among}"
     proof = "proven cheapest" if plan.status == Status.OPTIMAL else "not proven cheapest"
     gap = f"at most {percent(plan.gap, 2)} above the bound {usd(plan.bound_usd_per_hour)}" if plan.gap else "gap 0"
-    return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({proof}, {gap})"
+    return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({proof}, {gap}){among}"
+
+
+def _scope(plan: Plan) -> list[str]:
+    """What was not tried, and what another precision would cost."""
+    lines = []
+    if plan.considered is not None and plan.considered.left_out:
+        lines.append(f"not considered: {plan.considered.describe_left_out()}")
+    if plan.advice is not None:
+        lines.append(plan.advice.describe())
+    return lines
 
 
 def _promise(report: AttainReport) -> str:

@@ -60,6 +60,18 @@ class EngineSettings:
             )
 
 
+def chosen_settings(
+    settings: EngineSettings, *, kv_dtype: str = "auto", max_batched_tokens: int | None = None
+) -> EngineSettings:
+    """The settings with what a config chooses itself. vLLM refuses a budget below the sequences: they are cut to it."""
+    if kv_dtype == "fp8":
+        settings = replace(settings, kv_bytes_per_element=1.0)
+    if max_batched_tokens is not None:
+        sequences = min(settings.max_num_seqs, max_batched_tokens)
+        settings = replace(settings, max_batched_tokens=max_batched_tokens, max_num_seqs=sequences)
+    return settings
+
+
 # vLLM 0.2.x as in the Mélange paper (arXiv 2404.14527, section 5: vLLM 0.2.7): prompts and decodes in separate
 # iterations, 256 sequences, and --max-model-len raised beyond Llama-2's own 4096 for the long inputs of the table. The
 # libraries of that time used Hopper less well: a 7B model at 2048 tokens trained at 46.4% of peak on H100 where A100

@@ -170,6 +170,9 @@ def _modelled_engine(
             fix="name a model that 'melange gpus --models' lists, or measure one from its folder, and solve again",
         )
     gpu, basis = config.hardware, plan.basis
+    own: dict[str, Any] = {}  # settings that are given stand above what the config chooses
+    if settings is None:
+        own = {"kv_dtype": config.kv_dtype, "max_batched_tokens": config.max_batched_tokens}
     chosen = settings or (None if curve is None else curve.engine_settings) or basis.engine_settings
     return ModelledEngine(
         model=shape,
@@ -177,6 +180,7 @@ def _modelled_engine(
         tp=config.tp,
         precision=config.precision,
         settings=chosen or default_settings(gpu, config.engine, basis.engine_version),
+        **own,
     )
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from melange.catalog.described import extended_catalog, model_from_config, read_gpus
+from melange.catalog.described import extended_catalog, model_from_config, model_named, read_gpus
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 
@@ -49,6 +49,46 @@ def test_parameters_counted_from_the_shapes_are_the_published_ones(tmp_path, cha
 
 
 @pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ({"torch_dtype": "bfloat16"}, "bf16"),
+        ({"dtype": "float32"}, "fp32"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "fp8"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 8}}, "int8"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "int8"),
+        (
+            {
+                "quantization_config": {
+                    "quant_method": "compressed-tensors",
+                    "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+                }
+            },
+            "fp8",
+        ),
+    ],
+)
+def test_the_precision_is_the_checkpoints(tmp_path, changes, precision):
+    assert model_from_config(write(tmp_path, {**LLAMA, **changes})).precision == precision
+
+
+def test_an_awq_checkpoint_has_four_bit_weights(shared):
+    model = model_from_config(shared / "cases" / "awq.json")
+    assert (model.precision, model.name) == ("int4", "awq")
+
+
+def test_a_model_is_named_by_alias_hub_id_or_file(tmp_path):
+    catalog = load_catalog()
+    assert model_named("meta-llama/Llama-3.1-8B-Instruct", catalog)[0].name == "llama-3.1-8b"
+    file = write(tmp_path, LLAMA)
+    assert model_named(str(file), catalog) == (model_from_config(file), file)
+    assert model_named(tmp_path.name, catalog, tmp_path.parent)[1] == file
+    with pytest.raises(InputError, match="did you mean"):
+        model_named("meta-llama/Llama-3.1-9B", catalog)
+    with pytest.raises(InputError, match=r"no\.json"):
+        model_named("no.json", catalog)
+
+
+@pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"hidden_size": None}, "hidden_size is missing"),
@@ -57,6 +97,8 @@ def test_parameters_counted_from_the_shapes_are_the_published_ones(tmp_path, cha
         ({"kv_lora_rank": 512}, "latent attention"),
         ({"model_type": "gpt_neox"}, "no gated MLP"),
         ({"model_type": "bert"}, "no decoder"),
+        ({"torch_dtype": "float7"}, "dtype is 'float7'"),
+        ({"quantization_config": {"quant_method": "odd"}}, "odd.*not modelled"),
         ({"n_routed_experts": 64}, "shared experts"),
         ({"num_experts": 60, "shared_expert_intermediate_size": 5632}, "shared experts"),
         ({"num_experts": 8, "mlp_only_layers": [0]}, "layers that differ"),

@@ -240,3 +240,23 @@ class TestShow:
             (("arena-120ms", "--plot", str(tmp_path / "a.svg")), "has no windows to draw"),
         ):
             assert message in str(self.show(*arguments).exception)
+
+
+def test_the_model_is_resolved_when_the_file_is_written(trace: Path, shared: Path) -> None:
+    out = trace.parent / "w.yaml"
+    slo = ("--max-input", "1000", "--slo-tpot-ms", "50", "--tpot-definition", "decode")
+    done = from_trace(str(trace), *slo, "--model", "meta-llama/Llama-3.1-8B-Instruct", "-o", str(out))
+    assert done.exit_code == 0, done.output
+    assert "model: llama-3.1-8b\n" in out.read_text()
+    described = trace.parent / "mine.json"
+    described.write_text((shared / "cases" / "awq.json").read_text())
+    done = from_trace(str(trace), *slo, "--model", str(described), "-o", str(out))
+    assert done.exit_code == 0, done.output
+    assert "model: mine.json\n" in out.read_text()
+    spec = load_workload(out)
+    assert spec.workload.model == "mine"
+    assert spec.profiles.set == "estimated/mine"
+    with pytest.raises(InputError, match=r"did you mean llama-3\.1-8b"):
+        CliRunner().invoke(
+            workload, ["from-trace", str(trace), *slo, "--model", "llama-3.1-9b"], catch_exceptions=False
+        )

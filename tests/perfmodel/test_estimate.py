@@ -10,7 +10,14 @@ import pytest
 from melange.capacity.profile import profile_from
 from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import fitting, load_points, max_rates_rps, rates_with_band, under_calibration
+from melange.perfmodel.estimate import (
+    all_rates_with_band,
+    fitting,
+    load_points,
+    max_rates_rps,
+    rates_with_band,
+    under_calibration,
+)
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.serving.efficiencies import PRIORS
 from melange.serving.engine_settings import VLLM_0_2
@@ -139,3 +146,23 @@ def test_every_configuration_of_the_catalog_has_finite_ordered_rates(model):
                 served = saturation[saturation[:, 0] > 0]
                 assert (np.diff(served, axis=0) <= 1e-9).all(), "longer prompts cannot be served faster"
                 assert (np.diff(served, axis=1) <= 1e-9).all(), "longer outputs cannot be served faster"
+
+
+def test_many_at_once_are_what_each_is_alone():
+    slo = Slo(tpot_s=0.05, ttft_s=1.0, tpot_definition="decode", attainment=0.95)
+    sizes = np.array([100.0, 2000.0]), np.array([50.0, 400.0])
+    several = [
+        ModelledEngine(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu(gpu), tp=tp, precision=precision, **values)
+        for gpu, tp, precision, values in (
+            ("L4", 1, "bf16", {}),
+            ("H100", 2, "fp8", {"max_batched_tokens": 1024}),
+            ("A100-80GB", 4, "fp8", {"kv_dtype": "fp8"}),
+            ("H100", 1, "bf16", {"settings": VLLM_0_2}),
+        )
+    ]
+    together = all_rates_with_band(several, slo, *sizes)
+    for modelled, found in zip(several, together, strict=True):
+        alone = rates_with_band(modelled, slo, *sizes)
+        for name in ("rate_rps", "low_rps", "high_rps"):
+            np.testing.assert_allclose(getattr(found, name), getattr(alone, name), rtol=1e-9)
+        np.testing.assert_allclose(found.rate_rps, max_rates_rps(modelled, slo, *sizes), rtol=1e-9)

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from melange.catalog.hardware import load_catalog
-from melange.catalog.offers import PriceChoice
+from melange.catalog.offers import PriceChoice, offers_on_sale, read_prices
 from melange.errors import InputError
 from melange.perfmodel.calibration import Calibration, write_calibration
 from melange.perfmodel.estimate import max_rates_rps
 from melange.perfmodel.hardware import ModelledEngine
-from melange.planning.estimated import USUAL_GPUS, estimated_profile
-from melange.planning.limits import Limits
+from melange.planning.estimated import estimated_profile
+from melange.planning.limits import Limits, TypeLimit
 from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice, ServingChoice
+from melange.serving.considered import LeftOut
 from melange.serving.efficiencies import Efficiencies
+from melange.simulator.clocks import plan_clocks
 from melange.slo import Slo
 
 CATALOG = load_catalog()
@@ -36,11 +38,17 @@ def spec(small_spec):
 
 def test_every_rate_is_the_models(spec):
     profile = estimated_profile(spec)
-    assert {key.gpu for key in profile.configs} == set(USUAL_GPUS)
+    on_sale = {o.gpu for o in offers_on_sale(read_prices(), spec.prices)}
+    assert {key.gpu for key in profile.configs} == on_sale
+    assert "B200" in on_sale
     for key, table in profile.configs.items():
         assert table.sources == ("estimated",)
         modelled = ModelledEngine(
-            model=CATALOG.model(key.model), gpu=CATALOG.gpu(key.gpu), tp=key.tp, precision=key.precision
+            model=CATALOG.model(key.model),
+            gpu=CATALOG.gpu(key.gpu),
+            tp=key.tp,
+            precision=key.precision,
+            max_batched_tokens=key.max_batched_tokens,
         )
         i, o = np.meshgrid(table.input_tokens, table.output_tokens, indexing="ij")
         np.testing.assert_allclose(table.max_rate_rps, max_rates_rps(modelled, spec.workload.slo, i, o))
@@ -56,7 +64,7 @@ def test_it_solves_out_of_the_box(spec):
 def test_a_70b_model_takes_degrees_that_fit(spec):
     workload = replace(spec.workload, model="llama-3.1-70b", slo=Slo())
     big = replace(spec, workload=workload, profiles=ProfileChoice(set="estimated/llama-3.1-70b"))
-    degrees = {(k.gpu, k.tp) for k in estimated_profile(big).configs if k.precision == "fp16"}
+    degrees = {(k.gpu, k.tp) for k in estimated_profile(big).configs}
     assert ("H100", 1) not in degrees
     assert ("H100", 4) in degrees
     assert ("H200", 2) in degrees
@@ -66,13 +74,13 @@ def test_a_70b_model_takes_degrees_that_fit(spec):
 def test_fleet_and_serving_sections_choose_the_configurations(spec):
     narrow = replace(spec, limits=Limits(fleet=("H100", "L4")), serving=ServingChoice(tp=(2,), precisions=("fp8",)))
     keys = set(estimated_profile(narrow).configs)
-    assert {(key.gpu, key.tp, key.precision) for key in keys} == {("H100", 2, "fp8"), ("L4", 2, "fp8")}
+    assert {(key.gpu, key.tp, key.precision) for key in keys} == {("H100", 2, "fp8")}  # no machine has two L4
 
 
 def test_cached_prefixes_raise_the_rates(spec):
     cached = replace(spec, workload=replace(spec.workload, mean_cached_tokens=spec.workload.mean_input_tokens * 0.5))
     plain, hit = estimated_profile(spec), estimated_profile(cached)
-    key = next(key for key in plain.configs if key.gpu == "H100" and key.precision == "fp16" and key.tp == 1)
+    key = next(key for key in plain.configs if key.gpu == "H100" and key.tp == 1)
     assert (hit.configs[key].max_rate_rps[-2] > 1.05 * plain.configs[key].max_rate_rps[-2]).all()
 
 
@@ -111,3 +119,26 @@ def test_a_model_that_fits_nowhere_says_why(spec):
     )
     with pytest.raises(InputError, match="GiB per GPU are missing"):
         estimated_profile(nowhere)
+
+
+def test_names_of_what_was_not_tried_are_no_errors(spec):
+    for limits in (Limits(exclude=("H100",)), Limits(only=("L40S",), types={"H100": TypeLimit(maximum=2)})):
+        plan = plan_fleet(replace(spec, limits=limits))
+        assert plan.considered is not None
+        assert "H100" not in plan.considered.gpus
+        assert LeftOut(gpu="H100", reason="not allowed") in plan.considered.left_out
+    with pytest.raises(InputError, match="no offer of MI300X"):
+        plan_fleet(replace(spec, limits=Limits(fleet=("L4", "MI300X"))))
+
+
+def test_the_simulator_runs_a_configs_own_settings(spec):
+    one = spec.limited(only=["H100"]).with_serving(tp=[1], kv_dtypes=["auto", "fp8"])
+    clocks = {}
+    for budget in (8192, 512):
+        found = plan_clocks(plan_fleet(one.with_serving(batched_tokens=[budget])))
+        clocks |= {name: entry.clock for name, entry in found.items()}
+    assert {"H100", "H100/bt512", "H100/kv-fp8", "H100/kv-fp8/bt512"} <= set(clocks)  # 8192 is an H100's own
+    plain, narrow, small = (clocks[name] for name in ("H100", "H100/bt512", "H100/kv-fp8"))
+    assert (plain.max_batched_tokens, plain.max_num_seqs) == (8192, 1024)
+    assert (narrow.max_batched_tokens, narrow.max_num_seqs) == (512, 512)
+    assert small.kv_capacity_tokens == pytest.approx(2 * plain.kv_capacity_tokens, rel=1e-3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from melange import InputError, load_workload, write_workload
+from melange import InputError, ServingChoice, load_workload, plan_fleet, write_workload
 from melange.planning.limits import Limits, TypeLimit
 from melange.planning.workload_file import dump_workload
 
@@ -196,3 +196,28 @@ def test_a_trace_in_the_file_makes_windows(tmp_path):
         load(tmp_path, both)
     with pytest.raises(InputError, match=r"w.yaml:5:10: windows beside a trace"):
         load(tmp_path, TRACED + "windows: []\n")
+
+
+def test_a_model_may_be_described_beside_the_file(tmp_path, shared):
+    (tmp_path / "config.json").write_text((shared / "cases" / "awq.json").read_text())
+    text = GOOD.replace("model: llama-2-7b", "model: ./config.json").replace(
+        "profiles: {set: melange-2024/llama-2-7b, assume_slo: true}\n", ""
+    )
+    spec = load(tmp_path, text)
+    assert spec.workload.model == tmp_path.name
+    assert spec.catalog().model(tmp_path.name).precision == "int4"
+    assert load(tmp_path, dump_workload(spec)).workload.model == spec.workload.model
+    plan = plan_fleet(spec.limited(only=["H100"]))
+    assert {config.precision for config in plan.configs.values()} == {"int4"}
+    assert all(config.model_shape is not None for config in plan.configs.values())
+    with pytest.raises(InputError, match=r"w.yaml:3:\d+: model ./no.json: "):
+        load(tmp_path, text.replace("./config.json", "./no.json"))
+
+
+def test_serving_choices_are_read_and_written(tmp_path):
+    text = GOOD + "serving: {precisions: [any], tp: [1, 2], kv_dtypes: [auto, fp8], batched_tokens: [512]}\n"
+    serving = load(tmp_path, text).serving
+    assert serving == ServingChoice(precisions=("any",), tp=(1, 2), kv_dtypes=("auto", "fp8"), batched_tokens=(512,))
+    assert load(tmp_path, dump_workload(load(tmp_path, text))).serving == serving
+    with pytest.raises(InputError, match=r"w.yaml:\d+:\d+: .*any stands alone"):
+        load(tmp_path, text.replace("[any]", "[any, fp8]"))
