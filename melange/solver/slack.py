@@ -1,0 +1,144 @@
+"""Replicas and shares for machines already chosen: the most slack, then the fewest kinds of replica.
+
+Given n_i machines of each instance type, the highest utilisation is least where the demand that they carry is largest::
+
+    maximise    s
+    subject to  sum_c y_bc             = s                every bucket b
+                sum_b load_bc y_bc    <= r_c              every config c
+                sum_{c on i} tp_c r_c <= gpus_i n_i       every instance type i
+                y >= 0, r whole
+
+x = y / s are shares and 1 / s is the highest utilisation: a min-max over replicas and shares, made linear by scaling
+the demand instead. Among replicas whose s is best, a second program takes those of the fewest configs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pulp
+
+from melange.arrays import BoolArray, FloatArray, IntArray
+from melange.solver.allocation import clean_shares, even_shares, loads
+from melange.solver.formulation import single_config
+from melange.solver.highs import SILENT, run_program
+from melange.solver.problem import Problem
+
+# Replicas are few, so either program ends soon; a limit in nodes, not seconds, gives every machine one answer.
+NODES = 2_000
+ALIKE = 1e-6
+"""Relative difference of slack below which fewer kinds of replica count for more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arrangement:
+    """What runs on given machines: ``replicas`` (n_configs,) and ``shares`` (n_buckets, n_configs), rows summing to 1.
+
+    ``highest`` is the highest utilisation of a config in use; above 1 the machines cannot carry the demand.
+    """
+
+    replicas: IntArray
+    shares: FloatArray
+    highest: float
+
+    @property
+    def carries(self) -> bool:
+        """Whether the machines carry the demand, to rounding."""
+        return self.highest <= 1 + 1e-9
+
+
+def most_slack(problem: Problem, instances: IntArray) -> Arrangement | None:
+    """The replicas and continuous shares of these instance counts with the most slack, overloaded ones included.
+
+    None where some bucket can be served by no config on the machines. Limits, budget and slices are not looked at.
+    """
+    alone = single_config(problem)
+    rented = instances[problem.config_instance] > 0
+    if not (np.isfinite(problem.load) & rented).any(axis=1).all():
+        return None
+    if all(c in alone for c in np.flatnonzero(rented).tolist()):
+        per_instance = np.array([alone.get(c, 0) for c in range(len(problem.configs))])
+        replicas = instances[problem.config_instance] * per_instance
+    else:
+        found = _best_replicas(problem, instances, rented)
+        if found is None:
+            return None
+        replicas = found
+    return arrangement(problem, replicas)
+
+
+def arrangement(problem: Problem, replicas: IntArray) -> Arrangement | None:
+    """These replicas with the continuous shares of most slack; None where some bucket can be served by none of them."""
+    even = even_shares(problem, replicas)
+    if even is None:
+        return None
+    shares = clean_shares(problem, even)
+    used = replicas > 0
+    highest = float((loads(problem, shares)[used] / replicas[used]).max())
+    return Arrangement(replicas=replicas, shares=shares, highest=highest)
+
+
+def _best_replicas(problem: Problem, instances: IntArray, rented: BoolArray) -> IntArray | None:
+    """(n_configs,) whole replicas that fill the machines with the most slack, of the fewest configs among equals."""
+    most = problem.gpus_per_instance * instances
+    room = np.where(rented, most[problem.config_instance] // problem.gpus_per_replica, 0)
+    first = _replicas(problem, most, room, at_least=None)
+    if first is None:
+        return None
+    replicas, scale = first
+    if np.count_nonzero(replicas) <= np.count_nonzero(instances):
+        return replicas
+    fewer = _replicas(problem, most, room, at_least=scale * (1 - ALIKE))
+    if fewer is not None and np.count_nonzero(fewer[0]) < np.count_nonzero(replicas):
+        return fewer[0]
+    return replicas
+
+
+def _replicas(
+    problem: Problem, gpus: IntArray, room: IntArray, *, at_least: float | None
+) -> tuple[IntArray, float] | None:
+    """Replicas and the scale of demand that they carry: the largest, or the fewest kinds at a scale of at least."""
+    program = pulp.LpProblem("slack", pulp.LpMinimize)
+    scale = program.add_variable("s", 0.0 if at_least is None else at_least)
+    counts = {c: program.add_variable(f"r_{c}", 0, int(room[c]), pulp.LpInteger) for c in np.flatnonzero(room).tolist()}
+    kinds = {c: program.add_variable(f"u_{c}", 0, 1, pulp.LpInteger) for c in counts} if at_least is not None else {}
+    program += -scale if at_least is None else pulp.LpAffineExpression([(kind, 1.0) for kind in kinds.values()])
+    by_bucket: list[list[tuple[Any, float]]] = [[] for _ in problem.buckets]
+    by_config: dict[int, list[tuple[Any, float]]] = {c: [] for c in counts}
+    for b, c in zip(*np.nonzero(np.isfinite(problem.load)), strict=True):
+        if c in counts:
+            served = program.add_variable(f"y_{b}_{c}", 0)
+            by_bucket[b].append((served, 1.0))
+            by_config[c].append((served, float(problem.load[b, c])))
+    for terms in by_bucket:
+        program += pulp.LpAffineExpression([*terms, (scale, -1.0)]) == 0
+    for c, terms in by_config.items():
+        program += pulp.LpAffineExpression([*terms, (counts[c], -1.0)]) <= 0
+    for i in np.flatnonzero(gpus).tolist():
+        used = [(counts[c], int(problem.gpus_per_replica[c])) for c in counts if problem.config_instance[c] == i]
+        if used:
+            program += pulp.LpAffineExpression(used) <= int(gpus[i])
+    for c, kind in kinds.items():
+        program += counts[c] - int(room[c]) * kind <= 0
+    values = run_program(program, {**SILENT, "mip_max_nodes": NODES}).values
+    if values is None:
+        return None
+    replicas = np.zeros(len(problem.configs), dtype=np.int64)
+    for c, variable in counts.items():
+        replicas[c] = round(values[variable.index])
+    return _filled(problem, gpus, replicas), float(values[scale.index])
+
+
+def _filled(problem: Problem, gpus: IntArray, replicas: IntArray) -> IntArray:
+    """The replicas and as many more of the configs in use as their machines' idle GPUs hold, the largest first."""
+    filled = replicas.copy()
+    for i in np.flatnonzero(gpus).tolist():
+        on_it = np.flatnonzero((problem.config_instance == i) & (replicas > 0))
+        idle = int(gpus[i] - problem.gpus_per_replica[on_it] @ filled[on_it])
+        for c in sorted(on_it.tolist(), key=lambda c: (-int(problem.gpus_per_replica[c]), c)):
+            more = idle // int(problem.gpus_per_replica[c])
+            filled[c] += more
+            idle -= more * int(problem.gpus_per_replica[c])
+    return filled
