@@ -88,6 +88,42 @@ def maximal(problem: Problem, counts: Counts, below_usd: float) -> Counts:
     return tuple(grown)
 
 
+def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | None:
+    """(n_fleets, n_instances) the allowed fleets that cost less than ``below_usd`` and could not hold one instance more.
+
+    Every allowed fleet below that cost is contained in one of them, floors aside. None where there are more than
+    ``most`` of them, or of the fleets passed on the way.
+    """
+    prices, count = problem.price_usd_per_hour, len(problem.instances)
+    order = np.argsort(-prices, kind="stable")
+    partial, spent = np.zeros((1, count), dtype=np.int64), np.zeros(1)
+    ceiling = below_usd * (1 - 1e-9)
+    for depth, i in enumerate(order.tolist()):
+        room = _room(problem, i, partial, ceiling - spent)
+        last = depth == count - 1
+        repeats = np.ones(len(partial), dtype=np.int64) if last else room + 1
+        if repeats.sum() > most:
+            return None
+        at = np.repeat(np.arange(len(partial)), repeats)
+        added = room if last else np.arange(len(at)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        partial, spent = partial[at], spent[at] + added * prices[i]
+        partial[:, i] = added
+    grows = [_room(problem, i, partial, ceiling - spent) > 0 for i in range(count)]
+    fleets = partial[~np.any(grows, axis=0) & (spent > 0)]
+    return fleets[[allowed(problem, tuple(row)) for row in fleets.tolist()]]
+
+
+def _room(problem: Problem, i: int, fleets: IntArray, left_usd: FloatArray) -> IntArray:
+    """(n_fleets,) how many instances of type ``i`` each fleet can take more, within its money and the caps."""
+    room = np.floor(left_usd / problem.price_usd_per_hour[i] - 1e-12).astype(np.int64).clip(0)
+    key = problem.instances[i]
+    for limit in problem.limits:
+        if limit.maximum is not None and key in limit.weights:
+            weights = np.array([limit.weights.get(name, 0) for name in problem.instances])
+            room = np.minimum(room, (limit.maximum - fleets @ weights) // limit.weights[key])
+    return room.clip(0)
+
+
 def dominates(larger: Counts, smaller: Counts) -> bool:
     """Whether a fleet has at least as many of every instance type."""
     return all(a >= b for a, b in zip(larger, smaller, strict=True))
