@@ -14,6 +14,8 @@ the others too, and nearly as well for those that resemble it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
@@ -88,7 +90,8 @@ def _program(problem: Problem, counts: IntArray) -> tuple[float, FloatArray | No
     limits = np.concatenate([np.zeros(n_c), (problem.gpus_per_instance * counts).astype(float)])
     objective = np.zeros(pairs + n_c + 1)
     objective[-1] = -1.0
-    found = linprog(objective, A_ub=at_most, b_ub=limits, A_eq=equal, b_eq=np.zeros(n_b), method="highs-ds")
+    solve: Any = linprog  # whose stubs do not know that it takes sparse matrices
+    found = solve(objective, A_ub=at_most, b_ub=limits, A_eq=equal, b_eq=np.zeros(n_b), method="highs-ds")
     if found.status != 0:
         return 0.0, None
     return float(found.x[-1]), np.maximum(-found.ineqlin.marginals[:n_c], 0.0)

@@ -1,7 +1,7 @@
 """attain: the cheapest fleet whose *simulated* attainment reaches a target.
 
-The integer program proposes and the simulator disposes. Fleets are taken in order of cost from the program's bound (see
-fleet_search); beside the cheapest, every GPU type alone is sized to the same promise (see single_types).
+The integer program proposes and the simulator disposes. Every GPU type alone is sized to the promise first (see
+single_types); below the cheapest of them, mixed fleets are simulated until all are ruled out (see fleet_search).
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from melange.attainment.fleet_search import FleetSearch, Progress, cheapest, first_passing, fleet_search, spot_check
-from melange.attainment.fleets import Counts, fleet_cost
+import numpy as np
+
+from melange.attainment.fleet_search import FleetSearch, Progress, cheapest, spot_check
+from melange.attainment.fleets import Counts
+from melange.attainment.ground import Ground, describe, ground_of
 from melange.attainment.promise import sized_fleet
-from melange.attainment.single_types import lone_share, sized_types
+from melange.attainment.single_types import cheapest_single, lone_share, report_singles, sized_singles
+from melange.attainment.surrogate import MissModel
 from melange.attainment.trial import Trials
 from melange.capacity.profile import Profile
 from melange.errors import InfeasibleError, InputError
@@ -21,18 +25,19 @@ from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport, SizedFleet
 from melange.planning.assemble import additivity_warning
-from melange.planning.case import cases
 from melange.planning.options import SolveOptions
 from melange.planning.planner import choices_of, plan_fleet
+from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
 from melange.simulator.arrivals import drawn_process
-from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import LEAST_SPAN_S, SimulationOptions
+from melange.solver.problem import Status
 
 if TYPE_CHECKING:
     from melange.traces import Trace
 
 MAX_FLEETS = 400
+MAX_REQUESTS = 6_000_000
 LEAST_REQUESTS = 5000
 # What a gigabyte or two holds; replications that confirm are twice as long.
 MOST_REQUESTS = 1_000_000
@@ -47,42 +52,71 @@ def attain(
     trace: Trace | None = None,
     profile: Profile | None = None,
     max_fleets: int = MAX_FLEETS,
+    max_requests: int = MAX_REQUESTS,
     single_types: bool = True,
     on_progress: Progress | None = None,
 ) -> tuple[Plan, AttainReport]:
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
-    ``simulation`` says how to play a fleet (policy, arrivals, by default as uneven as the
-    workload says; requests a replication, by default
-    5,000 or ten minutes of arrivals; its replications are the test's own); ``trace`` gives sizes. At most
-    ``max_fleets`` are simulated. The plan carries the report as ``attain`` and the single-type fleets *of
-    the same promise* as baselines (none where ``single_types`` is False). InputError for a target outside (0, 1), an
-    SLO without thresholds or a replayed trace, InfeasibleError when no fleet can keep the promise.
+    ``simulation`` says how to play a fleet (policy, arrivals, by default as uneven as the workload says; requests a
+    replication, by default 5,000 or ten minutes of arrivals; its replications are the test's own); ``trace`` gives
+    sizes. The search ends after ``max_fleets`` fleets or ``max_requests`` requests were simulated, and says what it has
+    not ruled out. Configs that serve no size in time are left out, and named by the report. The plan carries the report
+    as ``attain`` and single-type fleets *of the same promise* as baselines (none where ``single_types`` is False; the
+    cheapest fleet may then be missed). InputError for a target outside (0, 1), an SLO without thresholds or a replayed
+    trace, InfeasibleError when no fleet can keep the promise.
     """
     if not 0 < target < 1:
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
-    options = options or SolveOptions()
-    paper = plan_fleet(spec, options, profile=profile)
-    if not paper.solved:
-        reasons = paper.reasons or ("the time limit passed before any was found",)
-        raise InfeasibleError("no fleet serves even the mean load: " + "; ".join(reasons))
-    if not paper.slo.thresholds_s:
+    if not spec.slo.thresholds_s:
         raise InputError("the workload's SLO has no threshold to attain", fix="give it a TPOT, TTFT or E2E limit")
-    simulation = _repeatable(simulation or SimulationOptions(), paper)
-    trials = Trials(target=target, options=simulation, clocks=plan_clocks(paper), trace=trace)
-    lone = lone_share(trials, paper, list(paper.configs))
+    options = replace(options or SolveOptions(), slice_factor=None)
+    tell = on_progress or (lambda line: None)
+    profile = profile or load_profile(spec)
+    paper = plan_fleet(spec, options, profile=profile)
+    choices = choices_of(spec, options, profile)
+    ground = ground_of(choices)
+    search = _search(ground, target, simulation or SimulationOptions(), trace, max_fleets, max_requests, tell)
+    lone = lone_share(search)
     if lone < target:
         raise InfeasibleError(
-            f"{100 * lone:.2f}% of the requests keep {paper.slo.describe()} even alone on the fastest GPU: "
+            f"{100 * lone:.2f}% of the requests keep {spec.slo.describe()} even alone on the fastest GPU: "
             f"no fleet reaches {100 * target:g}%"
         )
-    choices = choices_of(spec, replace(options, slice_factor=None), profile)
-    search = fleet_search(cases(choices), trials, on_progress or (lambda line: None))
-    best = first_passing(search)
-    best, complete = cheapest(search, best, paper.bound_usd_per_hour or 0.0, max_fleets)
+    singles = sized_singles(search) if single_types else {}
+    best = cheapest(search, cheapest_single(search, singles))
     checked = spot_check(search)
-    single = sized_types(search, paper) if single_types else {}
-    return _answer(search, paper, best, complete, checked, single, lone)
+    return _answer(search, paper, best, checked, report_singles(search, singles), lone)
+
+
+def _search(
+    ground: Ground,
+    target: float,
+    simulation: SimulationOptions,
+    trace: Trace | None,
+    max_fleets: int,
+    max_requests: int,
+    tell: Progress,
+) -> FleetSearch:
+    """A search over the fleets of a ground, nothing judged yet. InfeasibleError where no machine can serve anything."""
+    units = np.eye(len(ground.in_time.instances), dtype=np.int64)
+    plans = (ground.plan(tuple(int(n) for n in unit)) for unit in units)
+    one = next((plan for plan in plans if plan is not None), None)
+    if one is None:
+        raise InfeasibleError(
+            f"no config serves any size in time: {ground.choices.spec.slo.describe()} cannot be kept on "
+            f"{', '.join(ground.in_time.configs)}"
+        )
+    trials = Trials(target=target, options=_repeatable(simulation, one), clocks=ground.clocks, trace=trace)
+    return FleetSearch(
+        ground=ground,
+        trials=trials,
+        arrivals=trials.scenario(one).arrivals(0),
+        model=MissModel(ground.in_time, ground.least, target),
+        progress=tell,
+        most_requests=max_requests,
+        most_fleets=max_fleets,
+    )
 
 
 def _repeatable(simulation: SimulationOptions, paper: Plan) -> SimulationOptions:
@@ -107,43 +141,61 @@ def _answer(
     search: FleetSearch,
     paper: Plan,
     best: Counts,
-    complete: bool,
     spot: tuple[int, int],
     single: Mapping[str, SizedFleet],
     lone: float,
 ) -> tuple[Plan, AttainReport]:
-    cost, base = fleet_cost(search.problem, best), float(paper.cost_usd_per_hour or 0.0)
-    plan = search.plan(best, paper.bound_usd_per_hour or 0.0, _baselines(single, cost))
+    cost = search.cost(best)
+    plan = search.ground.plan(best, _baselines(single, cost))
     assert plan is not None
     costs = [f.cost_usd_per_hour for f in single.values() if f.cost_usd_per_hour is not None]
-    scenario = search.trials.scenario(paper)
-    verdicts = search.verdicts
+    scenario = search.trials.scenario(plan)
+    results = search.results
+    base = paper.cost_usd_per_hour
+    bound = cost if search.complete else min((search.cost(c) for c in search.not_ruled_out), default=0.0)
     report = AttainReport(
         target=search.trials.target,
-        fleet=sized_fleet(plan, verdicts[best]),
+        fleet=sized_fleet(plan, results[best]),
         bound_usd_per_hour=paper.bound_usd_per_hour,
-        paper=sized_fleet(paper, search.trials.screen(paper)),
-        promise_usd_per_hour=cost - base,
-        promise_share=cost / base - 1,
+        paper=_mean_load_fleet(search, paper),
+        promise_usd_per_hour=None if base is None else cost - base,
+        promise_share=None if base is None else cost / base - 1,
         single_type=single,
         savings=1 - cost / min(costs) if costs else None,
         policy=scenario.policy.name,
         arrivals=f"{scenario.process.describe()}, {scenario.rate_rps:g} req/s",
         sizes=scenario.sizes.source,
         requests=scenario.requests,
-        simulated=len(verdicts),
-        cut_off=len(set(search.cut_off)),
+        simulated=len(results),
+        cut_off=search.cut_off,
         overloaded=search.overloaded,
         spot_checked=spot[0],
         spot_check_passed=spot[1],
-        confirmations=sum(verdict.low is not None for verdict in verdicts.values()),
-        complete=complete,
+        confirmations=sum(result.low is not None for result in results.values()),
+        complete=search.complete,
+        not_ruled_out=tuple(describe(search.problem, counts) for counts in search.not_ruled_out),
+        left_out=search.ground.left_out,
         lone_share=lone,
     )
     settled = additivity_warning(plan.slo)  # The mix was played, not added up.
     kept = (warning for warning in plan.warnings if warning not in settled)
     warnings = (*kept, *_short_warning(scenario.requests / scenario.rate_rps))
-    return replace(plan, warnings=warnings, routing=paper.routing, attain=report), report
+    status = Status.OPTIMAL if search.complete else Status.FEASIBLE
+    gap = max(0.0, 1 - bound / cost)
+    proven = replace(plan, status=status, bound_usd_per_hour=bound, gap=gap)
+    return replace(proven, warnings=warnings, routing=paper.routing, attain=report), report
+
+
+def _mean_load_fleet(search: FleetSearch, paper: Plan) -> SizedFleet:
+    """What the integer program rents for the mean load, played once over; why it rents nothing, where it does not."""
+    if not paper.solved:
+        reasons = paper.reasons or ("the time limit passed before any was found",)
+        return SizedFleet(reason="; ".join(reasons))
+    counts = tuple(paper.instances.get(key, 0) for key in search.problem.instances)
+    search.screen([counts])
+    plan = search.ground.plan(counts)
+    result = search.results.get(counts)
+    return SizedFleet(reason="it serves nothing") if plan is None or result is None else sized_fleet(plan, result)
 
 
 def _short_warning(span_s: float) -> tuple[str, ...]:

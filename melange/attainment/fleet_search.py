@@ -1,215 +1,260 @@
-"""fleet_search: fleets in order of cost, each planned for its own GPU types and judged by simulation.
+"""fleet_search: the cheapest fleet that passes, and which cheaper ones are ruled out.
 
-Before a fleet is simulated, it is grown to a maximal one below the best cost so far: if even that fails, it and every
-fleet it dominates are cut off together; if it passes, it is the new best. That a larger fleet does at least as well
-under these policies is an assumption: some of those cut off are simulated after all, and the report says what they did.
+Only three things rule a fleet out: it was simulated and failed, it is contained in a fleet that was simulated and failed
+(that a larger fleet does at least as well is an assumption, which a spot check tries), or it cannot carry the demand at
+the least time that requests take, so that its queue grows for ever. What the integer program believes under the SLO is
+no bound where limits include waiting, and enters the order of simulation alone (see surrogate).
+
+Every fleet below the best cost is contained in a maximal one, which could not hold one machine more: these are simulated,
+the likeliest to pass first. One that passes is shrunk while it passes and confirmed, and the search goes on below its cost,
+until nothing is left or the budget of simulated requests is spent.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from melange.attainment.fleets import Counts, arranged, dominates, fleet_cost, fleets_between, maximal
+from melange.arrays import BoolArray, IntArray
+from melange.attainment.fleets import Counts, allowed, dominates, fleet_cost, maximal_fleets
+from melange.attainment.ground import Ground, describe
+from melange.attainment.surrogate import MissModel
 from melange.attainment.trial import TrialResult, Trials
-from melange.catalog.instances import InstanceType
 from melange.errors import InfeasibleError
-from melange.plan.costs import Baseline
-from melange.plan.plan import Plan
-from melange.planning.assemble import plan_of
-from melange.planning.case import Case, types_late
-from melange.planning.choices import Choices
-from melange.planning.late import Late
-from melange.planning.options import SolveOptions
-from melange.solver.problem import Problem, Solution, Status
+from melange.parallel import run
+from melange.simulator.arrivals import Arrivals
+from melange.solver.problem import Problem
 from melange.solver.search import solve
 
 Progress = Callable[[str], None]
 
-HEADROOMS = (0.0, 0.1, 0.2, 0.3, 0.45, 0.65, 1.0, 1.5, 2.5, 4.0)
+MOST_MAXIMAL = 50_000
+"""Maximal fleets that are listed; where there are more, the search looks around the best fleet and proves nothing."""
+BATCH = 4
+"""Fleets simulated side by side, whatever the number of jobs, so that the answer does not depend on it."""
+HOPE = 1.5
+"""Log miss ratio up to which a smaller fleet is worth a try when one that passed is shrunk."""
+SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.35, 1.7, 2.3, 3.5)
+"""How many times over the integer program is asked to carry the demand, where it proposes fleets."""
+PROPOSAL_GAP = 0.01
 SPOT_CHECKS = 3
+NAMED = 5
 
 
 @dataclass(slots=True, kw_only=True)
 class FleetSearch:
     """The state of one search.
 
-    ``cases`` are the workload's by the buckets that they leave out as late, of which a fleet gets the one of the GPU
-    types that it rents; they share ``choices`` and, in ``problem``, instances, prices and limits.
-    ``attempts`` counts the confirmations among which the test's error is divided.
+    ``arrivals`` are those of the first replication. ``failed`` fleets rule out what they contain; ``results`` are all that were simulated. ``attempts`` counts the
+    confirmations among which the test's error is divided. ``spent_requests`` is bounded by ``most_requests``, the number
+    of fleets by ``most_fleets``. ``not_ruled_out``: fleets below the best cost that nothing speaks against, cheapest
+    first, once the search has ended.
     """
 
-    cases: Mapping[Late, Case]
-    choices: Choices
-    problem: Problem
+    ground: Ground
     trials: Trials
+    arrivals: Arrivals
+    model: MissModel
     progress: Progress
+    most_requests: int
+    most_fleets: int
     failed: list[Counts] = field(default_factory=list)
-    verdicts: dict[Counts, TrialResult] = field(default_factory=dict)
+    results: dict[Counts, TrialResult] = field(default_factory=dict)
     attempts: int = 0
-    cut_off: list[Counts] = field(default_factory=list)
+    spent_requests: int = 0
+    cut_off: int = 0
     overloaded: int = 0
+    complete: bool = False
+    not_ruled_out: tuple[Counts, ...] = ()
 
     @property
-    def offers(self) -> tuple[InstanceType, ...]:
-        """What may be rented, in the order of a fleet's counts."""
-        return self.choices.offers
+    def problem(self) -> Problem:
+        """Instances, prices and limits, and the loads under the SLO."""
+        return self.ground.in_time
 
-    def case_for(self, gpus: Sequence[str]) -> Case | None:
-        """The case with what none of these GPU types can serve in time left out; None where that is too much."""
-        late = types_late(self.choices)
-        return self.cases.get(frozenset.intersection(*(late[gpu] for gpu in gpus)))
+    @property
+    def is_spent(self) -> bool:
+        return self.spent_requests >= self.most_requests or len(self.results) >= self.most_fleets
 
-    def plan(
-        self, counts: Counts, bound_usd: float = 0.0, baselines: Mapping[str, Baseline] | None = None
-    ) -> Plan | None:
-        """The plan of instance counts with the shares of most slack; None where they cannot carry the mean load."""
-        case = self.case_for([offer.gpu for offer, n in zip(self.offers, counts, strict=True) if n])
-        if case is None:
-            return None
-        problem = case.problem
-        found = arranged(problem, counts)
-        if found is None:
-            return None
-        replicas, shares, _ = found
-        cost = fleet_cost(problem, counts)
-        gap = max(0.0, 1 - bound_usd / cost)
-        solution = Solution(
-            status=Status.OPTIMAL if gap <= 1e-9 else Status.FEASIBLE,
-            shares=shares,
-            replicas=replicas,
-            instances=np.array(counts, dtype=np.int64),
-            cost_usd_per_hour=cost,
-            bound_usd_per_hour=bound_usd,
-            gap=gap,
+    def cost(self, counts: Counts) -> float:
+        """USD per hour."""
+        return fleet_cost(self.problem, counts)
+
+    def carries(self, counts: Counts) -> bool:
+        """Whether a fleet carries the demand at all; one that does not is never simulated."""
+        return self.model.least.exact(np.array(counts, dtype=np.int64)) >= 1 - 1e-6
+
+    def screen(self, fleets: Sequence[Counts]) -> list[bool]:
+        """Quick looks at fleets, side by side; those judged before keep their result, overloaded ones fail unplayed."""
+        fresh = [counts for counts in dict.fromkeys(fleets) if counts not in self.results]
+        plans = [(counts, self.ground.plan(counts)) for counts in fresh]
+        played = [(counts, plan) for counts, plan in plans if plan is not None]
+        options = self.trials.options
+        alone = replace(self.trials, options=replace(options, jobs=1)) if len(played) > 1 else self.trials
+        found = run(
+            alone.screen, [(plan,) for _, plan in played], jobs=min(options.jobs, len(played) or 1), threads=True
         )
-        return plan_of(case, solution, baselines or {})
+        for (counts, _), result in zip(played, found, strict=True):
+            self._keep(counts, result, len_factor=1)
+            self.model.observe(np.array(counts, dtype=np.int64), result.attainment)
+        return [counts in self.results and self.results[counts].passed for counts in fleets]
 
-    def passes(self, counts: Counts, plan: Plan) -> bool:
-        """Screen, then confirm, unless the fleet was judged before."""
-        known = self.verdicts.get(counts)
-        if known is not None:
+    def confirm(self, counts: Counts) -> bool:
+        """Put a fleet that passed its screening to the sequential test."""
+        known = self.results.get(counts)
+        if known is not None and known.low is not None:
             return known.passed
-        verdict = self.trials.screen(plan)
-        if verdict.passed:
-            self.attempts += 1
-            verdict = self.trials.confirm(plan, self.attempts)
-        self.verdicts[counts] = verdict
-        self.progress(f"{_describe(self.problem, counts)}: attainment {100 * verdict.attainment:.2f}%")
-        return verdict.passed
+        plan = self.ground.plan(counts)
+        if plan is None:
+            return False
+        self.attempts += 1
+        result = self.trials.confirm(plan, self.attempts)
+        self._keep(counts, result, len_factor=2)
+        return result.passed
+
+    def _keep(self, counts: Counts, result: TrialResult, *, len_factor: int) -> None:
+        self.results[counts] = result
+        self.spent_requests += result.replications * len_factor * (self.trials.options.requests or 0)
+        if not result.passed:
+            self.failed.append(counts)
+        how = "confirmed" if result.low is not None and result.passed else "passes" if result.passed else "fails"
+        self.progress(f"{describe(self.problem, counts)}: {how}, attainment {100 * result.attainment:.2f}%")
 
 
-def fleet_search(cases: Sequence[Case], trials: Trials, progress: Progress) -> FleetSearch:
-    """A search over the fleets of a workload's cases, at least one, nothing judged yet; shares are continuous."""
-    first = cases[0]
-    return FleetSearch(
-        cases={case.late: case for case in cases},
-        choices=first.choices,
-        problem=first.problem,
-        trials=trials,
-        progress=progress,
+def cheapest(search: FleetSearch, best: Counts | None) -> Counts:
+    """The cheapest fleet that passes, from one that does or from the program's proposals; says what is not ruled out.
+
+    InfeasibleError where none does.
+    """
+    if best is None:
+        best = first_passing(search)
+    while True:
+        pool, listed = _candidates(search, best)
+        if not len(pool):
+            search.complete = listed
+            return best
+        if search.is_spent:
+            break
+        improved = _try_batch(search, pool, best)
+        best = improved or best
+    search.not_ruled_out = tuple(
+        sorted((tuple(row) for row in pool.tolist()), key=lambda counts: (search.cost(counts), counts))[:NAMED]
     )
+    return best
 
 
 def first_passing(search: FleetSearch) -> Counts:
-    """A fleet that passes, to start from: the cheapest of those that the program gives with more and more headroom.
-
-    It is asked for mixed fleets and for every instance type alone: the cheapest capacity may be too slow for a promise
-    that a dearer GPU keeps with room to spare.
-    """
-    found: set[Counts] = set()
-    for case in search.cases.values():
-        found.update(_proposals(case.problem, search.choices.options))
-    for counts in sorted(found, key=lambda counts: (fleet_cost(search.problem, counts), counts)):
-        if any(dominates(f, counts) for f in search.failed):
+    """The cheapest of the program's proposals that passes; InfeasibleError where none does."""
+    for counts in sorted(_proposals(search), key=lambda counts: (search.cost(counts), counts)):
+        if any(dominates(failed, counts) for failed in search.failed) or not search.carries(counts):
             continue
-        plan = search.plan(counts)
-        if plan is None:
-            continue
-        if search.passes(counts, plan):
+        if search.screen([counts])[0] and search.confirm(counts):
             return counts
-        search.failed.append(counts)
-    reached = max((v.attainment for v in search.verdicts.values()), default=0.0)
+    reached = max((result.attainment for result in search.results.values()), default=0.0)
     raise InfeasibleError(
         f"no fleet within the limits was confirmed to attain {100 * search.trials.target:g}%: "
         f"the best that was simulated reached {100 * reached:.2f}%"
     )
 
 
-def _proposals(problem: Problem, options: SolveOptions) -> set[Counts]:
-    """Fleets for growing headrooms, of all types and of each alone."""
-    alone = [problem.only_instances({key}) for key in problem.instances]
+def _proposals(search: FleetSearch) -> set[Counts]:
+    """What the integer program rents to carry the demand several times over, under the SLO and half-way to the least."""
     found = set()
-    for part in (problem, *(p for p in alone if p is not None and np.isfinite(p.load).any(axis=1).all())):
-        for headroom in HEADROOMS:
-            scaled = replace(part, load=part.load * (1 + headroom))
-            solution = solve(scaled, gap=options.gap, time_limit_s=options.time_limit_s)
+    for capacity in search.model.capacities[:2]:
+        for scale in SCALES:
+            scaled = replace(capacity.problem, load=capacity.problem.load * scale)
+            solution = solve(scaled, gap=PROPOSAL_GAP)
             if solution.instances is None:
                 break
-            found.add(widened(problem, part, solution))
+            found.add(tuple(int(n) for n in solution.instances))
     return found
 
 
-def widened(whole: Problem, part: Problem, solution: Solution) -> Counts:
-    """The instance counts of a solution for some instance types alone, in the order of all."""
-    assert solution.instances is not None
-    number = dict(zip(part.instances, solution.instances, strict=True))
-    return tuple(int(number.get(key, 0)) for key in whole.instances)
+def _candidates(search: FleetSearch, best: Counts) -> tuple[IntArray, bool]:
+    """(n_fleets, n_instances) maximal fleets below the best cost that are not ruled out, and whether all are listed."""
+    fleets = maximal_fleets(search.problem, search.cost(best), MOST_MAXIMAL)
+    listed = fleets is not None
+    if fleets is None:
+        fleets = _around(search, best)
+    fleets = fleets[~_contained(fleets, search.failed)]
+    known = np.array([tuple(row) in search.results for row in fleets.tolist()], dtype=bool)
+    fleets = fleets[~known]
+    return fleets[search.model.least.bound(fleets) >= 1 - 1e-6], listed
 
 
-def cheapest(search: FleetSearch, best: Counts, bound: float, max_fleets: int) -> tuple[Counts, bool]:
-    """The cheapest fleet that passes, and whether all cheaper ones were ruled out."""
-    problem = search.problem
-    low = bound
-    while True:
-        cost = fleet_cost(problem, best)
-        for counts in fleets_between(problem, low, cost):
-            if any(dominates(f, counts) for f in search.failed):
-                search.cut_off.append(counts)
-                continue
-            if len(search.verdicts) >= max_fleets:
-                return best, False
-            plan = search.plan(counts)
-            if plan is None:
-                search.overloaded += 1
-                continue
-            grown = maximal(problem, counts, cost)
-            larger = search.plan(grown)
-            if larger is None:
-                # It rents a type for which what the smaller one may serve late is not late.
-                grown, larger = counts, plan
-            if search.passes(grown, larger):
-                best, low = grown, fleet_cost(problem, counts)
-                break
-            search.failed.append(grown)
-            if grown != counts:
-                search.cut_off.append(counts)
+def _contained(fleets: IntArray, failed: Sequence[Counts]) -> BoolArray:
+    """(n_fleets,) whether each is contained in a fleet that failed."""
+    found = np.zeros(len(fleets), dtype=bool)
+    for larger in failed:
+        found |= (fleets <= np.array(larger)).all(axis=1)
+    return found
+
+
+def _around(search: FleetSearch, best: Counts) -> IntArray:
+    """Fleets below the best cost that resemble it: up to two machines taken, up to two of one other type added."""
+    problem, limit = search.problem, search.cost(best) * (1 - 1e-9)
+    unit = np.eye(len(best), dtype=np.int64)
+    smaller = {tuple(np.array(best) - unit[i]) for i in np.flatnonzero(best)}
+    smaller |= {tuple(np.array(s) - unit[i]) for s in smaller for i in np.flatnonzero(s)}
+    added = [np.zeros(len(best), dtype=np.int64), *unit, *(2 * unit)]
+    tried = {tuple(int(n) for n in np.array(s) + more) for s in smaller for more in added}
+    kept = sorted(c for c in tried if any(c) and search.cost(c) < limit and allowed(problem, c))
+    return np.array(kept, dtype=np.int64).reshape(-1, len(best))
+
+
+def _try_batch(search: FleetSearch, pool: IntArray, best: Counts) -> Counts | None:
+    """Simulate the likeliest of the candidates; the cheapest that was confirmed, None where none was."""
+    order = np.lexsort((pool @ search.problem.price_usd_per_hour, search.model.predict(pool)))
+    batch: list[Counts] = []
+    for row in pool[order].tolist():
+        counts = tuple(int(n) for n in row)
+        if search.carries(counts):
+            batch.append(counts)
         else:
-            return best, True
+            search.overloaded += 1
+        if len(batch) == BATCH or len(batch) + search.overloaded >= 8 * BATCH:
+            break
+    passed = [counts for counts, good in zip(batch, search.screen(batch), strict=True) if good]
+    confirmed = [found for counts in passed if (found := _settled(search, counts)) is not None]
+    return min(confirmed, key=lambda counts: (search.cost(counts), counts), default=None)
+
+
+def _settled(search: FleetSearch, counts: Counts) -> Counts | None:
+    """A fleet that passed its screening made as small as passes, and confirmed; None where nothing of it is."""
+    chain = [counts]
+    while (smaller := _smaller(search, chain[-1])) is not None:
+        chain.append(smaller)
+    return next((found for found in reversed(chain) if search.confirm(found)), None)
+
+
+def _smaller(search: FleetSearch, counts: Counts) -> Counts | None:
+    """The fleet less one machine, the dearest that can go, or None if it then fails."""
+    unit = np.eye(len(counts), dtype=np.int64)
+    rows = [np.array(counts) - unit[i] for i in np.argsort(-search.problem.price_usd_per_hour) if counts[i]]
+    fleets = np.array([row for row in rows if row.any()], dtype=np.int64).reshape(-1, len(counts))
+    hopeful = fleets[search.model.predict(fleets) <= HOPE] if len(fleets) else fleets
+    for row in hopeful.tolist():
+        smaller = tuple(int(n) for n in row)
+        if any(dominates(failed, smaller) for failed in search.failed) or not allowed(search.problem, smaller):
+            continue
+        if search.carries(smaller) and search.screen([smaller])[0]:
+            return smaller
+    return None
 
 
 def spot_check(search: FleetSearch) -> tuple[int, int]:
-    """Simulate a few of the fleets that were cut off; (how many, how many pass against the assumption)."""
+    """Simulate a few fleets that a failing larger one rules out; (how many, how many pass against the assumption)."""
     draw = random.Random(search.trials.options.seed)
-    distinct = sorted({counts for counts in search.cut_off if counts not in search.verdicts})
-    draw.shuffle(distinct)
-    checked, passed = 0, 0
-    for counts in distinct:
-        plan = search.plan(counts)
-        if plan is None:
-            continue
-        verdict = search.trials.screen(plan)
-        if verdict.passed:
-            verdict = search.trials.confirm(plan, search.attempts + 1)
-        checked += 1
-        passed += verdict.passed
-        if checked == SPOT_CHECKS:
-            break
-    return checked, passed
-
-
-def _describe(problem: Problem, counts: Counts) -> str:
-    return " + ".join(f"{n} x {key}" for key, n in zip(problem.instances, counts, strict=True) if n)
+    unit = np.eye(len(search.problem.instances), dtype=np.int64)
+    smaller = {
+        tuple(int(n) for n in np.array(failed) - unit[i]) for failed in search.failed for i in np.flatnonzero(failed)
+    }
+    fleets = sorted(counts for counts in smaller if any(counts) and counts not in search.results)
+    search.cut_off = len(fleets)
+    draw.shuffle(fleets)
+    chosen = [counts for counts in fleets[: 4 * SPOT_CHECKS] if search.carries(counts)][:SPOT_CHECKS]
+    looked = search.screen(chosen)
+    return len(chosen), sum(search.confirm(counts) for counts, good in zip(chosen, looked, strict=True) if good)

@@ -2,115 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Sequence
 
 import numpy as np
 
-from melange.attainment.fleet_search import HEADROOMS, FleetSearch, widened
-from melange.attainment.fleets import Counts, fleet_cost
+from melange.attainment.fleet_search import FleetSearch
+from melange.attainment.fleets import Counts, allowed
 from melange.attainment.promise import sized_fleet
-from melange.attainment.trial import Trials
-from melange.plan.plan import Plan
 from melange.plan.promise import SizedFleet
 from melange.simulator.metrics import lone_met
-from melange.solver.problem import Problem
-from melange.solver.search import solve
 
-HEADROOM_STEP = 0.02
-SIZES_TESTED = 12
+MOST_TIMES = 8.0
+"""How many times the machines that the SLO's rates ask for are tried before a type is given up."""
+ROUGHLY = 0.02
+"""Relative width of the bracket that a large fleet's size is narrowed to."""
+ALIKE = 1.1
+"""Machines of one GPU type that look up to this much dearer than the cheapest of them are sized too."""
 
 
-def sized_types(search: FleetSearch, paper: Plan) -> dict[str, SizedFleet]:
-    """Every GPU type alone, sized to the same promise: a search of its own, its test at the same error.
+def sized_singles(search: FleetSearch) -> dict[str, Counts | SizedFleet]:
+    """For every GPU type the cheapest fleet of one kind of its machines that looks like passing, or why there is none.
 
-    A type's fleets leave out as late what that type cannot serve in time, as any fleet of it does.
+    Sizes are found by quick looks, so a fleet that passes here has yet to be confirmed.
     """
-    result = {}
-    for gpu in dict.fromkeys(offer.gpu for offer in search.offers):
-        case = search.case_for([gpu])
-        keys = {offer.key for offer in search.offers if offer.gpu == gpu}
-        alone = None if case is None else _alone(case.problem, keys)
-        if alone is None:
-            result[gpu] = SizedFleet(reason="it cannot serve every size in time")
-        elif (lone := lone_share(search.trials, paper, alone.configs)) < search.trials.target:
-            result[gpu] = SizedFleet(
-                reason=f"alone on an idle one, only {100 * lone:.2f}% of the requests keep the SLO"
-            )
+    found: dict[str, Counts | SizedFleet] = {}
+    offers = search.ground.choices.offers
+    for gpu in dict.fromkeys(offer.gpu for offer in offers):
+        places = [i for i, offer in enumerate(offers) if offer.gpu == gpu]
+        found[gpu] = _sized(search, places)
+    return found
+
+
+def _sized(search: FleetSearch, places: Sequence[int]) -> Counts | SizedFleet:
+    guesses = {i: guess for i in places if (guess := _guess(search, i)) is not None}
+    if not guesses:
+        return SizedFleet(reason="it cannot hold or carry the requests")
+    lone = lone_share(search, [c for c, i in enumerate(search.problem.config_instance) if int(i) in guesses])
+    if lone < search.trials.target:
+        return SizedFleet(reason=f"alone on an idle one, only {100 * lone:.2f}% of the requests keep the SLO")
+    prices = search.problem.price_usd_per_hour
+    costs = {i: float(prices[i]) * guess for i, guess in guesses.items()}
+    likely = [i for i in guesses if costs[i] <= ALIKE * min(costs.values())]
+    sized = [counts for i in likely if (counts := _least_passing(search, i, guesses[i])) is not None]
+    if not sized:
+        return SizedFleet(reason="no fleet of it alone looked like keeping the promise")
+    return min(sized, key=lambda counts: (search.cost(counts), counts))
+
+
+def _guess(search: FleetSearch, i: int) -> int | None:
+    """How many machines of a type the rates under the SLO ask for; None where they cannot carry the demand at all."""
+    one = np.zeros(len(search.problem.instances), dtype=np.int64)
+    one[i] = 1
+    if search.model.least.exact(one) <= 0:
+        return None
+    scale = search.model.capacities[0].exact(one)
+    return max(1, int(np.ceil(1 / scale - 1e-9)))
+
+
+def _least_passing(search: FleetSearch, i: int, guess: int) -> Counts | None:
+    """The fewest machines of a type that pass a quick look: galloping from a guess, then halving the bracket."""
+
+    def passes(count: int) -> bool:
+        counts = _of(search, i, count)
+        return allowed(search.problem, counts) and search.carries(counts) and search.screen([counts])[0]
+
+    failing, passing, count = 0, None, guess
+    while passing is None and count <= MOST_TIMES * guess:
+        if passes(count):
+            passing = count
         else:
-            reason = _try_sizes(replace(search, attempts=0), alone)
-            result[gpu] = _cheapest_passed(search, keys) or SizedFleet(reason=reason)
+            failing, count = count, max(count + 1, round(1.4 * count))
+    if passing is None:
+        return None
+    while passing - failing > max(1, ROUGHLY * passing):
+        # Below the guess most fleets fail, and the nearest sizes are the likeliest.
+        middle = max(failing + 1, min(passing - 1, round(0.7 * passing))) if failing == 0 else (failing + passing) // 2
+        failing, passing = (failing, middle) if passes(middle) else (middle, passing)
+    return _of(search, i, passing)
+
+
+def _of(search: FleetSearch, i: int, count: int) -> Counts:
+    return tuple(count if place == i else 0 for place in range(len(search.problem.instances)))
+
+
+def cheapest_single(search: FleetSearch, singles: dict[str, Counts | SizedFleet]) -> Counts | None:
+    """The cheapest of the sized fleets that stands the sequential test, one machine more where it falls short of it."""
+    sized = [found for found in singles.values() if not isinstance(found, SizedFleet)]
+    for counts in sorted(sized, key=lambda counts: (search.cost(counts), counts)):
+        one_more = tuple(n + (n > 0) for n in counts)
+        for tried in (counts, one_more):
+            if allowed(search.problem, tried) and search.screen([tried])[0] and search.confirm(tried):
+                return tried
+    return None
+
+
+def report_singles(search: FleetSearch, singles: dict[str, Counts | SizedFleet]) -> dict[str, SizedFleet]:
+    """What is known of every GPU type alone, fleets that the mixed search has judged included."""
+    offers = search.ground.choices.offers
+    result = {}
+    for gpu, found in singles.items():
+        others = [i for i, offer in enumerate(offers) if offer.gpu != gpu]
+        passed = [c for c, r in search.results.items() if r.passed and not any(c[i] for i in others)]
+        best = min(passed, key=lambda counts: (search.cost(counts), counts), default=None)
+        plan = None if best is None else search.ground.plan(best)
+        if best is None or plan is None:
+            reason = "no fleet of it alone that looked good stood the test"
+            result[gpu] = found if isinstance(found, SizedFleet) else SizedFleet(reason=reason)
+        else:
+            result[gpu] = sized_fleet(plan, search.results[best])
     return result
 
 
-def _cheapest_passed(search: FleetSearch, keys: set[str]) -> SizedFleet | None:
-    """The cheapest fleet of these instance types alone that any test has found to keep the promise."""
-    others = [i for i, key in enumerate(search.problem.instances) if key not in keys]
-    passed = [counts for counts, v in search.verdicts.items() if v.passed and not any(counts[i] for i in others)]
-    if not passed:
-        return None
-    best = min(passed, key=lambda counts: (fleet_cost(search.problem, counts), counts))
-    plan = search.plan(best)
-    return None if plan is None else sized_fleet(plan, search.verdicts[best])
-
-
-def _alone(problem: Problem, keys: set[str]) -> Problem | None:
-    """The problem with these instance types and their own limits alone; None where they cannot serve some size."""
-    own = tuple(limit for limit in problem.limits if set(limit.weights) & keys)
-    alone = replace(problem, limits=own, max_cost_usd_per_hour=None).only_instances(keys)
-    return alone if alone is not None and np.isfinite(alone.load).any(axis=1).all() else None
-
-
-def _try_sizes(search: FleetSearch, alone: Problem) -> str:
-    """Judge fleets of one type around the smallest that passes; the reason if none does.
-
-    Headroom is raised until a quick look expects the test to be passed, and the gap is halved. The fleet found is put
-    to the test and shrunk while it passes, or grown until it does.
-    """
-    looks: dict[Counts, bool] = {}
-
-    @cache
-    def fleet(headroom: float) -> Counts | None:
-        solution = solve(replace(alone, load=alone.load * (1 + headroom)))
-        return None if solution.instances is None else widened(search.problem, alone, solution)
-
-    def looks_good(headroom: float) -> bool:
-        counts = fleet(headroom)
-        if counts is not None and counts not in looks:
-            plan = search.plan(counts)
-            looks[counts] = plan is not None and search.trials.expects(plan)
-        return counts is not None and looks[counts]
-
-    low, high = 0.0, next((h for h in HEADROOMS if looks_good(h)), None)
-    if high is None:
-        return f"no fleet of it alone looked like keeping the promise with up to {HEADROOMS[-1]:g} times headroom"
-    while fleet(low) != fleet(high) and high - low > HEADROOM_STEP:
-        middle = (low + high) / 2
-        low, high = (low, middle) if looks_good(middle) else (middle, high)
-    _test_around(search, fleet, high)
-    return "no fleet of it alone that looked good stood the test"
-
-
-def _test_around(search: FleetSearch, fleet: Callable[[float], Counts | None], headroom: float) -> None:
-    """Put the fleet of a headroom to the test, then smaller ones until one fails, or larger ones until one passes."""
-    step = 0.0
-    for _ in range(SIZES_TESTED):
-        counts = fleet(headroom) if headroom >= 0 else None
-        plan = None if counts is None else search.plan(counts)
-        if counts is None or plan is None:
-            return
-        passed = search.passes(counts, plan)
-        if step and passed == (step > 0):
-            return
-        step = step or (-HEADROOM_STEP if passed else HEADROOM_STEP)
-        while headroom >= 0 and fleet(headroom) == counts:
-            headroom += step
-
-
-def lone_share(trials: Trials, plan: Plan, configs: Sequence[str]) -> float:
-    """Share of requests that some of these configs keeps within the SLO when it is idle."""
-    arrivals = trials.scenario(plan).arrivals(0)
-    clocks = [trials.clocks[name].clock for name in configs]
-    alone = [lone_met(clock, plan.slo, arrivals.input_tokens, arrivals.output_tokens) for clock in clocks]
+def lone_share(search: FleetSearch, configs: Sequence[int] | None = None) -> float:
+    """Share of requests that some of these configs (all by default) keeps within the SLO when it is idle."""
+    names = search.problem.configs
+    chosen = [names[c] for c in (range(len(names)) if configs is None else configs)]
+    clocks = [search.ground.clocks[name].clock for name in chosen if name in search.ground.clocks]
+    if not clocks:
+        return 0.0
+    arrivals, slo = search.arrivals, search.ground.choices.spec.slo
+    alone = [lone_met(clock, slo, arrivals.input_tokens, arrivals.output_tokens) for clock in clocks]
     return float(np.any(alone, axis=0).mean())

@@ -82,10 +82,10 @@ class Trials:
         return float(np.mean(values)) - margin >= self.target
 
     def _look(self, plan: Plan) -> tuple[list[float], bool]:
-        """Attainments of up to SCREENING replications, and whether they left hope to the last."""
+        """Attainments of one replication, or of SCREENING where it leaves hope, and whether they leave hope."""
         scenario, values = self.scenario(plan), list[float]()
-        for index in range(SCREENING):
-            values += _attainments(scenario, index, 1)
+        for count in (1, SCREENING - 1):
+            values += _attainments(scenario, len(values), count)
             if len(values) > 1:
                 margin = 3.0 * float(np.std(values, ddof=1)) / np.sqrt(len(values))
             else:

@@ -39,16 +39,18 @@ class AttainReport:
     rent, with its simulated attainment. ``simulated`` fleets were judged, those of single types included,
     ``confirmations`` of them by the confirming test; ``cut_off`` ruled out by a failing larger one (``spot_checked`` of
     them played after all, ``spot_check_passed`` against the assumption), ``overloaded`` cannot carry the mean load.
-    ``complete`` is false when the search ended before every cheaper fleet was ruled out. ``lone_share``: requests that
-    keep the SLO on the best idle GPU, which no fleet exceeds.
+    ``complete`` is false when the search ended before every cheaper fleet was ruled out; ``not_ruled_out`` then names
+    the cheapest of those left. ``left_out`` are configs that serve no size in time. ``promise_*`` are None where the
+    mean load alone has no plan. ``lone_share``: requests that keep the SLO on the best idle GPU, which no fleet
+    exceeds.
     """
 
     target: float
     fleet: SizedFleet
     bound_usd_per_hour: float | None
     paper: SizedFleet
-    promise_usd_per_hour: float
-    promise_share: float
+    promise_usd_per_hour: float | None
+    promise_share: float | None
     single_type: Mapping[str, SizedFleet]
     savings: float | None
     policy: str
@@ -63,6 +65,8 @@ class AttainReport:
     confirmations: int
     complete: bool
     lone_share: float
+    not_ruled_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return short_repr("AttainReport", self._headline())

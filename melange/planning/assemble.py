@@ -124,9 +124,12 @@ def costs_of(usd_per_hour: float, workload: Workload) -> Costs:
 
 
 def utilised(shares: FloatArray, rate_rps: FloatArray, max_rate_rps: FloatArray) -> FloatArray:
-    """(n_configs,) replicas kept busy: shares and max rates (n_buckets, n_configs), rates (n_buckets,) w/o headroom."""
+    """(n_configs,) replicas kept busy: shares and max rates (n_buckets, n_configs), rates (n_buckets,) w/o headroom.
+
+    Requests that a config serves too late count as nothing: no rate says how busy they keep it.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        load = np.where(shares > 0, shares * rate_rps[:, None] / max_rate_rps, 0.0)
+        load = np.where((shares > 0) & (max_rate_rps > 0), shares * rate_rps[:, None] / max_rate_rps, 0.0)
     return np.asarray(load.sum(axis=0), dtype=np.float64)
 
 

@@ -17,15 +17,17 @@ def attain_parts(report: AttainReport) -> list[RenderableType]:
 
 def _headline(report: AttainReport) -> list[str]:
     fleet = report.fleet
-    more = f"{usd(report.promise_usd_per_hour)} ({100 * report.promise_share:+.1f}%)"
     lines = [
         f"[bold]{escape(describe_instances(fleet.instances or {}))} at {usd(fleet.cost_usd_per_hour)}/h[/bold]: "
         f"confirmed at {percent(fleet.attainment, 2)} of simulated requests keeping the SLO jointly; "
         f"fresh replications reach at least {percent(fleet.attainment_low, 2)} with 95% confidence "
         f"(target {_target(report.target)})",
-        f"the promise costs {more} over the plan for the mean load, whose fleet attains "
-        f"{percent(report.paper.attainment, 2)}; proven bound for the mean load {usd(report.bound_usd_per_hour)}/h",
     ]
+    if report.promise_usd_per_hour is not None and report.promise_share is not None:
+        lines.append(
+            f"the promise costs {usd(report.promise_usd_per_hour)} ({100 * report.promise_share:+.1f}%) over the plan "
+            f"for the mean load, whose fleet attains {percent(report.paper.attainment, 2)}"
+        )
     if report.savings is not None:
         lines.append(f"savings on the best single type that keeps the same promise: {percent(report.savings)}")
     return lines
@@ -55,7 +57,7 @@ def _search(report: AttainReport) -> list[str]:
         f"{report.simulated} fleets simulated ({report.requests} requests a replication, {escape(report.arrivals)}, "
         f"policy {escape(report.policy)}; sizes: {escape(report.sizes)}), "
         f"{report.confirmations} of them put to the sequential test; "
-        f"{report.cut_off} cut off by a failing larger fleet, {report.overloaded} too small for the mean load",
+        f"{report.overloaded} cannot carry the load at all, whatever the latency",
         f"{percent(report.lone_share, 2)} of the requests keep the SLO on the best idle GPU",
     ]
     if report.spot_checked:
@@ -63,5 +65,8 @@ def _search(report: AttainReport) -> list[str]:
             f"of the fleets cut off, {report.spot_checked} were simulated after all: {report.spot_check_passed} pass"
         )
     if not report.complete:
-        lines.append("warning: the search ended before every cheaper fleet was ruled out")
+        names = "; ".join(map(escape, report.not_ruled_out)) or "fleets of other machines"
+        lines.append(f"warning: not every cheaper fleet is ruled out, among them {names}")
+    if report.left_out:
+        lines.append(f"left out, as they serve no size in time: {escape(', '.join(report.left_out))}")
     return lines

@@ -1,0 +1,116 @@
+"""Ground: what a closed-loop search stands on: loads in time and at the least, clocks, and the plan of any fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.arrays import BoolArray, FloatArray
+from melange.attainment.fleets import Counts, fleet_cost
+from melange.perfmodel.floor import least_s
+from melange.plan.costs import Baseline
+from melange.plan.plan import Plan
+from melange.planning.assemble import plan_of
+from melange.planning.case import Case, case_of
+from melange.planning.choices import Choices
+from melange.simulator.clocks import ConfigClock, plan_clocks
+from melange.solver.problem import Problem, Solution, Status
+from melange.solver.slack import Arrangement, most_slack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ground:
+    """The fleets of a workload: what each could carry, and its plan.
+
+    ``case`` has every bucket, none left out as late. ``in_time`` loads configs at their rates under the SLO, ``least``
+    with the least time that requests take, both at the demand itself, without headroom; ``inf`` where a config may not
+    serve a bucket in time, or cannot hold its requests at all. ``left_out`` are configs that serve no size in time.
+    """
+
+    case: Case
+    in_time: Problem
+    least: Problem
+    clocks: Mapping[str, ConfigClock]
+    left_out: tuple[str, ...]
+
+    @property
+    def choices(self) -> Choices:
+        return self.case.choices
+
+    def arranged(self, counts: Counts) -> tuple[Arrangement, BoolArray] | None:
+        """What runs on these machines with the most slack, and which rows (n_rows,) it serves; None where it is none.
+
+        A size that none of them serves in time is spread by the least time it takes; one that fits none is left out.
+        """
+        instances = np.array(counts, dtype=np.int64)
+        rented = instances[self.in_time.config_instance] > 0
+        in_time = np.isfinite(self.in_time.load[:, rented]).any(axis=1)
+        load = np.where(in_time[:, None], self.in_time.load, self.least.load)
+        served: BoolArray = np.asarray(np.isfinite(load[:, rented]).any(axis=1))
+        if not served.any():
+            return None
+        rows = np.flatnonzero(served)
+        problem = replace(self.in_time, buckets=tuple(self.in_time.buckets[row] for row in rows), load=load[served])
+        found = most_slack(problem, instances)
+        return None if found is None else (found, served)
+
+    def plan(self, counts: Counts, baselines: Mapping[str, Baseline] | None = None) -> Plan | None:
+        """The plan of a fleet, also of one that the integer program would call too small; None where it serves nothing.
+
+        Its bound is its own cost: what was ruled out below it is the search's to say.
+        """
+        found = self.arranged(counts)
+        if found is None:
+            return None
+        arrangement, served = found
+        shares = np.zeros(self.in_time.load.shape)
+        shares[served] = arrangement.shares
+        cost = fleet_cost(self.in_time, counts)
+        solution = Solution(
+            status=Status.FEASIBLE,
+            shares=shares,
+            replicas=arrangement.replicas,
+            instances=np.array(counts, dtype=np.int64),
+            cost_usd_per_hour=cost,
+            bound_usd_per_hour=0.0,
+            gap=1.0,
+        )
+        return plan_of(self.case, solution, baselines or {})
+
+
+def ground_of(choices: Choices) -> Ground:
+    """The ground of a workload's choices."""
+    case = case_of(choices)
+    empty = plan_of(case, Solution(status=Status.UNKNOWN), {})
+    able = [c for c, config in enumerate(choices.configs) if (np.nan_to_num(choices.max_rate_rps[:, c]) > 0).any()]
+    clocks = plan_clocks(empty, [choices.configs[c].name for c in able])
+    # The search simulates the demand as it is: headroom is the program's way to provide for what is simulated here.
+    load = case.problem.load / (1 + choices.headroom)
+    in_time = replace(case.problem, load=load, slice_factor=None)
+    least = replace(in_time, load=_least_loads(case, clocks))
+    left_out = tuple(config.name for c, config in enumerate(choices.configs) if c not in able)
+    return Ground(case=case, in_time=in_time, least=least, clocks=clocks, left_out=left_out)
+
+
+def _least_loads(case: Case, clocks: Mapping[str, ConfigClock]) -> FloatArray:
+    """(n_rows, n_configs) replicas that a row keeps busy at the least; inf where its requests do not fit."""
+    choices = case.choices
+    sizes, rate = choices.load_tokens, choices.rate_rps
+    cached = np.array([bucket.mean_cached_tokens or 0.0 for bucket in choices.buckets])
+    load: FloatArray = np.full(choices.max_rate_rps.shape, np.inf)
+    for c, config in enumerate(choices.configs):
+        entry = clocks.get(config.name)
+        if entry is not None:
+            fits = sizes.sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)
+            seconds = least_s(entry.clock, sizes[:, 0], sizes[:, 1], cached, weights=rate)
+            load[:, c] = np.where(fits, rate * seconds, np.inf)
+    rows = np.zeros((int(case.group.max()) + 1, load.shape[1]))
+    np.add.at(rows, case.group, load)
+    return rows
+
+
+def describe(problem: Problem, counts: Sequence[int]) -> str:
+    """``2 x H100 + 7 x L40S``."""
+    return " + ".join(f"{n} x {key}" for key, n in zip(problem.instances, counts, strict=True) if n)
