@@ -7,9 +7,9 @@ A fleet of n_i machines carries a problem's demand s times over, where s is the 
                 sum_b load_bc y_bc    <= r_c      every config c
                 sum_{c on i} tp_c r_c <= gpus_i n_i
 
-with replicas in fractions. For any prices mu_c >= 0 of a replica, duality gives s <= sum_i n_i value_i(mu), where value_i is
-the dearest way to fill a machine over the cheapest way to serve the demand. The prices that are best for one fleet bound
-the others too, and nearly as well for those that resemble it.
+with replicas in fractions. For any prices mu_c >= 0 of a replica, duality gives s <= sum_i n_i value_i(mu), where
+value_i is the dearest way to fill a machine over the cheapest way to serve the demand. The prices that are best for one
+fleet bound the others too, and nearly as well for those that resemble it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class CarryingCapacity:
 
 
 def _program(problem: Problem, counts: IntArray) -> tuple[float, FloatArray | None]:
-    """The optimum s for a fleet, 0 where some bucket has nobody to serve it, and the prices of a replica (n_configs,)."""
+    """The optimum s for a fleet, 0 where nobody serves some bucket, and the prices of a replica (n_configs,)."""
     rented = counts[problem.config_instance] > 0
     usable = np.isfinite(problem.load) & rented
     if not usable.any(axis=1).all():

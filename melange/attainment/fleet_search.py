@@ -1,13 +1,13 @@
 """fleet_search: the cheapest fleet that passes, and which cheaper ones are ruled out.
 
-Only three things rule a fleet out: it was simulated and failed, it is contained in a fleet that was simulated and failed
-(that a larger fleet does at least as well is an assumption, which a spot check tries), or it cannot carry the demand at
-the least time that requests take, so that its queue grows for ever. What the integer program believes under the SLO is
-no bound where limits include waiting, and enters the order of simulation alone (see surrogate).
+Only three things rule a fleet out: it was simulated and failed, it is contained in a fleet that was simulated and
+failed (that a larger fleet does at least as well is an assumption, which a spot check tries), or it cannot carry the
+demand at the least time that requests take, so that its queue grows for ever. What the integer program believes under
+the SLO is no bound where limits include waiting, and enters the order of simulation alone (see surrogate).
 
-Every fleet below the best cost is contained in a maximal one, which could not hold one machine more: these are simulated,
-the likeliest to pass first. One that passes is shrunk while it passes and confirmed, and the search goes on below its cost,
-until nothing is left or the budget of simulated requests is spent.
+Every fleet below the best cost is contained in a maximal one, which could not hold one machine more: these are
+simulated, the likeliest to pass first. One that passes is shrunk while it passes and confirmed, and the search goes on
+below its cost, until nothing is left or the budget of simulated requests is spent.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ NAMED = 5
 class FleetSearch:
     """The state of one search.
 
-    ``arrivals`` are those of the first replication. ``failed`` fleets rule out what they contain; ``results`` are all that were simulated. ``attempts`` counts the
-    confirmations among which the test's error is divided. ``spent_requests`` is bounded by ``most_requests``, the number
-    of fleets by ``most_fleets``. ``not_ruled_out``: fleets below the best cost that nothing speaks against, cheapest
-    first, once the search has ended.
+    ``arrivals`` are those of the first replication. ``failed`` fleets rule out what they contain; ``results`` are all
+    that were simulated. ``attempts`` counts the confirmations among which the test's error is divided.
+    ``spent_requests`` is bounded by ``most_requests``, the number of fleets by ``most_fleets``. ``not_ruled_out``:
+    fleets below the best cost that nothing speaks against, cheapest first, once the search has ended.
     """
 
     ground: Ground
@@ -161,9 +161,8 @@ def first_passing(search: FleetSearch) -> Counts:
 
 
 def _proposals(search: FleetSearch) -> set[Counts]:
-    """What the integer program rents to carry the demand several times over, under the SLO and half-way to the least."""
-    found = set()
-    for capacity in search.model.capacities[:2]:
+    """What the integer program rents to carry the demand several times over, under the SLO and half-way to the
+    least.""" found = set() for capacity in search.model.capacities[:2]:
         for scale in SCALES:
             scaled = replace(capacity.problem, load=capacity.problem.load * scale)
             solution = solve(scaled, gap=PROPOSAL_GAP)

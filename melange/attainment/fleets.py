@@ -27,7 +27,7 @@ def allowed(problem: Problem, counts: Counts) -> bool:
 
 
 def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | None:
-    """(n_fleets, n_instances) the allowed fleets that cost less than ``below_usd`` and could not hold one instance more.
+    """(n_fleets, n_instances) the allowed fleets below ``below_usd`` that could not hold one instance more.
 
     Every allowed fleet below that cost is contained in one of them, floors aside. None where there are more than
     ``most`` of them, or of the fleets passed on the way.

@@ -1,10 +1,10 @@
 """MissModel: which fleets are likely to keep the promise, learned from those already simulated.
 
-It only says in which order fleets are simulated, never whether one passes. A fleet's features are how many times over it
-carries the demand: at the rates under the latency limit (what the integer program believes, too strict where limits
+It only says in which order fleets are simulated, never whether one passes. A fleet's features are how many times over
+it carries the demand: at the rates under the latency limit (what the integer program believes, too strict where limits
 include waiting), at the least time that requests take (no limit at all), and half-way between in logarithms. The log of
-its miss ratio, misses over allowed misses, is taken as linear in their logarithms, with a prior that a fleet which carries
-the demand just once under the limit passes just so.
+its miss ratio, misses over allowed misses, is taken as linear in their logarithms, with a prior that a fleet which
+carries the demand just once under the limit passes just so.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def estimate(
     """Estimate every configuration of a model on these GPUs with the performance model.
 
     Models and GPUs are names of the catalog or described ones (:func:`extended_catalog`). ``cached_tokens`` of every
-    prompt are prefix hits. ``precisions`` None is the checkpoint's own. Without ``slo`` the rates are what a replica sustains at any latency. Raises InputError for
-    unknown names and where no configuration fits its GPUs.
+    prompt are prefix hits. ``precisions`` None is the checkpoint's own. Without ``slo`` the rates are what a replica
+    sustains at any latency. Raises InputError for unknown names and where no configuration fits its GPUs.
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
     shape = catalog.model(model) if isinstance(model, str) else model
