@@ -161,8 +161,9 @@ def first_passing(search: FleetSearch) -> Counts:
 
 
 def _proposals(search: FleetSearch) -> set[Counts]:
-    """What the integer program rents to carry the demand several times over, under the SLO and half-way to the
-    least.""" found = set() for capacity in search.model.capacities[:2]:
+    """What the program rents to carry the demand several times over, under the SLO and half-way to the least."""
+    found = set()
+    for capacity in search.model.capacities[:2]:
         for scale in SCALES:
             scaled = replace(capacity.problem, load=capacity.problem.load * scale)
             solution = solve(scaled, gap=PROPOSAL_GAP)
