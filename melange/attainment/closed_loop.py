@@ -36,7 +36,7 @@ from melange.solver.problem import Status
 if TYPE_CHECKING:
     from melange.traces import Trace
 
-MAX_FLEETS = 400
+MAX_FLEETS = 100
 MAX_REQUESTS = 6_000_000
 LEAST_REQUESTS = 5000
 # What a gigabyte or two holds; replications that confirm are twice as long.
@@ -103,10 +103,7 @@ def _search(
     plans = (ground.plan(tuple(int(n) for n in unit)) for unit in units)
     one = next((plan for plan in plans if plan is not None), None)
     if one is None:
-        raise InfeasibleError(
-            f"no config serves any size in time: {ground.choices.spec.slo.describe()} cannot be kept on "
-            f"{', '.join(ground.in_time.configs)}"
-        )
+        raise InfeasibleError("no machine that may be rented can hold the requests")
     trials = Trials(target=target, options=_repeatable(simulation, one), clocks=ground.clocks, trace=trace)
     return FleetSearch(
         ground=ground,

@@ -9,10 +9,11 @@ import numpy as np
 
 from melange.arrays import BoolArray, FloatArray
 from melange.attainment.fleets import Counts, fleet_cost
+from melange.errors import InfeasibleError
 from melange.perfmodel.floor import least_s
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
-from melange.planning.assemble import plan_of
+from melange.planning.assemble import plan_of, with_shares
 from melange.planning.case import Case, case_of
 from melange.planning.choices import Choices
 from melange.simulator.clocks import ConfigClock, plan_clocks
@@ -24,12 +25,14 @@ from melange.solver.slack import Arrangement, most_slack
 class Ground:
     """The fleets of a workload: what each could carry, and its plan.
 
-    ``case`` has every bucket, none left out as late. ``in_time`` loads configs at their rates under the SLO, ``least``
-    with the least time that requests take, both at the demand itself, without headroom; ``inf`` where a config may not
-    serve a bucket in time, or cannot hold its requests at all. ``left_out`` are configs that serve no size in time.
+    ``empty`` is their plan without a fleet, ``case`` has every bucket, none left out as late. ``in_time`` loads configs
+    at their rates under the SLO, ``least`` with the least time that requests take, both at the demand itself, without
+    headroom; ``inf`` where a config may not serve a bucket in time, or cannot hold its requests at all. ``left_out``
+    are configs that serve no size in time.
     """
 
     case: Case
+    empty: Plan
     in_time: Problem
     least: Problem
     clocks: Mapping[str, ConfigClock]
@@ -77,21 +80,64 @@ class Ground:
             bound_usd_per_hour=0.0,
             gap=1.0,
         )
-        return plan_of(self.case, solution, baselines or {})
+        return with_shares(self.empty, self.case, solution, baselines or {})
 
 
 def ground_of(choices: Choices) -> Ground:
-    """The ground of a workload's choices."""
-    case = case_of(choices)
+    """The ground of a workload's choices: of every kind of config that serves some size in time, its best token budget.
+
+    InfeasibleError where there is none.
+    """
+    able = (np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0)
+    if not able.any():
+        raise InfeasibleError(
+            f"no config serves any size in time: {choices.spec.slo.describe()} cannot be kept on "
+            f"{', '.join(config.name for config in choices.configs)}"
+        )
+    left_out = tuple(config.name for config, can in zip(choices.configs, able, strict=True) if not can)
+    kept = _with_configs(choices, _one_budget_each(choices, able))
+    case = case_of(kept)
     empty = plan_of(case, Solution(status=Status.UNKNOWN), {})
-    able = [c for c, config in enumerate(choices.configs) if (np.nan_to_num(choices.max_rate_rps[:, c]) > 0).any()]
-    clocks = plan_clocks(empty, [choices.configs[c].name for c in able])
+    clocks = plan_clocks(empty)
     # The search simulates the demand as it is: headroom is the program's way to provide for what is simulated here.
-    load = case.problem.load / (1 + choices.headroom)
-    in_time = replace(case.problem, load=load, slice_factor=None)
+    in_time = replace(case.problem, load=case.problem.load / (1 + kept.headroom))
     least = replace(in_time, load=_least_loads(case, clocks))
-    left_out = tuple(config.name for c, config in enumerate(choices.configs) if c not in able)
-    return Ground(case=case, in_time=in_time, least=least, clocks=clocks, left_out=left_out)
+    return Ground(case=case, empty=empty, in_time=in_time, least=least, clocks=clocks, left_out=left_out)
+
+
+def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
+    """Of every kind of config one token budget: that with the most sizes in time, then the least load.
+
+    Budgets differ in little but latency, which simulation judges, and every further config takes a clock of its own.
+    """
+    rates = np.nan_to_num(choices.max_rate_rps, nan=0.0)
+    sizes = (rates > 0).sum(axis=0)
+    load = np.where(rates > 0, choices.rate_rps[:, None] / np.where(rates > 0, rates, 1.0), 0.0).sum(axis=0)
+    best: dict[tuple[object, ...], int] = {}
+    for c in np.flatnonzero(able).tolist():
+        config = choices.configs[c]
+        kind = (config.instance.key, config.key._replace(max_batched_tokens=None))
+        other = best.get(kind, c)
+        best[kind] = min(other, c, key=lambda k: (-int(sizes[k]), float(load[k]), k))
+    return sorted(best.values())
+
+
+def _with_configs(choices: Choices, kept: list[int]) -> Choices:
+    """The choices with these configs alone; machines that none of them runs on go too, but for those with a floor."""
+    used = {choices.configs[c].instance.key for c in kept}
+    used |= {key for limit in choices.limits if limit.minimum for key in limit.weights}
+    limits = [
+        replace(limit, weights={key: weight for key, weight in limit.weights.items() if key in used})
+        for limit in choices.limits
+    ]
+    return replace(
+        choices,
+        configs=tuple(choices.configs[c] for c in kept),
+        offers=tuple(offer for offer in choices.offers if offer.key in used),
+        limits=tuple(limit for limit in limits if limit.weights),
+        max_rate_rps=choices.max_rate_rps[:, kept],
+        headroom=choices.headroom[kept],
+    )
 
 
 def _least_loads(case: Case, clocks: Mapping[str, ConfigClock]) -> FloatArray:
@@ -101,11 +147,10 @@ def _least_loads(case: Case, clocks: Mapping[str, ConfigClock]) -> FloatArray:
     cached = np.array([bucket.mean_cached_tokens or 0.0 for bucket in choices.buckets])
     load: FloatArray = np.full(choices.max_rate_rps.shape, np.inf)
     for c, config in enumerate(choices.configs):
-        entry = clocks.get(config.name)
-        if entry is not None:
-            fits = sizes.sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)
-            seconds = least_s(entry.clock, sizes[:, 0], sizes[:, 1], cached, weights=rate)
-            load[:, c] = np.where(fits, rate * seconds, np.inf)
+        entry = clocks[config.name]
+        fits = sizes.sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)
+        seconds = least_s(entry.clock, sizes[:, 0], sizes[:, 1], cached, weights=rate)
+        load[:, c] = np.where(fits, rate * seconds, np.inf)
     rows = np.zeros((int(case.group.max()) + 1, load.shape[1]))
     np.add.at(rows, case.group, load)
     return rows

@@ -61,20 +61,38 @@ def with_fleet(
 
 def plan_of(case: Case, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
     """The plan of a solved case; ``baselines`` as single_type_baselines gives them."""
-    choices, shares, used = case.choices, None, {}
-    if solution.shares is not None and solution.replicas is not None:
-        shares = case.expand(solution.shares)
-        load = utilised(shares, choices.rate_rps, choices.max_rate_rps)
-        used = per_replica(case.problem.configs, load, solution)
+    shares, used = _carried(case, solution)
+    return _solved(_plan(case.choices, shares, case.warnings), case, solution, baselines, used)
+
+
+def _carried(case: Case, solution: Solution) -> tuple[FloatArray | None, dict[str, float]]:
+    """Shares (n_buckets, n_configs), None without any, and the utilisation of configs in use."""
+    if solution.shares is None or solution.replicas is None:
+        return None, {}
+    shares = case.expand(solution.shares)
+    load = utilised(shares, case.choices.rate_rps, case.choices.max_rate_rps)
+    return shares, per_replica(case.problem.configs, load, solution)
+
+
+def _solved(
+    plan: Plan, case: Case, solution: Solution, baselines: Mapping[str, Baseline], used: Mapping[str, float]
+) -> Plan:
     cost = solution.cost_usd_per_hour
-    return with_fleet(
-        _plan(choices, shares, case.warnings),
-        case.problem,
-        solution,
-        baselines=baselines,
-        utilization=used,
-        costs=None if cost is None else costs_of(cost, choices.spec.workload),
-    )
+    costs = None if cost is None else costs_of(cost, case.choices.spec.workload)
+    return with_fleet(plan, case.problem, solution, baselines=baselines, utilization=used, costs=costs)
+
+
+def with_shares(plan: Plan, case: Case, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
+    """Another solution of the case that a plan is of: :func:`plan_of`, without looking the rates up again."""
+    choices, (shares, used) = case.choices, _carried(case, solution)
+    names = [config.name for config in choices.configs]
+    buckets = plan.buckets
+    if shares is not None:
+        buckets = tuple(
+            replace(bucket, shares={name: float(share) for name, share in zip(names, row, strict=True) if share > 0})
+            for bucket, row in zip(plan.buckets, shares, strict=True)
+        )
+    return _solved(replace(plan, buckets=buckets), case, solution, baselines, used)
 
 
 def plan_without_fleet(choices: Choices) -> Plan:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 
 from melange.arrays import BoolArray, FloatArray
 from melange.errors import InputError
@@ -244,12 +245,15 @@ def _scale(clock: StepClock, slo: Slo, cells: _Cells, at_saturation: bool) -> fl
     """The factor on all times at which the mix takes the replica-seconds that the plan's rates say."""
     if at_saturation:
         return float(cells.taken_s / (cells.weights / saturation_rps(clock, *cells[:2])).sum())
-    low, high = 1 / 16, 16.0
-    for _ in range(30):
-        middle = float(np.sqrt(low * high))
-        taken_s = (cells.weights / _slo_rates(scaled(clock, middle), slo, cells)).sum()
-        low, high = (middle, high) if taken_s < cells.taken_s else (low, middle)
-    return float(np.sqrt(low * high))
+
+    def excess(log_factor: float) -> float:
+        taken_s = (cells.weights / _slo_rates(scaled(clock, float(np.exp(log_factor))), slo, cells)).sum()
+        return float(np.log(taken_s / cells.taken_s))
+
+    widest = float(np.log(16.0))
+    if excess(-widest) > 0 or excess(widest) < 0:
+        return float(np.exp(-widest if excess(-widest) > 0 else widest))
+    return float(np.exp(brentq(excess, -widest, widest, xtol=1e-9)))
 
 
 def step_clocks(clocks: Mapping[str, ConfigClock]) -> dict[str, StepClock]:

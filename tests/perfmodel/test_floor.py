@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from melange.perfmodel.efficiencies import Efficiencies
 
 from melange.catalog.hardware import load_catalog
-from melange.perfmodel.efficiencies import Efficiencies
 from melange.perfmodel.floor import least_s
 from melange.perfmodel.hardware import Deployment, step_clock
 from melange.simulator.arrivals import Arrivals
