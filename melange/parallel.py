@@ -10,12 +10,12 @@ from __future__ import annotations
 import copyreg
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from melange.errors import InputError
+from melange.errors import InputError, MelangeError
 
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
@@ -59,6 +59,10 @@ def run(
             done.append(future.result())
             _tell(progress, len(done), total)
         return done
+    except BrokenExecutor as error:
+        raise MelangeError(
+            "a process ended amid its job, killed perhaps for want of memory; run fewer jobs at a time"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -72,7 +76,8 @@ def _pool(workers: int, threads: bool) -> Executor:
 
 def _end_silently() -> None:
     """On Ctrl-C, which reaches every process of a terminal, only the one that the user started says so."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _tell(progress: Progress | None, done: int, total: int) -> None:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 import pytest
 
 from melange import parallel
-from melange.errors import InputError
+from melange.errors import InputError, MelangeError
 
 HOW = [{}, {"jobs": 3, "threads": True}, {"jobs": 2}]
 
@@ -54,6 +54,16 @@ def test_after_a_failure_nothing_new_begins():
     assert len(begun) < 100
 
 
+def killed(number: int) -> None:
+    os._exit(number)
+
+
+def test_a_process_that_is_killed_is_one_clear_line():
+    with pytest.raises(MelangeError, match="a process ended amid its job") as caught:
+        parallel.run(killed, [(9,), (9,)], jobs=2)
+    assert "\n" not in str(caught.value)
+
+
 def test_no_jobs_and_fewer_than_one():
     assert parallel.run(squared, [], jobs=4) == []
     with pytest.raises(InputError, match="jobs is 0"):
@@ -72,13 +82,14 @@ def test_a_script_interrupted_amid_processes_says_so_once(tmp_path):
     marks.mkdir()
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, time\n"
+        "import signal, sys, time\n"
         "from pathlib import Path\n"
         "from melange import parallel\n"
         "def job(number):\n"
         "    (Path(sys.argv[1]) / str(number)).touch()\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it\n"
         "    try:\n"
         "        parallel.run(job, [(n,) for n in range(9)], jobs=2)\n"
         "    except KeyboardInterrupt:\n"
