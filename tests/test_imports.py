@@ -17,7 +17,6 @@ PACKAGE = Path(melange.__file__).parent
 ORDER = [
     "errors",
     "arrays",
-    "notebook",
     "slo",
     "parallel",
     "files",

@@ -11,7 +11,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.notebook import short_repr
+from melange.files.shown import short_repr
 from melange.planning.choices import Choices
 from melange.planning.planner import choices_of, prepare
 from melange.planning.spec import WorkloadSpec

@@ -11,7 +11,7 @@ from melange.capacity.profile import Profile
 from melange.catalog.hardware import load_catalog
 from melange.catalog.offers import read_prices
 from melange.errors import InputError
-from melange.notebook import html_table, number, share, short_repr
+from melange.files.shown import html_table, number, share, short_repr
 from melange.parallel import Progress, run
 from melange.plan.costs import describe_instances
 from melange.plan.plan import Plan

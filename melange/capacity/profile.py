@@ -20,9 +20,9 @@ from melange.capacity.interval import Interval, interval_of
 from melange.capacity.rates import Rates, RateTable
 from melange.errors import InputError
 from melange.files.shipped import data_path
+from melange.files.shown import html_table, number, short_repr
 from melange.measurements.file import MeasurementFile, read_measurements
 from melange.measurements.measurement import Measurement
-from melange.notebook import html_table, number, short_repr
 from melange.serving.config import ConfigKey
 from melange.serving.considered import LeftOut
 from melange.slo import Slo

@@ -14,7 +14,7 @@ import yaml
 
 from melange.errors import InputError
 from melange.files.shipped import data_path
-from melange.notebook import short_repr
+from melange.files.shown import short_repr
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import click
 
-from melange import __version__
 from melange.cli.lazy import LazyGroup
 from melange.errors import MelangeError
+from melange.files.version import __version__
 
 # name: (module:attribute, one line for the overview)
 COMMANDS = {

@@ -80,9 +80,7 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
     from melange.traces import read_trace
 
     if not IS_COMPILED:
-        click.echo(
-            "melange: running uncompiled, which takes some 150 times as long: pip install 'melange[simulate]'", err=True
-        )
+        click.echo("melange: running uncompiled, which takes some 150 times as long: pip install numba", err=True)
     plan = read_plan(plan_file)
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
     options = _options(given)

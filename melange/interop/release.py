@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from melange import __version__
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
 from melange.files.documents import Document, check_schema, read_document
 from melange.files.text import parse_json, read_text
+from melange.files.version import __version__
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import PlanConfig
 from melange.plan.costs import HOURS_PER_MONTH, Costs

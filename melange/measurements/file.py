@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from melange.errors import InputError
 from melange.files.records import from_plain, to_plain
+from melange.files.shown import short_repr
 from melange.files.text import parse_json
 from melange.measurements.measurement import Measurement
-from melange.notebook import short_repr
 from melange.serving.config import ConfigKey
 from melange.slo import Slo
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from melange.capacity.profile import Profile
 from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
 from melange.errors import InputError
+from melange.files.shown import short_repr
 from melange.measurements.measurement import Measurement
-from melange.notebook import short_repr
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import fitting, load_points, under_calibration
 from melange.perfmodel.hardware import ModelledEngine

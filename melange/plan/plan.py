@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from melange.capacity.basis import Basis
 from melange.errors import InputError
-from melange.notebook import html_table, number, share, short_repr
+from melange.files.shown import html_table, number, share, short_repr
 from melange.plan.advice import PrecisionAdvice
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from melange.notebook import html_table, number, share, short_repr
+from melange.files.shown import html_table, number, share, short_repr
 from melange.plan.costs import describe_instances
 
 if TYPE_CHECKING:

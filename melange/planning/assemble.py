@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from melange import __version__
 from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.files.version import __version__
 from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import HOURS_PER_MONTH, Baseline, Costs, PlanLimit

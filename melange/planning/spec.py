@@ -15,7 +15,7 @@ from melange.catalog.hardware import PRECISIONS, Catalog, load_catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
 from melange.errors import InputError
-from melange.notebook import short_repr
+from melange.files.shown import short_repr
 from melange.planning.limits import Limits
 from melange.serving.config import KV_DTYPES
 from melange.slo import Slo

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melange.arrays import FloatArray
-from melange.notebook import html_table, number, share, short_repr
+from melange.files.shown import html_table, number, share, short_repr
 from melange.plan.plan import Plan
 from melange.routing.table import RoutingTable
 from melange.simulator.metrics import CAUSES, Estimate, Latency, RequestOutcomes, attainment_of

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange import __version__
 from melange.arrays import BoolArray
 from melange.errors import InputError
+from melange.files.version import __version__
 from melange.parallel import run
 from melange.plan.plan import Plan
 from melange.routing.compiled import IS_COMPILED

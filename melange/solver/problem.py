@@ -11,7 +11,7 @@ import numpy as np
 
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
-from melange.notebook import short_repr
+from melange.files.shown import short_repr
 
 # Far beyond any fleet, and still well within what floating-point arithmetic tells apart.
 MOST_REPLICAS = 1e9

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from melange.arrays import FloatArray, IntArray
 from melange.errors import InputError
-from melange.notebook import short_repr
+from melange.files.shown import short_repr
 
 if TYPE_CHECKING:
     from pandas import DataFrame

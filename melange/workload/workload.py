@@ -11,7 +11,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError
-from melange.notebook import short_repr
+from melange.files.shown import short_repr
 from melange.slo import Slo
 from melange.workload.bucket import Bucket
 from melange.workload.sizes import SizeGrid

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from melange import __version__
 from melange.errors import EngineError, InputError, MissingExtraError
+from melange.files.version import __version__
 from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.engine_thread import EngineThread
 from melange.nanoflow.runtime.protocol import (

@@ -23,7 +23,7 @@ from melange import (
     solve,
     sweep_rates,
 )
-from melange.notebook import LONGEST_REPR, html_table, number, share, short_repr
+from melange.files.shown import LONGEST_REPR, html_table, number, share, short_repr
 from melange.planning.planner import prepare
 
 REPRS = (
