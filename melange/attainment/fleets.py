@@ -48,7 +48,7 @@ def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | 
         partial[:, i] = added
     grows = [_room(problem, i, partial, ceiling - spent) > 0 for i in range(count)]
     fleets = partial[~np.any(grows, axis=0) & (spent > 0)]
-    return fleets[[allowed(problem, tuple(row)) for row in fleets.tolist()]]
+    return np.asarray(fleets[[allowed(problem, tuple(row)) for row in fleets.tolist()]])
 
 
 def _room(problem: Problem, i: int, fleets: IntArray, left_usd: FloatArray) -> IntArray:
@@ -59,7 +59,7 @@ def _room(problem: Problem, i: int, fleets: IntArray, left_usd: FloatArray) -> I
         if limit.maximum is not None and key in limit.weights:
             weights = np.array([limit.weights.get(name, 0) for name in problem.instances])
             room = np.minimum(room, (limit.maximum - fleets @ weights) // limit.weights[key])
-    return room.clip(0)
+    return np.asarray(room.clip(0))
 
 
 def dominates(larger: Counts, smaller: Counts) -> bool:
