@@ -24,9 +24,11 @@ def _headline(report: AttainReport) -> list[str]:
         f"(target {_target(report.target)})",
     ]
     if report.promise_usd_per_hour is not None and report.promise_share is not None:
+        more = f"{usd(abs(report.promise_usd_per_hour))} ({100 * report.promise_share:+.1f}%)"
+        how = "more" if report.promise_usd_per_hour >= 0 else "less"
         lines.append(
-            f"the promise costs {usd(report.promise_usd_per_hour)} ({100 * report.promise_share:+.1f}%) over the plan "
-            f"for the mean load, whose fleet attains {percent(report.paper.attainment, 2)}"
+            f"that is {more} {how} than the plan for the mean load, whose fleet attains "
+            f"{percent(report.paper.attainment, 2)}"
         )
     if report.savings is not None:
         lines.append(f"savings on the best single type that keeps the same promise: {percent(report.savings)}")
