@@ -61,7 +61,7 @@ def test_a_profiles_tables(module_spec):
     frame = profile.to_frame()
     assert list(frame.index.names) == [*ConfigKey._fields, "input_tokens", "output_tokens"]
     for key, config in profile.configs.items():
-        square = frame.loc[tuple(key)].max_rate_rps.unstack()
+        square = frame.loc[key.order].max_rate_rps.unstack()
         assert np.array_equal(square.to_numpy(), config.max_rate_rps, equal_nan=True)
         assert list(square.index) == list(config.input_tokens)
     assert set(frame[frame.max_rate_rps.notna()].source) == {"published"}

@@ -149,7 +149,6 @@ def _answer(
     scenario = search.trials.scenario(plan)
     results = search.results
     base = paper.cost_usd_per_hour
-    bound = cost if search.complete else min((search.cost(c) for c in search.not_ruled_out), default=0.0)
     report = AttainReport(
         target=search.trials.target,
         fleet=sized_fleet(plan, results[best]),
@@ -177,10 +176,9 @@ def _answer(
     settled = additivity_warning(plan.slo)  # The mix was played, not added up.
     kept = (warning for warning in plan.warnings if warning not in settled)
     warnings = (*kept, *_short_warning(scenario.requests / scenario.rate_rps))
-    status = Status.OPTIMAL if search.complete else Status.FEASIBLE
-    gap = max(0.0, 1 - bound / cost)
-    proven = replace(plan, status=status, bound_usd_per_hour=bound, gap=gap)
-    return replace(proven, warnings=warnings, routing=paper.routing, attain=report), report
+    # Simulation rules fleets out, it proves nothing: the report says what was ruled out, the plan has no bound.
+    judged = replace(plan, status=Status.FEASIBLE, bound_usd_per_hour=None, gap=None)
+    return replace(judged, warnings=warnings, routing=paper.routing, attain=report), report
 
 
 def _mean_load_fleet(search: FleetSearch, paper: Plan) -> SizedFleet:

@@ -154,13 +154,13 @@ class Profile:
     def to_frame(self) -> DataFrame:
         """Every configuration's table, one row a size.
 
-        Index: ``model``, ``gpu``, ``tp``, ``precision``, ``engine``, ``input_tokens``, ``output_tokens``. Columns as
-        those of :meth:`ConfigProfile.to_frame`.
+        Index: the fields of ConfigKey (``max_batched_tokens`` 0 where the engine chooses), ``input_tokens``,
+        ``output_tokens``. Columns as those of :meth:`ConfigProfile.to_frame`.
         """
         import pandas as pd
 
         frames = {key: config.to_frame() for key, config in self.configs.items()}
-        return pd.concat(frames.values(), keys=[tuple(key) for key in frames], names=list(ConfigKey._fields))
+        return pd.concat(frames.values(), keys=[key.order for key in frames], names=list(ConfigKey._fields))
 
 
 def _largest(rates: FloatArray) -> float | None:

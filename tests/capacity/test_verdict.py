@@ -75,12 +75,11 @@ def test_samples_decide_a_joint_attainment_by_its_bounds(sampled: Measurement) -
 
 
 def test_failures_are_requests_that_missed(sampled: Measurement) -> None:
-    # 40 of 4,859 requests are few enough to go on with, but more than the half percent that may miss.
-    failing = replace(sampled, failures=40)
-    slo = Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.99)
-    assert judge(failing, replace(slo, attainment=0.94)) == "pass"
-    assert judge(sampled, replace(slo, attainment=0.995)) == "pass"
-    assert judge(failing, replace(slo, attainment=0.995)) != "pass"
+    # 10 of some 4,800 requests are few enough to go on with, but in a row they do not rule out that 1% misses.
+    failing, slo = replace(sampled, failures=10), Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.99)
+    assert judge(sampled, slo) == "pass"
+    assert judge(failing, slo) == "undecided"
+    assert judge(failing, replace(slo, attainment=0.98)) == "pass"
 
 
 def test_a_trend_that_is_not_ruled_out_is_undecided(sampled: Measurement) -> None:

@@ -17,7 +17,7 @@ def test_it_is_the_performance_models_table_and_ladder():
     found = estimate("llama-3.1-8b", ["L4", "H100"], SLO, **SIZES)
     assert [key.gpu for key in found.profile.configs] == ["L4", "H100"]
     catalog = load_catalog()
-    modelled = ModelledEngine(model=catalog.model("llama-3.1-8b"), gpu=catalog.gpu("H100"))
+    modelled = ModelledEngine(model=catalog.model("llama-3.1-8b"), gpu=catalog.gpu("H100"), precision="bf16")
     table = estimated_table(modelled, SLO, *SIZES.values())
     assert found.profile.configs[table.key].max_rate_rps.tolist() == table.max_rate_rps.tolist()
     assert [point for point in found.points if point.gpu == "H100"] == load_points(modelled, *SIZES.values())

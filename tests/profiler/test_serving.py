@@ -10,7 +10,7 @@ pytest.importorskip("aiohttp")
 
 from melange.errors import EngineError, InputError
 from melange.profiler.client import Endpoint
-from melange.profiler.serving import catalog_name, config_key, found_precision, probe, today
+from melange.profiler.serving import catalog_name, found_precision, probe, server_key, today
 from melange.serving.config import ConfigKey
 from melange.testing.fault_server import FaultServer
 
@@ -44,12 +44,12 @@ def test_precision_is_found_where_something_tells_it(tmp_path: Path) -> None:
 
 
 def test_the_key_follows_arguments_and_the_catalogs_names() -> None:
-    key = config_key("m", gpu="NVIDIA L4", engine="vllm", args=["-tp", "2", "--dtype", "half"])
+    key = server_key("m", gpu="NVIDIA L4", engine="vllm", args=["-tp", "2", "--dtype", "half"])
     assert key == ConfigKey("m", "L4", 2, "fp16", "vllm")
-    assert config_key("m", gpu="L4", engine="vllm", args=["-tp", "2"], tp=4, precision="fp8").tp == 4
+    assert server_key("m", gpu="L4", engine="vllm", args=["-tp", "2"], tp=4, precision="fp8").tp == 4
     assert catalog_name("Some GPU") == "Some GPU"
     with pytest.raises(InputError, match="--tensor-parallel-size is 'two'"):
-        config_key("m", gpu="L4", engine="vllm", args=["--tensor-parallel-size=two"])
+        server_key("m", gpu="L4", engine="vllm", args=["--tensor-parallel-size=two"])
 
 
 def test_dates_are_days_of_utc() -> None:
