@@ -49,7 +49,7 @@ class Ground:
         """
         instances = np.array(counts, dtype=np.int64)
         rented = instances[self.in_time.config_instance] > 0
-        in_time = np.isfinite(self.in_time.load[:, rented]).any(axis=1)
+        in_time = np.asarray(np.isfinite(self.in_time.load[:, rented]).any(axis=1))
         load = np.where(in_time[:, None], self.in_time.load, self.least.load)
         served: BoolArray = np.asarray(np.isfinite(load[:, rented]).any(axis=1))
         if not served.any():
@@ -88,7 +88,7 @@ def ground_of(choices: Choices) -> Ground:
 
     InfeasibleError where there is none.
     """
-    able = (np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0)
+    able = np.asarray((np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0))
     if not able.any():
         raise InfeasibleError(
             f"no config serves any size in time: {choices.spec.slo.describe()} cannot be kept on "
