@@ -36,15 +36,20 @@ class CarryingCapacity:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.values = np.zeros((0, len(problem.instances)))
+        self._holds = np.zeros((len(problem.instances), len(problem.buckets)))
+        np.maximum.at(self._holds, problem.config_instance, np.isfinite(problem.load).T.astype(float))
 
     def bound(self, fleets: IntArray) -> FloatArray:
         """(n_fleets,) how many times over each of the fleets (n_fleets, n_instances) carries the demand at most."""
-        if not len(self.values):
-            return np.full(len(fleets), np.inf)
-        return np.asarray((fleets @ self.values.T).min(axis=1) * (1 + ROUNDING))
+        most = (fleets @ self.values.T).min(axis=1, initial=np.inf) * (1 + ROUNDING)
+        holds = ((fleets > 0) @ self._holds > 0).all(axis=1)
+        return np.where(holds, most, 0.0)
 
     def exact(self, counts: IntArray) -> float:
-        """How many times over one fleet carries the demand, replicas in fractions; learns its prices."""
+        """How many times over one fleet carries the demand, replicas in fractions; learns its prices.
+
+        0 where nobody serves some bucket, infinity where the solver gives no answer, which rules nothing out.
+        """
         scale, replica_price = _program(self.problem, counts)
         if replica_price is not None:
             self._learn(replica_price, counts)
@@ -68,7 +73,7 @@ class CarryingCapacity:
 
 
 def _program(problem: Problem, counts: IntArray) -> tuple[float, FloatArray | None]:
-    """The optimum s for a fleet, 0 where nobody serves some bucket, and the prices of a replica (n_configs,)."""
+    """The optimum s for a fleet (see exact) and the prices of a replica (n_configs,), None where there are none."""
     rented = counts[problem.config_instance] > 0
     usable = np.isfinite(problem.load) & rented
     if not usable.any(axis=1).all():
@@ -93,5 +98,5 @@ def _program(problem: Problem, counts: IntArray) -> tuple[float, FloatArray | No
     solve: Any = linprog  # whose stubs do not know that it takes sparse matrices
     found = solve(objective, A_ub=at_most, b_ub=limits, A_eq=equal, b_eq=np.zeros(n_b), method="highs-ds")
     if found.status != 0:
-        return 0.0, None
+        return np.inf, None
     return float(found.x[-1]), np.maximum(-found.ineqlin.marginals[:n_c], 0.0)

@@ -71,12 +71,13 @@ def attain(
     if not spec.slo.thresholds_s:
         raise InputError("the workload's SLO has no threshold to attain", fix="give it a TPOT, TTFT or E2E limit")
     options = replace(options or SolveOptions(), slice_factor=None)
+    simulation = _repeatable(simulation or SimulationOptions(), spec)
     tell = on_progress or (lambda line: None)
     profile = profile or load_profile(spec)
     paper = plan_fleet(spec, options, profile=profile)
     choices = choices_of(spec, options, profile)
     ground = ground_of(choices)
-    search = _search(ground, target, simulation or SimulationOptions(), trace, max_fleets, max_requests, tell)
+    search = _search(ground, target, simulation, trace, max_fleets, max_requests, tell)
     lone = lone_share(search)
     if lone < target:
         raise InfeasibleError(
@@ -85,8 +86,9 @@ def attain(
         )
     singles = sized_singles(search) if single_types else {}
     best = cheapest(search, cheapest_single(search, singles))
-    checked = spot_check(search)
-    return _answer(search, paper, best, checked, report_singles(search, singles), lone)
+    passed = spot_check(search, best)
+    best = min([best, *passed], key=search.cost)
+    return _answer(search, paper, best, len(passed), report_singles(search, singles), lone)
 
 
 def _search(
@@ -104,7 +106,7 @@ def _search(
     one = next((plan for plan in plans if plan is not None), None)
     if one is None:
         raise InfeasibleError("no machine that may be rented can hold the requests")
-    trials = Trials(target=target, options=_repeatable(simulation, one), clocks=ground.clocks, trace=trace)
+    trials = Trials(target=target, options=simulation, clocks=ground.clocks, trace=trace)
     return FleetSearch(
         ground=ground,
         trials=trials,
@@ -116,15 +118,15 @@ def _search(
     )
 
 
-def _repeatable(simulation: SimulationOptions, paper: Plan) -> SimulationOptions:
+def _repeatable(simulation: SimulationOptions, spec: WorkloadSpec) -> SimulationOptions:
     """The options with drawn arrivals and a number of requests: 5,000 or ten minutes' unless one was given."""
-    process = simulation.process or drawn_process(paper)
+    process = simulation.process or drawn_process(spec.workload.burstiness_cv)
     if process.kind == "trace":
         raise InputError(
             "a replayed trace is the same in every replication, so nothing can be confirmed on it",
             fix="take its sizes and draw the arrivals: poisson, gamma:CV or mmpp",
         )
-    rate = simulation.rate_rps or sum(b.rate_rps for b in paper.buckets)
+    rate = simulation.rate_rps or spec.workload.total_rate_rps
     requests = simulation.requests or max(LEAST_REQUESTS, int(LEAST_SPAN_S * rate))
     if requests > MOST_REQUESTS:
         raise InputError(
@@ -138,7 +140,7 @@ def _answer(
     search: FleetSearch,
     paper: Plan,
     best: Counts,
-    spot: tuple[int, int],
+    spot_check_passed: int,
     single: Mapping[str, SizedFleet],
     lone: float,
 ) -> tuple[Plan, AttainReport]:
@@ -164,9 +166,9 @@ def _answer(
         requests=scenario.requests,
         simulated=len(results),
         cut_off=search.cut_off,
-        overloaded=search.overloaded,
-        spot_checked=spot[0],
-        spot_check_passed=spot[1],
+        overloaded=len(search.overloaded),
+        spot_checked=search.spot_checked,
+        spot_check_passed=spot_check_passed,
         confirmations=sum(result.low is not None for result in results.values()),
         complete=search.complete,
         not_ruled_out=tuple(describe(search.problem, counts) for counts in search.not_ruled_out),

@@ -40,6 +40,8 @@ HOPE = 1.5
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.35, 1.7, 2.3, 3.5)
 """How many times over the integer program is asked to carry the demand, where it proposes fleets."""
 PROPOSAL_GAP = 0.01
+CARRIED = 1 - 1e-6
+"""How many times over the demand must be carried: once, to the solver's rounding."""
 SPOT_CHECKS = 3
 NAMED = 5
 
@@ -49,9 +51,10 @@ class FleetSearch:
     """The state of one search.
 
     ``arrivals`` are those of the first replication. ``failed`` fleets rule out what they contain; ``results`` are all
-    that were simulated. ``attempts`` counts the confirmations among which the test's error is divided.
-    ``spent_requests`` is bounded by ``most_requests``, the number of fleets by ``most_fleets``. ``not_ruled_out``:
-    fleets below the best cost that nothing speaks against, cheapest first, once the search has ended.
+    that were simulated; ``overloaded`` cannot carry the demand and were not. ``attempts`` counts the confirmations
+    among which the test's error is divided. Once ``spent_requests`` reaches ``most_requests`` or as many as
+    ``most_fleets`` were simulated, and some fleet is confirmed, nothing more is begun. ``not_ruled_out``: fleets below
+    the best cost that nothing speaks against, cheapest first, once the search has ended.
     """
 
     ground: Ground
@@ -66,7 +69,8 @@ class FleetSearch:
     attempts: int = 0
     spent_requests: int = 0
     cut_off: int = 0
-    overloaded: int = 0
+    spot_checked: int = 0
+    overloaded: set[Counts] = field(default_factory=set)
     complete: bool = False
     not_ruled_out: tuple[Counts, ...] = ()
 
@@ -85,13 +89,17 @@ class FleetSearch:
 
     def carries(self, counts: Counts) -> bool:
         """Whether a fleet carries the demand at all; one that does not is never simulated."""
-        return self.model.least.exact(np.array(counts, dtype=np.int64)) >= 1 - 1e-6
+        able = self.model.least.exact(np.array(counts, dtype=np.int64)) >= CARRIED
+        if not able:
+            self.overloaded.add(counts)
+        return able
 
     def screen(self, fleets: Sequence[Counts]) -> list[bool]:
-        """Quick looks at fleets, side by side; those judged before keep their result, overloaded ones fail unplayed."""
+        """Quick looks at fleets, side by side; those judged before keep their result, and what has no plan fails."""
         fresh = [counts for counts in dict.fromkeys(fleets) if counts not in self.results]
         plans = [(counts, self.ground.plan(counts)) for counts in fresh]
         played = [(counts, plan) for counts, plan in plans if plan is not None]
+        self.overloaded |= {counts for counts, plan in plans if plan is None}
         options = self.trials.options
         alone = replace(self.trials, options=replace(options, jobs=1)) if len(played) > 1 else self.trials
         found = run(
@@ -131,15 +139,15 @@ def cheapest(search: FleetSearch, best: Counts | None) -> Counts:
     """
     if best is None:
         best = first_passing(search)
-    while True:
-        pool, listed = _candidates(search, best)
-        if not len(pool):
-            search.complete = listed
-            return best
-        if search.is_spent:
-            break
-        improved = _try_batch(search, pool, best)
-        best = improved or best
+    fleets, listed = _below(search, best)
+    while len(pool := _left(search, fleets)) and not search.is_spent:
+        usd = f"${search.cost(best):.2f}/h"
+        search.progress(f"{len(pool)} largest fleets below {usd} to rule out" if listed else f"looking below {usd}")
+        improved = _try_batch(search, pool)
+        if improved is not None:
+            best = improved
+            fleets, listed = _below(search, best)
+    search.complete = listed and not len(pool)
     search.not_ruled_out = tuple(
         sorted((tuple(row) for row in pool.tolist()), key=lambda counts: (search.cost(counts), counts))[:NAMED]
     )
@@ -153,11 +161,9 @@ def first_passing(search: FleetSearch) -> Counts:
             continue
         if search.screen([counts])[0] and search.confirm(counts):
             return counts
-    reached = max((result.attainment for result in search.results.values()), default=0.0)
-    raise InfeasibleError(
-        f"no fleet within the limits was confirmed to attain {100 * search.trials.target:g}%: "
-        f"the best that was simulated reached {100 * reached:.2f}%"
-    )
+    reached = [result.attainment for result in search.results.values()]
+    why = f"the best that was simulated reached {100 * max(reached):.2f}%" if reached else "none can carry the demand"
+    raise InfeasibleError(f"no fleet within the limits was confirmed to attain {100 * search.trials.target:g}%: {why}")
 
 
 def _proposals(search: FleetSearch) -> set[Counts]:
@@ -173,16 +179,19 @@ def _proposals(search: FleetSearch) -> set[Counts]:
     return found
 
 
-def _candidates(search: FleetSearch, best: Counts) -> tuple[IntArray, bool]:
-    """(n_fleets, n_instances) maximal fleets below the best cost that are not ruled out, and whether all are listed."""
+def _below(search: FleetSearch, best: Counts) -> tuple[IntArray, bool]:
+    """(n_fleets, n_instances) maximal fleets below the best cost, and whether all are listed."""
     fleets = maximal_fleets(search.problem, search.cost(best), MOST_MAXIMAL)
-    listed = fleets is not None
-    if fleets is None:
-        fleets = _around(search, best)
+    return (_around(search, best), False) if fleets is None else (fleets, True)
+
+
+def _left(search: FleetSearch, fleets: IntArray) -> IntArray:
+    """Those of the fleets that are not ruled out; what passed a quick look and was not confirmed yet is not."""
     fleets = fleets[~_contained(fleets, search.failed)]
-    known = np.array([tuple(row) in search.results for row in fleets.tolist()], dtype=bool)
-    fleets = fleets[~known]
-    return fleets[search.model.least.bound(fleets) >= 1 - 1e-6], listed
+    fleets = fleets[search.model.least.bound(fleets) >= CARRIED]
+    overloaded = np.array([tuple(row) in search.overloaded for row in fleets.tolist()], dtype=bool)
+    left: IntArray = fleets[~overloaded]
+    return left
 
 
 def _contained(fleets: IntArray, failed: Sequence[Counts]) -> BoolArray:
@@ -205,17 +214,16 @@ def _around(search: FleetSearch, best: Counts) -> IntArray:
     return np.array(kept, dtype=np.int64).reshape(-1, len(best))
 
 
-def _try_batch(search: FleetSearch, pool: IntArray, best: Counts) -> Counts | None:
+def _try_batch(search: FleetSearch, pool: IntArray) -> Counts | None:
     """Simulate the likeliest of the candidates; the cheapest that was confirmed, None where none was."""
     order = np.lexsort((pool @ search.problem.price_usd_per_hour, search.model.predict(pool)))
     batch: list[Counts] = []
-    for row in pool[order].tolist():
+    # What an overloaded fleet's prices teach rules out many others, so the pool is looked at anew after a few.
+    for row in pool[order[: 8 * BATCH]].tolist():
         counts = tuple(int(n) for n in row)
         if search.carries(counts):
             batch.append(counts)
-        else:
-            search.overloaded += 1
-        if len(batch) == BATCH or len(batch) + search.overloaded >= 8 * BATCH:
+        if len(batch) == BATCH:
             break
     passed = [counts for counts, good in zip(batch, search.screen(batch), strict=True) if good]
     confirmed = [found for counts in passed if (found := _settled(search, counts)) is not None]
@@ -225,9 +233,9 @@ def _try_batch(search: FleetSearch, pool: IntArray, best: Counts) -> Counts | No
 def _settled(search: FleetSearch, counts: Counts) -> Counts | None:
     """A fleet that passed its screening made as small as passes, and confirmed; None where nothing of it is."""
     chain = [counts]
-    while (smaller := _smaller(search, chain[-1])) is not None:
+    while not search.is_spent and (smaller := _smaller(search, chain[-1])) is not None:
         chain.append(smaller)
-    return next((found for found in reversed(chain) if search.confirm(found)), None)
+    return next((found for found in reversed(chain) if not search.is_spent and search.confirm(found)), None)
 
 
 def _smaller(search: FleetSearch, counts: Counts) -> Counts | None:
@@ -245,16 +253,28 @@ def _smaller(search: FleetSearch, counts: Counts) -> Counts | None:
     return None
 
 
-def spot_check(search: FleetSearch) -> tuple[int, int]:
-    """Simulate a few fleets that a failing larger one rules out; (how many, how many pass against the assumption)."""
+def spot_check(search: FleetSearch, best: Counts) -> list[Counts]:
+    """Simulate a few fleets below the best cost that a failing larger one rules out; counts them and what it rules out.
+
+    Gives those that pass against the assumption. The search is then not complete.
+    """
     draw = random.Random(search.trials.options.seed)
     unit = np.eye(len(search.problem.instances), dtype=np.int64)
     smaller = {
         tuple(int(n) for n in np.array(failed) - unit[i]) for failed in search.failed for i in np.flatnonzero(failed)
     }
-    fleets = sorted(counts for counts in smaller if any(counts) and counts not in search.results)
+    limit = search.cost(best) * (1 - 1e-9)
+    fleets = sorted(
+        counts
+        for counts in smaller
+        if any(counts) and search.cost(counts) < limit and allowed(search.problem, counts)
+        and counts not in search.results and counts not in search.overloaded
+    )  # fmt: skip
     search.cut_off = len(fleets)
     draw.shuffle(fleets)
     chosen = [counts for counts in fleets[: 4 * SPOT_CHECKS] if search.carries(counts)][:SPOT_CHECKS]
     looked = search.screen(chosen)
-    return len(chosen), sum(search.confirm(counts) for counts, good in zip(chosen, looked, strict=True) if good)
+    search.spot_checked = len(chosen)
+    passed = [counts for counts, good in zip(chosen, looked, strict=True) if good and search.confirm(counts)]
+    search.complete = search.complete and not passed
+    return passed

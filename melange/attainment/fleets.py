@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from melange.arrays import FloatArray, IntArray
-from melange.solver.problem import Problem
+from melange.solver.problem import GroupLimit, Problem
 
 Counts = tuple[int, ...]
 
@@ -29,13 +29,15 @@ def allowed(problem: Problem, counts: Counts) -> bool:
 def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | None:
     """(n_fleets, n_instances) the allowed fleets below ``below_usd`` that could not hold one instance more.
 
-    Every allowed fleet below that cost is contained in one of them, floors aside. None where there are more than
-    ``most`` of them, or of the fleets passed on the way.
+    Every allowed fleet below that cost is contained in one of them. None where there are more than ``most`` of them,
+    or of the fleets passed on the way.
     """
     prices, count = problem.price_usd_per_hour, len(problem.instances)
     order = np.argsort(-prices, kind="stable")
     partial, spent = np.zeros((1, count), dtype=np.int64), np.zeros(1)
     ceiling = below_usd * (1 - 1e-9)
+    if problem.max_cost_usd_per_hour is not None:
+        ceiling = min(ceiling, problem.max_cost_usd_per_hour * (1 + 1e-9))
     for depth, i in enumerate(order.tolist()):
         room = _room(problem, i, partial, ceiling - spent)
         last = depth == count - 1
@@ -47,19 +49,25 @@ def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | 
         partial, spent = partial[at], spent[at] + added * prices[i]
         partial[:, i] = added
     grows = [_room(problem, i, partial, ceiling - spent) > 0 for i in range(count)]
-    fleets = partial[~np.any(grows, axis=0) & (spent > 0)]
-    return np.asarray(fleets[[allowed(problem, tuple(row)) for row in fleets.tolist()]])
+    kept = ~np.any(grows, axis=0) & (spent > 0)
+    for limit in problem.limits:
+        kept &= partial @ _weights(problem, limit) >= limit.minimum
+    return np.asarray(partial[kept])
 
 
 def _room(problem: Problem, i: int, fleets: IntArray, left_usd: FloatArray) -> IntArray:
     """(n_fleets,) how many instances of type ``i`` each fleet can take more, within its money and the caps."""
     room = np.floor(left_usd / problem.price_usd_per_hour[i] - 1e-12).astype(np.int64).clip(0)
-    key = problem.instances[i]
     for limit in problem.limits:
-        if limit.maximum is not None and key in limit.weights:
-            weights = np.array([limit.weights.get(name, 0) for name in problem.instances])
-            room = np.minimum(room, (limit.maximum - fleets @ weights) // limit.weights[key])
+        weights = _weights(problem, limit)
+        if limit.maximum is not None and weights[i] > 0:
+            room = np.minimum(room, (limit.maximum - fleets @ weights) // weights[i])
     return np.asarray(room.clip(0))
+
+
+def _weights(problem: Problem, limit: GroupLimit) -> IntArray:
+    """(n_instances,) what an instance of each type counts under a limit."""
+    return np.array([limit.weights.get(key, 0) for key in problem.instances], dtype=np.int64)
 
 
 def dominates(larger: Counts, smaller: Counts) -> bool:

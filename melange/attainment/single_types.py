@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,25 +25,34 @@ def sized_singles(search: FleetSearch) -> dict[str, Counts | SizedFleet]:
 
     Sizes are found by quick looks, so a fleet that passes here has yet to be confirmed.
     """
+    offers, prices = search.ground.choices.offers, search.problem.price_usd_per_hour
+    guesses = {i: guess for i in range(len(offers)) if (guess := _guess(search, i)) is not None}
+    places = {offer.gpu: [i for i, other in enumerate(offers) if other.gpu == offer.gpu] for offer in offers}
+    # The cheapest first, should the budget of simulated requests not last for all.
+    usd = {gpu: min((float(prices[i]) * guesses[i] for i in own if i in guesses), default=0.0)
+           for gpu, own in places.items()}  # fmt: skip
     found: dict[str, Counts | SizedFleet] = {}
-    offers = search.ground.choices.offers
-    for gpu in dict.fromkeys(offer.gpu for offer in offers):
-        places = [i for i, offer in enumerate(offers) if offer.gpu == gpu]
-        found[gpu] = _sized(search, places)
-    return found
+    for gpu in sorted(places, key=lambda gpu: (usd[gpu], gpu)):
+        found[gpu] = _sized(search, gpu, {i: guesses[i] for i in places[gpu] if i in guesses})
+    return {gpu: found[gpu] for gpu in places}
 
 
-def _sized(search: FleetSearch, places: Sequence[int]) -> Counts | SizedFleet:
-    guesses = {i: guess for i in places if (guess := _guess(search, i)) is not None}
+def _sized(search: FleetSearch, gpu: str, guesses: Mapping[int, int]) -> Counts | SizedFleet:
     if not guesses:
         return SizedFleet(reason="it cannot hold or carry the requests")
+    if search.is_spent and any(result.passed for result in search.results.values()):
+        return SizedFleet(reason="the search ended before it was sized")
     lone = lone_share(search, [c for c, i in enumerate(search.problem.config_instance) if int(i) in guesses])
     if lone < search.trials.target:
         return SizedFleet(reason=f"alone on an idle one, only {100 * lone:.2f}% of the requests keep the SLO")
+    sizes = {i: found for i, guess in guesses.items() if (found := _allowed_sizes(search, i, guess))}
+    if not sizes:
+        return SizedFleet(reason="the limits allow no fleet of it alone")
+    search.progress(f"sizing {gpu} alone")
     prices = search.problem.price_usd_per_hour
-    costs = {i: float(prices[i]) * guess for i, guess in guesses.items()}
-    likely = [i for i in guesses if costs[i] <= ALIKE * min(costs.values())]
-    sized = [counts for i in likely if (counts := _least_passing(search, i, guesses[i])) is not None]
+    costs = {i: float(prices[i]) * guesses[i] for i in sizes}
+    likely = [i for i in sizes if costs[i] <= ALIKE * min(costs.values())]
+    sized = [counts for i in likely if (counts := _least_passing(search, i, guesses[i], sizes[i])) is not None]
     if not sized:
         return SizedFleet(reason="no fleet of it alone looked like keeping the promise")
     return min(sized, key=lambda counts: (search.cost(counts), counts))
@@ -59,24 +68,33 @@ def _guess(search: FleetSearch, i: int) -> int | None:
     return max(1, int(np.ceil(1 / scale - 1e-9)))
 
 
-def _least_passing(search: FleetSearch, i: int, guess: int) -> Counts | None:
+def _allowed_sizes(search: FleetSearch, i: int, guess: int) -> range:
+    """The numbers of machines of a type, and of no other, that the limits allow, up to MOST_TIMES the guess."""
+    within = [n for n in range(1, int(MOST_TIMES * guess) + 1) if allowed(search.problem, _of(search, i, n))]
+    return range(within[0], within[-1] + 1) if within else range(0)
+
+
+def _least_passing(search: FleetSearch, i: int, guess: int, sizes: range) -> Counts | None:
     """The fewest machines of a type that pass a quick look: galloping from a guess, then halving the bracket."""
 
     def passes(count: int) -> bool:
         counts = _of(search, i, count)
-        return allowed(search.problem, counts) and search.carries(counts) and search.screen([counts])[0]
+        return search.carries(counts) and search.screen([counts])[0]
 
-    failing, passing, count = 0, None, guess
-    while passing is None and count <= MOST_TIMES * guess:
+    below = sizes[0] - 1
+    failing, passing, count = below, None, max(sizes[0], min(guess, sizes[-1]))
+    while passing is None and count in sizes:
         if passes(count):
             passing = count
         else:
-            failing, count = count, max(count + 1, round(1.4 * count))
+            # The most that is allowed is tried too.
+            failing, count = count, max(count + 1, min(round(1.4 * count), sizes[-1]))
     if passing is None:
         return None
     while passing - failing > max(1, ROUGHLY * passing):
         # Below the guess most fleets fail, and the nearest sizes are the likeliest.
-        middle = max(failing + 1, min(passing - 1, round(0.7 * passing))) if failing == 0 else (failing + passing) // 2
+        near = max(failing + 1, min(passing - 1, round(0.7 * passing)))
+        middle = near if failing == below else (failing + passing) // 2
         failing, passing = (failing, middle) if passes(middle) else (middle, passing)
     return _of(search, i, passing)
 

@@ -38,7 +38,7 @@ class AttainReport:
     ``bound_usd_per_hour`` is what the integer program proves for the mean load alone; ``paper`` the fleet it would
     rent, with its simulated attainment. ``simulated`` fleets were judged, those of single types included,
     ``confirmations`` of them by the confirming test; ``cut_off`` ruled out by a failing larger one (``spot_checked`` of
-    them played after all, ``spot_check_passed`` against the assumption), ``overloaded`` cannot carry the mean load.
+    them played after all, ``spot_check_passed`` against the assumption), ``overloaded`` cannot carry the demand.
     ``complete`` is false when the search ended before every cheaper fleet was ruled out; ``not_ruled_out`` then names
     the cheapest of those left. ``left_out`` are configs that serve no size in time. ``promise_*`` are None where the
     mean load alone has no plan. ``lone_share``: requests that keep the SLO on the best idle GPU, which no fleet

@@ -112,9 +112,8 @@ def _mmpp(count: int, rate_rps: float, rng: np.random.Generator) -> FloatArray:
         states *= 2
 
 
-def drawn_process(plan: Plan) -> Process:
-    """Arrivals as uneven as those that the plan's workload was made from; Poisson where it does not say."""
-    cv = plan.workload.burstiness_cv
+def drawn_process(cv: float | None) -> Process:
+    """Arrivals as uneven as those that a workload was made from, by its ``burstiness_cv``; Poisson without."""
     return Process(kind="poisson") if cv is None else Process(kind="gamma", cv=cv)
 
 

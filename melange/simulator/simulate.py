@@ -137,7 +137,7 @@ def scenario_of(
     else:
         sizes, inside = trace_sizes(plan, trace)
     has_times = trace is not None and trace.arrival_s is not None
-    process = options.process or (Process(kind="trace") if has_times else drawn_process(plan))
+    process = options.process or (Process(kind="trace") if has_times else drawn_process(plan.workload.burstiness_cv))
     if process.kind == "trace" and (trace is None or not has_times):
         missing = "no trace was given" if trace is None else "the trace has no arrival times"
         raise InputError(f"arrivals are those of the trace, but {missing}", fix="use --arrivals poisson, or another")

@@ -1,78 +1,89 @@
-"""Fleets in order of cost, against plain enumeration."""
+"""Fleets below a cost, against plain enumeration."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
-from melange.attainment.fleets import allowed, arranged, dominates, fleet_cost, fleets_between, maximal
+from melange.attainment.fleets import allowed, dominates, fleet_cost, maximal_fleets
 from melange.solver.problem import GroupLimit, Problem
 
 
-@pytest.fixture
-def problem() -> Problem:
+def problem_of(prices, limits=(), budget=None):
+    names = tuple("abcd"[: len(prices)])
     return Problem(
-        buckets=("a", "b"),
-        configs=("small", "large"),
-        instances=("small", "large"),
-        load=np.array([[1.5, 0.5], [np.inf, 0.8]]),
-        config_instance=np.array([0, 1]),
-        gpus_per_replica=np.array([1, 1]),
-        gpus_per_instance=np.array([1, 1]),
-        price_usd_per_hour=np.array([0.7, 3.0]),
-        limits=(GroupLimit(name="small", weights={"small": 1}, maximum=6),),
+        buckets=("x",),
+        configs=names,
+        instances=names,
+        load=np.ones((1, len(prices))),
+        config_instance=np.arange(len(prices)),
+        gpus_per_replica=np.ones(len(prices)),
+        gpus_per_instance=np.ones(len(prices)),
+        price_usd_per_hour=np.array(prices),
+        limits=tuple(limits),
+        max_cost_usd_per_hour=budget,
     )
 
 
-def test_every_allowed_fleet_of_the_window_comes_once_and_in_order(problem):
-    found = list(fleets_between(problem, 2.0, 9.0))
-    every = [c for c in product(range(20), range(5)) if 2.0 - 1e-9 <= fleet_cost(problem, c) < 9.0 - 1e-9 and c[0] <= 6]
-    assert sorted(found) == sorted(every)
-    costs = [fleet_cost(problem, c) for c in found]
-    assert costs == sorted(costs)
+def drawn(seed):
+    draw = np.random.default_rng(seed)
+    prices = draw.choice([0.5, 0.7, 1.0, 1.35, 2.0, 3.0], size=int(draw.integers(1, 4)))
+    limits = [
+        GroupLimit(name=name, weights={name: int(draw.integers(1, 4))}, maximum=4)
+        for name in "abc"[: len(prices)]
+        if draw.random() < 0.4
+    ]
+    if len(prices) > 1 and draw.random() < 0.6:
+        weights = {"a": 1, "b": int(draw.integers(1, 4))}
+        low = int(draw.integers(0, 3))
+        limits.append(GroupLimit(name="both", weights=weights, minimum=low, maximum=int(draw.integers(low, low + 6))))
+    budget = float(draw.uniform(2, 7)) if draw.random() < 0.3 else None
+    return problem_of(prices, limits, budget), float(draw.uniform(2, 7))
 
 
-def test_floors_and_the_budget_are_kept(problem):
-    floor = replace(problem, limits=(GroupLimit(name="large", weights={"large": 8}, minimum=16),))
+def every_fleet(problem, below_usd):
+    ranges = [range(int(below_usd / price) + 1) for price in problem.price_usd_per_hour]
+    for counts in product(*ranges):
+        if any(counts) and allowed(problem, counts) and fleet_cost(problem, counts) < below_usd * (1 - 1e-9):
+            yield counts
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_maximal_fleets_are_those_of_brute_force(seed):
+    problem, below_usd = drawn(seed)
+    every = set(every_fleet(problem, below_usd))
+    unit = np.eye(len(problem.instances), dtype=int)
+    largest = {c for c in every if not any(tuple(np.array(c) + more) in every for more in unit)}
+    found = [tuple(row) for row in maximal_fleets(problem, below_usd, 10_000).tolist()]
+    assert len(found) == len(set(found))
+    assert set(found) == largest
+    assert all(any(dominates(larger, counts) for larger in found) for counts in every)
+
+
+def test_a_fleet_of_just_the_cost_is_not_below_it():
+    assert maximal_fleets(problem_of([0.5]), 1.0, 10).tolist() == [[1]]
+    assert maximal_fleets(problem_of([0.1, 0.3]), 0.3, 10).tolist() == [[2, 0]]
+    assert len(maximal_fleets(problem_of([0.5]), 0.5, 10)) == 0
+
+
+def test_too_many_are_none():
+    problem = problem_of([1.0, 1.01, 1.02])
+    assert maximal_fleets(problem, 100.0, 1000) is None
+    assert maximal_fleets(problem, 10.0, 1000) is not None
+
+
+def test_floors_caps_and_the_budget_are_kept():
+    floor = problem_of([0.7, 3.0], [GroupLimit(name="b", weights={"b": 8}, minimum=16)])
     assert [allowed(floor, (0, n)) for n in (1, 2, 3)] == [False, True, True]
-    assert all(counts[1] >= 2 for counts in fleets_between(floor, 2.0, 9.0))
-    budget = replace(problem, max_cost_usd_per_hour=3.7)
+    budget = problem_of([0.7, 3.0], budget=3.7)
     assert [allowed(budget, counts) for counts in ((1, 1), (2, 1))] == [True, False]
-    assert maximal(budget, (1, 0), 9.0) == (1, 1)
+    cap = problem_of([0.7, 3.0], [GroupLimit(name="a", weights={"a": 1}, maximum=6)])
+    assert [allowed(cap, (n, 0)) for n in (6, 7)] == [True, False]
 
 
-def test_a_maximal_fleet_has_no_room_for_one_more(problem):
-    grown = maximal(problem, (1, 0), 7.0)
-    assert dominates(grown, (1, 0))
-    assert fleet_cost(problem, grown) < 7.0
-    for index in range(2):
-        more = tuple(n + (k == index) for k, n in enumerate(grown))
-        assert fleet_cost(problem, more) >= 7.0 or not allowed(problem, more)
-
-
-def test_shares_leave_the_most_slack_and_overloaded_fleets_have_none(problem):
-    replicas, shares, highest = arranged(problem, (2, 1))
-    assert replicas.tolist() == [2, 1]
-    # large: 0.8 + 0.5 x, small: 1.5 (1 - x) / 2: even where 0.8 + 0.5 x = 0.75 (1 - x), below 0, so x = 0.
-    assert shares[0].tolist() == pytest.approx([1.0, 0.0])
-    assert highest == pytest.approx(0.8)
-    assert arranged(problem, (3, 0)) is None
-    assert arranged(problem, (0, 1)) is None
-
-
-def test_several_configs_of_one_machine_are_left_to_the_program(problem):
-    shared = replace(
-        problem,
-        instances=("box",),
-        config_instance=np.array([0, 0]),
-        gpus_per_replica=np.array([1, 2]),
-        gpus_per_instance=np.array([4]),
-        price_usd_per_hour=np.array([5.0]),
-        limits=(),
-    )
-    replicas, _, highest = arranged(shared, (1,))
-    assert replicas @ shared.gpus_per_replica <= 4
-    assert highest <= 1
+def test_a_fleet_contains_another_that_has_no_more_of_anything():
+    assert dominates((2, 1), (2, 1))
+    assert dominates((2, 1), (0, 1))
+    assert not dominates((2, 1), (0, 2))

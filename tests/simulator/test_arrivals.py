@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -24,14 +22,10 @@ def test_mmpp_keeps_the_rate_and_clusters():
     assert per_minute.var() > 4 * per_minute.mean()  # a Poisson count has variance = mean
 
 
-def test_a_workloads_burstiness_shapes_what_is_drawn(small_spec):
-    def drawn(cv: float | None) -> Process:
-        workload = replace(small_spec.workload, burstiness_cv=cv)
-        return drawn_process(plan_fleet(replace(small_spec, workload=workload)))
-
-    assert drawn(None) == Process(kind="poisson")
-    assert drawn(3.5) == Process(kind="gamma", cv=3.5)
-    assert arrival_times(drawn(0.0), 3, 2.0, np.random.default_rng(0)).tolist() == [0.5, 1.0, 1.5]
+def test_a_workloads_burstiness_shapes_what_is_drawn():
+    assert drawn_process(None) == Process(kind="poisson")
+    assert drawn_process(3.5) == Process(kind="gamma", cv=3.5)
+    assert arrival_times(drawn_process(0.0), 3, 2.0, np.random.default_rng(0)).tolist() == [0.5, 1.0, 1.5]
 
 
 @pytest.mark.parametrize("text", ["gamma", "gamma:0", "gamma:x", "poisson:2", "uniform", ""])
