@@ -142,8 +142,15 @@ def _with_configs(choices: Choices, kept: list[int]) -> Choices:
 
 def _least_loads(case: Case, clocks: Mapping[str, ConfigClock]) -> FloatArray:
     """(n_rows, n_configs) replicas that a row keeps busy at the least; inf where its requests do not fit."""
-    choices = case.choices
-    sizes, rate = choices.load_tokens, choices.rate_rps
+    choices, rate = case.choices, case.choices.rate_rps
+    # True means, whatever sizes the program takes its loads at: these are what is simulated.
+    sizes = np.array(
+        [
+            (b.mean_input_tokens or b.load_input_tokens, b.mean_output_tokens or b.load_output_tokens)
+            for b in choices.buckets
+        ],
+        dtype=float,
+    )
     cached = np.array([bucket.mean_cached_tokens or 0.0 for bucket in choices.buckets])
     load: FloatArray = np.full(choices.max_rate_rps.shape, np.inf)
     for c, config in enumerate(choices.configs):

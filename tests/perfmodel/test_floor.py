@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from melange.perfmodel.efficiencies import Efficiencies
 
 from melange.catalog.hardware import load_catalog
 from melange.perfmodel.floor import least_s
-from melange.perfmodel.hardware import Deployment, step_clock
+from melange.perfmodel.hardware import ModelledEngine, step_clock
+from melange.serving.efficiencies import Efficiencies
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
 
@@ -28,8 +28,8 @@ MIXES = {
 
 
 def clock_of(gpu, model, tp, precision):
-    deployment = Deployment(model=CATALOG.model(model), gpu=CATALOG.gpu(gpu), tp=tp, precision=precision)
-    return step_clock(deployment, Efficiencies())
+    modelled = ModelledEngine(model=CATALOG.model(model), gpu=CATALOG.gpu(gpu), tp=tp, precision=precision)
+    return step_clock(modelled, Efficiencies())
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config[0])
