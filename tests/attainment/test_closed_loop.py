@@ -179,7 +179,7 @@ def test_a_fleet_that_the_program_calls_too_small_is_found():
     spec = load_workload("azure-conversation").with_rate(8)
     spec = replace(
         spec,
-        serving=replace(spec.serving, precisions=("fp16", "fp8")),
+        serving=replace(spec.serving, precisions=("fp16", "fp8"), tp=(1,), batched_tokens=(512, 2048)),
         limits=replace(spec.limits, only=("L40S", "A100-80GB")),
     )
     lines = []
