@@ -76,8 +76,8 @@ def test_no_cheaper_fleet_passes(answer, judged):
     for counts in cheaper:
         assert not passes(dict(zip(ground.in_time.instances, counts, strict=True))), counts
     assert report.complete
-    assert (plan.status, plan.gap) == (Status.OPTIMAL, 0.0)
-    assert plan.bound_usd_per_hour == plan.cost_usd_per_hour
+    # Simulation proves nothing.
+    assert (plan.status, plan.gap, plan.bound_usd_per_hour) == (Status.FEASIBLE, None, None)
 
 
 def test_every_type_alone_is_sized_to_the_same_promise(answer):
@@ -164,12 +164,12 @@ def test_the_answer_does_not_hang_on_jobs(spec):
     assert one[0].replicas == two[0].replicas
 
 
-def test_a_spent_budget_is_said_and_claims_no_bound_that_was_not_proven(spec, answer):
+def test_a_spent_budget_is_said_and_no_bound_is_claimed(spec):
     plan, report = attain(spec.with_rate(3), 0.98, None, QUICK, max_fleets=1)
     assert not report.complete
     assert report.not_ruled_out
     assert plan.status == Status.FEASIBLE
-    assert 0 < plan.bound_usd_per_hour <= answer[0].cost_usd_per_hour
+    assert plan.bound_usd_per_hour is None
     assert report.fleet.attainment_low >= 0.98
     assert any("ended" in (fleet.reason or "") for fleet in report.single_type.values())
 
@@ -179,7 +179,7 @@ def test_a_fleet_that_the_program_calls_too_small_is_found():
     spec = load_workload("azure-conversation").with_rate(8)
     spec = replace(
         spec,
-        serving=replace(spec.serving, precisions=("fp16", "fp8")),
+        serving=replace(spec.serving, precisions=("fp16", "fp8"), tp=(1,), batched_tokens=(512, 2048)),
         limits=replace(spec.limits, only=("L40S", "A100-80GB")),
     )
     lines = []
@@ -218,7 +218,7 @@ def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
         "confirmed at",
         "with 95% confidence",
         "target 98%",
-        "the promise costs",
+        "than the plan for the mean load",
         "mean load only",
         "L4 alone",
         "H100 alone",

@@ -31,14 +31,15 @@ def test_a_confirmed_plan_is_a_success_and_says_what_was_confirmed(tmp_path):
     plan = json.loads(file.read_text(encoding="utf-8"))
     report = plan["attain"]
     assert report["complete"]
-    assert plan["status"] == "optimal"
-    assert plan["cost_usd_per_hour"] == plan["bound_usd_per_hour"] > report["bound_usd_per_hour"]
+    assert plan["status"] == "feasible"
+    assert plan["bound_usd_per_hour"] is None
     shown = " ".join(result.stdout.split())
     for words in (
         f"confirmed at {100 * report['fleet']['attainment']:.2f}%",
         f"at least {100 * report['fleet']['attainment_low']:.2f}% with 95% confidence (target 98%)",
-        f"the promise costs ${report['promise_usd_per_hour']:.2f}",
-        f"proven bound for the mean load ${report['bound_usd_per_hour']:.2f}/h",
+        f"that is ${report['promise_usd_per_hour']:.2f}",
+        "more than the plan for the mean load",
+        "every cheaper fleet ruled out",
         f"{report['simulated']} fleets simulated",
         "headroom found",
     ):
