@@ -68,6 +68,8 @@ class ServingChoice:
                     raise InputError(f"unknown {what} {name!r}", fix=f"{hint}known: {', '.join(known)}")
         if ANY in self.precisions and len(self.precisions) > 1:
             raise InputError("precision any stands alone", fix="name the precisions that may be mixed, or any")
+        if {"fp16", "bf16"} <= set(self.precisions):
+            raise InputError("precisions name both fp16 and bf16, which cost the same", fix="name one of them")
         for what, numbers in (("tensor-parallel degree", self.tp), ("token budget", self.batched_tokens)):
             for number in numbers:
                 if number < 1:

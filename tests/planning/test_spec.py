@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange import InputError, PriceChoice, Slo, TypeLimit
+from melange import InputError, PriceChoice, ServingChoice, Slo, TypeLimit
 
 
 def test_each_change_leaves_the_rest_as_it_was(small_spec):
@@ -49,3 +49,8 @@ def test_a_headroom_that_is_no_share_is_refused(small_spec, headroom):
         small_spec.with_headroom(headroom)
     with pytest.raises(InputError, match="headroom is"):
         small_spec.with_headroom(0.0, {"L4": headroom})
+
+
+def test_the_two_16_bit_precisions_are_one_choice():
+    with pytest.raises(InputError, match="both fp16 and bf16"):
+        ServingChoice(precisions=("fp16", "bf16"))
