@@ -7,16 +7,14 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from plan.builders import ATTAIN, EFFECT, UNCERTAINTY
 
 from melange import InputError, SolveOptions, plan_fleet
 from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.measurements.curve import CurvePoint, MeasuredCurve
 from melange.plan.file import plan_of_record, plan_record, read_plan, write_plan
-from melange.plan.nanobatching import NanoBatchingEffect
-from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.plan import Plan
-from melange.plan.promise import AttainReport, SizedFleet
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import VLLM_0_2
 
@@ -24,28 +22,6 @@ CONTRACT = {
     "schema_version", "status", "instances", "replicas", "cost_usd_per_hour", "bound_usd_per_hour", "gap", "configs",
     "buckets", "utilization", "baselines", "best_single_type", "limits", "costs", "slo", "workload", "provenance",
 }  # fmt: skip
-FLEET = SizedFleet(
-    instances={"L4": 2}, replicas={"L4": 2}, cost_usd_per_hour=1.4, attainment=0.99, headroom={"L4": 0.5}
-)
-ATTAIN = AttainReport(
-    target=0.95, fleet=FLEET, bound_usd_per_hour=0.7, paper=FLEET, promise_usd_per_hour=0.7, promise_share=1.0,
-    single_type={"L4": FLEET, "H100": SizedFleet(reason="too dear")}, savings=None, policy="paper", arrivals="poisson",
-    sizes="the plan's", requests=100, simulated=3, cut_off=1, overloaded=0, spot_checked=1, spot_check_passed=0,
-    confirmations=1, complete=True, lone_share=0.999,
-)  # fmt: skip
-ODDS = FleetOdds(
-    instances={"L4": 2}, cost_usd_per_hour=1.4, share_optimal=0.5, mean_cost_usd_per_hour=1.5,
-    p5_cost_usd_per_hour=1.4, p95_cost_usd_per_hour=2.0, mean_regret_usd_per_hour=0.1, p95_regret_usd_per_hour=0.3,
-    share_sufficient=0.9, share_stuck=0.0,
-)  # fmt: skip
-UNCERTAINTY = Uncertainty(
-    draws=10, fresh_draws=10, seed=0, fleets=(ODDS,), optimal_cost_p5_usd_per_hour=1.0,
-    optimal_cost_p50_usd_per_hour=1.2, optimal_cost_p95_usd_per_hour=2.0, distinct_fleets=2, share_unservable=0.0,
-    demand="fixed",
-)  # fmt: skip
-EFFECT = NanoBatchingEffect(
-    without_usd_per_hour=2.0, saving_usd_per_hour=0.6, fleet_change={"L4": (3, 2)}, summary="one fewer"
-)
 SHAPE = replace(load_catalog().model("llama-3.1-8b"), name="mine", aliases=(), source="")
 CURVE = MeasuredCurve(
     model="mine", gpu="L4", tp=1, precision="bf16", engine="vllm", engine_settings=VLLM_0_2, model_shape=SHAPE,

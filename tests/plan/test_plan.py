@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from melange import InputError, plan_fleet
-from melange.plan.costs import describe_instances
 
 
 def test_replicas_of_an_unknown_config_are_refused(small_spec):
@@ -29,8 +28,3 @@ def test_the_grid_is_the_workloads_or_that_of_the_buckets(small_spec):
     for buckets in (sizeless, ()):
         with pytest.raises(InputError, match="buckets have no sizes"):
             replace(plan, buckets=buckets).grid  # noqa: B018
-
-
-def test_fleets_in_words():
-    assert describe_instances({"L4": 1, "A10G": 2, "H100": 0}) == "1 x L4 + 2 x A10G"
-    assert describe_instances({}) == "nothing"

@@ -88,8 +88,6 @@ def test_what_cannot_be_planned_for_is_refused(small_spec):
         load_scale_of(small_spec, "p95")
     with pytest.raises(InputError, match=r"margin is -0\.1"):
         load_scale_of(small_spec, margin=-0.1)
-    with pytest.raises(InputError, match=r"load ratio is 0"):
-        LoadScale(load_ratio=0)
 
 
 def test_load_and_requests_differ_where_the_mix_moves():

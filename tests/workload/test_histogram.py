@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from melange.errors import InputError
 from melange.slo import Slo
-from melange.traces import Trace, TraceReport, read_trace
-from melange.traces.report import REASONS
+from melange.traces import Trace, read_trace
 from melange.workload.histogram import workload_from_requests, workload_from_trace
 from melange.workload.sizes import SizeGrid
 
@@ -159,18 +158,6 @@ def test_workload_of_a_file_says_where_it_comes_from(tmp_path: Path) -> None:
     assert workload.sample_requests == 2
     assert workload.provenance["dropped"] == {"zero_input": 1}
     assert workload.provenance["rate"] == "kept requests / span_s"
-
-
-def test_report_counts_every_row_once() -> None:
-    with pytest.raises(InputError, match="do not make 5 rows"):
-        TraceReport(
-            rows=5,
-            kept=3,
-            dropped=dict.fromkeys(REASONS, 0),
-            rate_rps=1,
-            mean_input_tokens=1,
-            mean_output_tokens=1,
-        )
 
 
 ROW = st.tuples(st.integers(0, 25), st.integers(0, 20), st.integers(0, 1000), st.integers(0, 25))
