@@ -8,13 +8,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from click.testing import CliRunner
 
 from melange import LatencyStats, Measurement, Plan, SolveOptions, load_workload, plan_fleet
 from melange.capacity.basis import Basis
 from melange.capacity.rates import RateTable
 from melange.catalog.hardware import Gpu, Model, load_catalog
-from melange.cli.main import melange as cli
 from melange.files.documents import SCHEMAS, load_schema
 from melange.files.shipped import data_path
 from melange.interop.release import plan_release
@@ -216,15 +214,3 @@ def test_shipped_workloads_keep_their_schema():
 def test_catalog_precisions_are_those_of_the_schema():
     allowed = set(load_schema("measurements")["$defs"]["point"]["properties"]["precision"]["enum"])
     assert all(set(gpu.tflops) <= allowed for gpu in load_catalog().gpus.values())
-
-
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_command_prints_it(name):
-    done = CliRunner().invoke(cli, ["schema", name])
-    assert done.exit_code == 0
-    assert json.loads(done.stdout) == load_schema(name)
-
-
-def test_command_names_what_there_is():
-    done = CliRunner().invoke(cli, ["schema", "wrokload"])
-    assert "use one of workload, measurements, plan" in str(done.exception)

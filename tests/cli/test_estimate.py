@@ -1,4 +1,4 @@
-"""The commands estimate, calibrate and limits, as users call them."""
+"""``melange estimate`` as users call it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from melange.cli.calibrate import calibrate
 from melange.cli.estimate import estimate
-from melange.cli.limits import limits
 from melange.errors import InputError
-from melange.measurements.file import append_measurements, read_measurements
-from melange.perfmodel.calibrate import read_sets
-from melange.perfmodel.calibration import read_calibration
+from melange.measurements.file import read_measurements
 
 
 def run(command, *arguments):
@@ -98,37 +94,3 @@ def test_bad_input_is_one_clear_error(arguments, problem):
 def test_a_bad_grid_is_a_usage_error(grid):
     result = CliRunner().invoke(estimate, ["--model", "llama-3.1-8b", "--gpu", "L4", "--grid", grid])
     assert result.exit_code == 2
-
-
-def test_calibrate_writes_what_estimate_reads(tmp_path):
-    file = tmp_path / "c.yaml"
-    text = run(calibrate, "melange-2024/llama-2-7b", "--gpu", "A10G", "--max-input-tokens", 2000, "-o", file)
-    assert "throughput-only" in text
-    assert "Median error on held-out points" in text
-    calibration = read_calibration(file)
-    assert calibration.provenance["gpus"] == ["A10G"]
-    assert calibration.provenance["engine_versions"] == ["0.2.7"]
-    again = run(estimate, "--model", "llama-2-7b", "--gpu", "L4", *SMALL, "--calibration", file)
-    assert "calibrated on melange-2024/llama-2-7b (throughput-only" in " ".join(again.split())
-
-
-def test_calibrating_on_too_little_writes_nothing(tmp_path):
-    points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in file.points]
-    append_measurements(tmp_path / "few.jsonl", None, points[:4])
-    with pytest.raises(InputError, match="4 usable load points"):
-        run(calibrate, tmp_path / "few.jsonl", "-o", tmp_path / "c.yaml")
-    assert not (tmp_path / "c.yaml").exists()
-
-
-def test_limits_marks_the_impossible(tmp_path):
-    assert "IMPOSSIBLE" not in run(limits, "melange-2024/llama-2-7b")
-    points = [point for file in read_sets(["melange-2024/llama-2-7b"]) for point in file.points]
-    from dataclasses import replace
-
-    append_measurements(tmp_path / "m.jsonl", None, [points[0], replace(points[1], achieved_rps=1e4)])
-    found = json.loads(run(limits, tmp_path / "m.jsonl", "-o", "json"))["limits"]
-    assert [row["impossible"] for row in found] == [False, True]
-    only = run(limits, tmp_path / "m.jsonl", "--impossible", "-o", "csv").splitlines()
-    assert len(only) == 2
-    result = CliRunner().invoke(limits, [str(tmp_path / "m.jsonl")])
-    assert "1 of 2 throughputs are physically impossible" in result.stderr

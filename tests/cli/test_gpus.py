@@ -46,3 +46,12 @@ def test_own_prices(tmp_path):
 def test_unknown_names_are_refused(arguments):
     with pytest.raises(InputError, match="known"):
         CliRunner().invoke(gpus, arguments, catch_exceptions=False)
+
+
+def test_gpus_lists_prices_with_their_age():
+    data = json.loads(output("-o", "json", "--gpu", "L4"))
+    assert {offer["gpu"] for offer in data["offers"]} == {"L4"}
+    assert all("price_age_days" in offer for offer in data["offers"])
+    with pytest.raises(InputError, match="did you mean"):
+        output("--gpu", "L44")
+    assert "llama-3.1-70b" in output("--models")

@@ -41,14 +41,6 @@ def test_overview_agrees_with_the_commands():
         assert (name,) in ALL
 
 
-def test_solve_prints_the_fleet():
-    done = run("solve", "arena-120ms")
-    assert done.returncode == 0
-    assert "1 x L4 + 1 x A100-80GB at $4.37/h" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert done.stderr == ""
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -78,57 +70,6 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, arguments, code, mes
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("output", ["json", "yaml", "csv"])
-def test_machine_readable_outputs(output):
-    import csv
-    import io
-    import json
-
-    import yaml
-
-    text = run("solve", "arena-120ms", "-o", output).stdout
-    if output == "csv":
-        rows = list(csv.DictReader(io.StringIO(text)))
-        assert [row["config"] for row in rows] == ["L4", "A100-80GB"]
-    else:
-        data = json.loads(text) if output == "json" else yaml.safe_load(text)
-        assert data["schema_version"] == 1
-        assert data["cost_usd_per_hour"] == pytest.approx(4.37)
-
-
-def test_plan_file_that_cannot_be_written(tmp_path):
-    done = run("solve", "arena-120ms", "--plan", "no/such/folder/plan.json", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "cannot write it" in done.stderr
-
-
-def test_gpus_lists_prices_with_their_age():
-    import json
-
-    data = json.loads(run("gpus", "-o", "json", "--gpu", "L4").stdout)
-    assert {offer["gpu"] for offer in data["offers"]} == {"L4"}
-    assert all("price_age_days" in offer for offer in data["offers"])
-    assert "did you mean" in run("gpus", "--gpu", "L44").stderr
-    assert "llama-3.1-70b" in run("gpus", "--models").stdout
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--max", "L4=²"],
-        ["--max", "L4=1", "--max", "L4=2"], ["--max", "L4=-1"], ["--max", "L4"], ["--only", "L4,,H100"],
-        ["--only", ""], ["--rate", "1e300"], ["--headroom", "1e300"],
-    ],
-    ids=" ".join,
-)  # fmt: skip
-def test_options_that_mean_nothing_are_one_line(capsys, arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["solve", "arena-120ms", *arguments])
-    printed = capsys.readouterr()
-    assert (ended.value.code, printed.out) == (2, "")
-    assert len(printed.err.splitlines()) == 1
 
 
 def test_a_group_alone_shows_its_help(capsys):

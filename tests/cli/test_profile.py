@@ -23,12 +23,10 @@ import pytest
 pytest.importorskip("aiohttp")
 
 import click
-from click.testing import CliRunner
 from profiler.bench import simulated
 
 from melange.cli.main import main
 from melange.cli.profile import profile
-from melange.cli.workload_metrics import from_metrics
 from melange.measurements.file import read_measurements
 from melange.profiler import check, runner
 from melange.profiler.runner import RunRequest
@@ -220,41 +218,6 @@ def test_an_engine_that_cannot_start_gives_its_last_words(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "No available memory for the cache blocks" in done.stderr
     assert "code 3" in done.stderr
-
-
-METRICS = """
-vllm:request_prompt_tokens_bucket{le="100",model_name="m"} 50
-vllm:request_prompt_tokens_bucket{le="200",model_name="m"} 100
-vllm:request_prompt_tokens_bucket{le="+Inf",model_name="m"} 100
-vllm:request_prompt_tokens_sum{model_name="m"} 10000
-vllm:request_prompt_tokens_count{model_name="m"} 100
-vllm:request_generation_tokens_bucket{le="10",model_name="m"} 50
-vllm:request_generation_tokens_bucket{le="20",model_name="m"} 100
-vllm:request_generation_tokens_bucket{le="+Inf",model_name="m"} 100
-vllm:request_generation_tokens_sum{model_name="m"} 1000
-vllm:request_generation_tokens_count{model_name="m"} 100
-"""
-
-
-def test_workload_from_metrics_independent_and_shaped(tmp_path: Path) -> None:
-    scrape = tmp_path / "metrics.txt"
-    scrape.write_text(METRICS.lstrip())
-    trace = tmp_path / "trace.csv"
-    trace.write_text("input_tokens,output_tokens\n" + "50,5\n" * 20 + "150,15\n" * 20)
-    options = ["--rate", "4", "--input-edges", "100,200", "--output-edges", "10,20", "--model", "llama-2-7b"]
-    plain = CliRunner().invoke(from_metrics, [str(scrape), *options, "-o", str(tmp_path / "a.yaml")])
-    assert plain.exit_code == 0, plain.output
-    assert "independent" in plain.stderr
-    shaped = CliRunner().invoke(
-        from_metrics, [str(scrape), *options, "--trace", str(trace), "-o", str(tmp_path / "b.yaml")]
-    )
-    assert shaped.exit_code == 0, shaped.output
-    from melange.planning.workload_file import load_workload
-
-    a, b = (load_workload(tmp_path / name).workload for name in ("a.yaml", "b.yaml"))
-    assert a.rate_rps == pytest.approx(1.0, abs=0.02)
-    assert b.rate_rps[0, 0] == pytest.approx(2.0, rel=0.05)
-    assert b.rate_rps[0, 1] == pytest.approx(0.0, abs=0.05)
 
 
 def test_every_option_is_documented() -> None:

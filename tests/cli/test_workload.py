@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import csv
 import gzip
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from melange.cli.workload import workload
-from melange.errors import InputError
 from melange.planning.workload_file import load_workload
 
 CSV = "arrival_s,input_tokens,output_tokens\n0,20,30\n1,200,30\n2,20,0\n4,9000,30\n8,20,40\n"
@@ -131,28 +128,6 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_measurements_are_named_as_seen_from_the_workload_file(trace: Path) -> None:
-    measured = trace.parent / "profiles" / "mine.jsonl"
-    measured.parent.mkdir()
-    measured.write_text("", encoding="utf-8")
-    out = trace.parent / "workloads" / "w.yaml"
-    out.parent.mkdir()
-    done = from_trace(str(trace), "--model", "my-own", "--profiles", str(measured), "-o", str(out))
-    assert done.exit_code == 0, done.output
-    assert "../profiles/mine.jsonl" in out.read_text(encoding="utf-8")
-    assert [Path(file).resolve() for file in load_workload(out).profiles.files] == [measured]
-    assert "add one" not in done.stderr
-
-
-def test_neither_model_nor_profiles(trace: Path) -> None:
-    out = trace.parent / "w.yaml"
-    done = from_trace(str(trace), "-o", str(out))
-    assert done.exit_code == 0
-    assert "add one to solve it" in done.stderr
-    with pytest.raises(InputError, match="neither profiles nor model"):
-        load_workload(out)
-
-
 def windowed(folder: Path, *options: str) -> list[float]:
     """Starts of the windows that from-trace keeps of 2,400 requests a second apart."""
     path, out = folder / "long.csv", folder / "long.yaml"
@@ -183,80 +158,3 @@ def test_windows_that_cannot_be_made(trace: Path, options: list[str], message: s
     done = from_trace(str(trace), "--model", "llama-3.1-8b", *options)
     assert done.exit_code != 0
     assert message in done.output + str(done.exception)
-
-
-class TestShow:
-    def show(self, *arguments: str) -> Result:
-        return CliRunner().invoke(workload, ["show", *arguments])
-
-    def test_table(self) -> None:
-        done = self.show("azure-conversation")
-        assert done.exit_code == 0, done.output
-        lines = done.stdout.splitlines()
-        assert lines[0].startswith("azure-conversation: 5.53042 req/s of llama-3.1-8b, in the mean 1,154.7 input")
-        assert lines[2] == "Windows of 0:03:04"
-        assert sum("█" in line for line in lines) == 19
-        assert "busiest window at 0:27:3" in done.stdout
-        assert "load: GPU time x price on the cheapest config of each size, over the mean's" in done.stdout
-
-    def test_json_and_csv_agree(self) -> None:
-        document = json.loads(self.show("azure-code", "-o", "json", "--gpu", "H100").stdout)
-        assert document["load_measure"] == "GPU time on H100"
-        assert document["summary"]["peak_load_to_mean"] == max(w["load"] for w in document["windows"])
-        rows = list(csv.DictReader(self.show("azure-code", "-o", "csv", "--gpu", "H100").stdout.splitlines()))
-        assert [float(row["load"]) for row in rows] == [w["load"] for w in document["windows"]]
-        assert len(rows) == 8
-
-    def test_without_windows(self) -> None:
-        done = self.show("arena-120ms")
-        assert done.exit_code == 0
-        assert "no windows: it comes from no trace with times" in done.stdout
-        document = json.loads(self.show("arena-120ms", "-o", "json").stdout)
-        assert (document["summary"], document["windows"]) == (None, [])
-        assert self.show("arena-120ms", "-o", "csv").stdout.startswith("start_s")
-
-    def test_by_tokens_where_no_rates_are_known(self, tmp_path: Path) -> None:
-        windowed(tmp_path)
-        file = tmp_path / "long.yaml"
-        text = file.read_text(encoding="utf-8").replace("set: estimated/llama-3.1-8b", "files: [missing.jsonl]")
-        file.write_text(text, encoding="utf-8")
-        done = self.show(str(file))
-        assert done.exit_code == 0, done.output
-        assert "warning: load is measured by tokens, as no rates are known" in done.stderr
-        assert "load: tokens, one of output as 4 of input" in done.stdout
-
-    def test_figures(self, tmp_path: Path) -> None:
-        pytest.importorskip("matplotlib")
-        files = [tmp_path / "a.svg", tmp_path / "b.svg"]
-        for file in files:
-            assert self.show("azure-code", "--plot", str(file)).exit_code == 0
-        assert b"<svg" in files[0].read_bytes()
-        assert files[0].read_bytes() == files[1].read_bytes()
-
-    def test_bad_input(self, tmp_path: Path) -> None:
-        for arguments, message in (
-            (("azure-code", "--plot", "a.txt"), "a figure cannot be 'txt'"),
-            (("azure-code", "--gpu", "H10"), "no rates of 'H10'; name one of L4"),
-            (("arena-120ms", "--plot", str(tmp_path / "a.svg")), "has no windows to draw"),
-        ):
-            assert message in str(self.show(*arguments).exception)
-
-
-def test_the_model_is_resolved_when_the_file_is_written(trace: Path, shared: Path) -> None:
-    out = trace.parent / "w.yaml"
-    slo = ("--max-input", "1000", "--slo-tpot-ms", "50", "--tpot-definition", "decode")
-    done = from_trace(str(trace), *slo, "--model", "meta-llama/Llama-3.1-8B-Instruct", "-o", str(out))
-    assert done.exit_code == 0, done.output
-    assert "model: llama-3.1-8b\n" in out.read_text()
-    described = trace.parent / "mine.json"
-    described.write_text((shared / "cases" / "awq.json").read_text())
-    done = from_trace(str(trace), *slo, "--model", str(described), "-o", str(out))
-    assert done.exit_code == 0, done.output
-    assert "model: mine.json\n" in out.read_text()
-    spec = load_workload(out)
-    assert spec.workload.model == "mine"
-    assert spec.profiles.set == "estimated/mine"
-    with pytest.raises(InputError, match=r"did you mean llama-3\.1-8b"):
-        CliRunner().invoke(
-            workload, ["from-trace", str(trace), *slo, "--model", "llama-3.1-9b"], catch_exceptions=False
-        )

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from melange import InputError, Slo, plan_fleet, profile_from, read_measurements, read_prices
-from melange.cli.main import melange as cli
+from melange import InputError, Slo, plan_fleet, profile_from
 from melange.interop.aibrix import from_choices, from_plan, measurements_of, prices_csv, read_aibrix
 from melange.planning.planner import choices_of
 
@@ -150,27 +148,3 @@ def test_fleet_is_the_same_on_reimported_profiles(tmp_path, small_spec):
         prices=PriceChoice(file=str(tmp_path / "p.csv")),
     )
     assert plan_fleet(spec).cost_usd_per_hour == pytest.approx(plan_fleet(small_spec).cost_usd_per_hour)
-
-
-def test_command_line(tmp_path):
-    out, prices = tmp_path / "m.jsonl", tmp_path / "p.csv"
-    path = written(tmp_path, PROFILE)
-    done = CliRunner().invoke(
-        cli, ["aibrix", "import", str(path), "--gpu", "L4", "--model", "x", "-o", str(out), "--prices-csv", str(prices)]
-    )
-    assert done.exit_code == 0, done.output
-    assert len(read_measurements(out).points) == 6
-    (offer,) = read_prices(prices)
-    assert (offer.name, offer.gpu, offer.price_usd_per_hour) == ("chat-l4", "L4", 0.7)
-    exported = tmp_path / "l4.json"
-    done = CliRunner().invoke(cli, ["aibrix", "export", "arena-120ms", "--gpu", "L4", "-o", str(exported)])
-    assert done.exit_code == 0, done.output
-    assert read_aibrix(exported)[0].deployment == "L4"
-
-
-def test_a_deployment_needs_a_gpu_and_nothing_is_written(tmp_path):
-    path = written(tmp_path, PROFILE)
-    done = CliRunner().invoke(cli, ["aibrix", "import", str(path), "--model", "x", "-o", str(tmp_path / "m.jsonl")])
-    assert isinstance(done.exception, InputError)
-    assert "--gpu chat-l4=GPU" in str(done.exception)
-    assert not (tmp_path / "m.jsonl").exists()

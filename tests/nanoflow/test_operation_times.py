@@ -1,4 +1,4 @@
-"""Reading, interpolating and writing operation times and interference tables."""
+"""Reading, interpolating and writing operation times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from melange.errors import InputError
 from melange.files.shipped import data_path
 from melange.nanoflow.operation_times import OperationTimes, read_operation_times, write_operation_times
-from melange.perfmodel.interference import Interference, read_interference, write_interference
 
 SHIPPED = data_path("profiles/nanoflow/a100-llama-3-8b-times.yaml")
 
@@ -50,9 +49,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     times = read_operation_times(SHIPPED)
     write_operation_times(tmp_path / "times.yaml", times)
     assert read_operation_times(tmp_path / "times.yaml") == times
-    table = read_interference(data_path("profiles/nanoflow/interference-paper.yaml"))
-    write_interference(tmp_path / "table.yaml", table)
-    assert read_interference(tmp_path / "table.yaml") == table
 
 
 @pytest.mark.parametrize(
@@ -76,28 +72,3 @@ def test_bad_times_are_refused_with_their_place(tmp_path: Path, old: str, new: s
     (tmp_path / "times.yaml").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read_operation_times(tmp_path / "times.yaml")
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("memory: [[0.5, 0.7], [0.4, 0.8]]", "ascend"),
-        ("memory: [[0.4, 0.8], [0.5, 0.7]]", "not fall"),
-        ("memory: [[1.0, 1.0]]", "shares in"),
-        ("memory: [[0.4, 0]]", "performances in"),
-        ("memory: [0.4, 0.8]", "list of pairs"),
-        ("memory: {}", "list of pairs"),
-        ("memry: []", "unknown key 'memry'"),
-    ],
-)
-def test_bad_interference_is_refused_with_its_place(tmp_path: Path, rows: str, message: str) -> None:
-    (tmp_path / "table.yaml").write_text(f"version: 1\ngpu: X\nsource: a test\n{rows}\n", encoding="utf-8")
-    with pytest.raises(InputError, match=rf"table.yaml:4:\d+: .*{message}"):
-        read_interference(tmp_path / "table.yaml")
-
-
-def test_gemms_may_keep_what_the_others_leave() -> None:
-    table = Interference(gpu="X", source="a test", memory=((0.4, 0.8),), network=((0.1, 0.5),))
-    curves = table.curves()
-    assert curves["compute"] == ((0.5, 0.5), (0.6, 0.6), (0.9, 0.9), (1.0, 1.0))
-    assert curves["memory"] == ((0.4, 0.8), (1.0, 1.0))

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from melange.errors import InputError
 from melange.nanoflow.pipeline import NanoOperation, Pipeline, read_pipeline
-from melange.perfmodel.operations import layer_kinds, parent_kinds
 
 SPLITS = st.lists(st.integers(1, 2048), min_size=1, max_size=4, unique=True).map(sorted)
 
@@ -47,15 +46,6 @@ def test_interleaved_is_the_order_of_the_paper() -> None:
     ]
     assert [op.kind for op in streams["memory"]] == ["decode_attention", "prefill_attention"] * 2
     assert {op.layer_offset for op in make([384, 1024]).operations if op.kind == "kqv"} == {1}
-
-
-def test_parents_follow_the_data_flow() -> None:
-    assert parent_kinds("kqv", 1) == ("down",)
-    assert parent_kinds("kqv", 2) == ("down_all_reduce",)
-    assert parent_kinds("o", 2) == ("decode_attention", "prefill_attention")
-    assert parent_kinds("up_gate", 1) == ("o",)
-    assert parent_kinds("up_gate", 2) == ("o_all_reduce",)
-    assert "o_all_reduce" not in layer_kinds(1)
 
 
 @pytest.mark.parametrize("splits", [(), (0, 8), (4, 4, 8), (8, 4), (4,), (4.0, 8)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -13,12 +12,9 @@ from hypothesis import strategies as st
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.files.shipped import data_path
-from melange.nanoflow import pipeline_milp
 from melange.nanoflow.modelled_times import modelled_times
-from melange.nanoflow.nano_graph import NanoGraph
 from melange.nanoflow.operation_times import OperationTimes, read_operation_times
 from melange.nanoflow.pipeline import NanoOperation, Pipeline
-from melange.nanoflow.pipeline_milp import solve_split, tightest
 from melange.nanoflow.pipeline_search import PipelineSearch, candidate_splits, search_pipeline
 from melange.perfmodel.interference import Interference, read_interference
 
@@ -146,19 +142,6 @@ def test_looking_at_every_split_is_never_worse(name: str) -> None:
     check_search(every, times, interference)
 
 
-def test_the_valid_inequalities_cut_off_no_optimum() -> None:
-    """The plain formulation, without them, proves the same period."""
-    times, interference = read_operation_times(A100_TIMES), table("authors")
-    graph = NanoGraph.of(times, splits=(384, 1024), decode_tokens=384)
-    curves = interference.curves(collectives=False)
-    found = solve_split(graph, curves, cutoff_s=graph.serial_s(), time_limit_s=60)
-    with mock.patch.object(pipeline_milp._Model, "_bound", return_value=None):
-        plain = solve_split(graph, curves, cutoff_s=graph.serial_s(), time_limit_s=60)
-    assert found.gap < 1e-6
-    assert plain.gap < 1e-6
-    assert found.period_s == pytest.approx(plain.period_s, rel=1e-6)
-
-
 def linear(per_token_s: Mapping[str, float], fixed_s: float = 0.0, tp: int = 1) -> OperationTimes:
     kinds = ("kqv", "decode_attention", "prefill_attention", "o", "up_gate", "down")
     kinds = (*kinds, "o_all_reduce", "down_all_reduce") if tp > 1 else kinds
@@ -264,19 +247,6 @@ def test_collectives_run_beside_dense_operations() -> None:
     check_search(found, times, interference)
 
 
-def test_the_time_limit_leaves_an_honest_gap() -> None:
-    catalog = load_catalog()
-    times = modelled_times(
-        catalog.model("llama-2-70b"), catalog.gpu("A100-80GB"), tp=8, context_tokens=1024, prompt_tokens=512
-    )
-    graph = NanoGraph.of(times, splits=(1024, 2048), decode_tokens=1365)
-    stopped = solve_split(graph, table("authors").curves(), cutoff_s=graph.serial_s(), time_limit_s=0.3)
-    assert stopped.gap > 1e-3
-    assert stopped.bound_s < stopped.period_s
-    if stopped.schedule is not None:
-        assert stopped.period_s <= graph.serial_s() * (1 + 1e-9)
-
-
 def test_candidates_end_at_the_quantum_or_where_decoding_ends() -> None:
     assert list(candidate_splits(300, 90, 2, 128)) == [(90, 300), (128, 300), (256, 300)]
     assert (90, 128, 300) in set(candidate_splits(300, 90, 3, 128))
@@ -288,13 +258,6 @@ def test_a_batch_that_cannot_be_split_stays_whole() -> None:
     found = search_pipeline(times, table("paper"), batch_tokens=64, decode_tokens=64)
     assert found.pipeline.splits == (64,)
     assert found.proven
-
-
-def test_tightest_period_of_a_cycle_by_hand() -> None:
-    """Two operations of 2 and 3 that wait for each other once around: the period is 5, the starts 0 and 2."""
-    period, starts = tightest(2, [(0, 1, 2.0, 0), (1, 0, 3.0, 1)], above=0.0, below=20.0)
-    assert period == pytest.approx(5.0)
-    assert starts == pytest.approx([0.0, 2.0])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange.analysis.nanobatching import compare_nanobatching
 from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.nanoflow.profile import with_nanoflow
@@ -17,7 +16,6 @@ from melange.perfmodel.hardware import ModelledEngine
 from melange.planning.planner import plan_fleet
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import ProfileChoice, ServingChoice, WorkloadSpec
-from melange.planning.workload_file import load_workload
 from melange.serving.engine_settings import VLLM_0_2, default_settings
 from melange.slo import Slo
 
@@ -88,21 +86,3 @@ def test_a_workload_may_ask_for_both_engines(small_spec: WorkloadSpec) -> None:
     assert {key.engine for key in load_profile(both).configs} == {"vllm", "nanoflow"}
     assert {key.engine for key in load_profile(small_spec).configs} == {"vllm"}
     assert {config.engine for config in plan_fleet(both).configs.values()} == {"vllm", "nanoflow"}
-
-
-def test_solving_twice_says_what_changes() -> None:
-    compared = compare_nanobatching(load_workload("arena-120ms").with_rate(32))
-    saving = compared.saving_usd_per_hour
-    assert saving is not None
-    assert saving > 0
-    assert compared.fleet_change
-    assert {config.engine for config in compared.without.configs.values()} == {"vllm"}
-    assert {config.engine for config in compared.mixed.configs.values()} == {"vllm", "nanoflow"}
-    assert "predicted, not measured" in compared.describe()
-
-
-def test_a_fleet_that_nano_batching_does_not_change_says_so(small_spec: WorkloadSpec) -> None:
-    compared = compare_nanobatching(small_spec)
-    assert compared.saving_usd_per_hour == pytest.approx(0, abs=1e-9) or compared.fleet_change
-    if not compared.fleet_change:
-        assert "the same fleet" in compared.describe()

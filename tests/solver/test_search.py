@@ -11,6 +11,7 @@ import pytest
 from benchmarks.instances import generate
 from brute_force import cheapest, problems
 from hypothesis import HealthCheck, given, settings
+from solver.builders import problem_of
 
 from melange.errors import InputError
 from melange.solver.checker import violations
@@ -51,22 +52,6 @@ def test_continuous_shares_never_cost_more_than_slices(problem: Problem) -> None
     if sliced.cost_usd_per_hour is not None:
         assert free.cost_usd_per_hour <= sliced.cost_usd_per_hour * (1 + 1e-6)
         assert free.bound_usd_per_hour <= sliced.cost_usd_per_hour * (1 + 1e-9)
-
-
-def problem_of(load: list[list[float]], prices: list[float], **changes: object) -> Problem:
-    """Single-GPU types A, B, ... at these prices."""
-    names = tuple("ABCDEFGH"[: len(prices)])
-    values = {
-        "buckets": tuple(f"b{b}" for b in range(len(load))),
-        "configs": names,
-        "instances": names,
-        "load": np.array(load),
-        "config_instance": np.arange(len(prices)),
-        "gpus_per_replica": np.ones(len(prices), dtype=int),
-        "gpus_per_instance": np.ones(len(prices), dtype=int),
-        "price_usd_per_hour": np.array(prices),
-    }
-    return Problem(**{**values, **changes})
 
 
 def shared_machine() -> Problem:

@@ -1,11 +1,13 @@
-"""``melange solve --attain`` as somebody meets it who has read nothing."""
+"""``melange solve`` as users call it; ``--attain`` as somebody meets it who has read nothing."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 
-import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from melange.cli.main import main
@@ -107,23 +109,28 @@ def test_an_interrupted_search_leaves_no_plan_behind(capsys, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("written", "message"),
-    [
-        ("99", "99 is not between 0 and 1, as 0.99 or 99% are; did you mean 99%?"),
-        ("101%", "101% is not between 0 and 1, as 0.99 or 99% are;"),
-        ("nan", "nan is not between 0 and 1"),
-        ("most", "'most' is not a share such as 0.99 or 99%"),
-    ],
-)
-def test_a_target_that_is_no_share_is_refused(capsys, written, message):
-    code, said = failure(capsys, "--attain", written)
-    assert code == 2
-    assert message in said
+def test_solve_prints_the_fleet():
+    done = CliRunner().invoke(solve, ["arena-120ms"])
+    assert done.exit_code == 0
+    assert "1 x L4 + 1 x A100-80GB at $4.37/h" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
 
 
-def test_a_target_may_be_written_in_percent():
-    option = next(option for option in solve.params if option.name == "attain")
-    with click.Context(solve) as context:
-        assert option.process_value(context, "99%") == pytest.approx(0.99)
-        assert option.process_value(context, "0.995") == 0.995
+@pytest.mark.parametrize("output", ["json", "yaml", "csv"])
+def test_machine_readable_outputs(output):
+    text = CliRunner().invoke(solve, ["arena-120ms", "-o", output]).stdout
+    if output == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [row["config"] for row in rows] == ["L4", "A100-80GB"]
+    else:
+        data = json.loads(text) if output == "json" else yaml.safe_load(text)
+        assert data["schema_version"] == 1
+        assert data["cost_usd_per_hour"] == pytest.approx(4.37)
+
+
+def test_plan_file_that_cannot_be_written(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["solve", "arena-120ms", "--plan", str(tmp_path / "no" / "such" / "plan.json")])
+    assert ended.value.code == 2
+    assert "cannot write it" in capsys.readouterr().err

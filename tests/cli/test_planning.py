@@ -1,0 +1,101 @@
+"""The options of every command that solves a workload, and what they make of its spec."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from melange.cli.main import main
+from melange.cli.planning import asked_spec, planning_options, rate_or_statistic, release_plan, solve_options
+from melange.errors import InputError
+from melange.planning.options import SolveOptions
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max", "L4=²"],
+        ["--max", "L4=1", "--max", "L4=2"], ["--max", "L4=-1"], ["--max", "L4"], ["--only", "L4,,H100"],
+        ["--only", ""], ["--rate", "1e300"], ["--headroom", "1e300"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_options_that_mean_nothing_are_one_line(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["solve", "arena-120ms", *arguments])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1
+
+
+NOTHING = {
+    **dict.fromkeys((
+        "slo_ttft_ms", "tpot_definition", "attainment", "headroom", "fill", "price_set", "price_file", "spot",
+        "max_cost_usd_per_hour", "slice_factor", "gap", "time_limit_s",
+    )),
+    **dict.fromkeys((
+        "precisions", "tp", "kv_dtypes", "batched_tokens", "only", "exclude", "providers", "regions",
+    ), ()),
+    "maximum": {}, "minimum": {}, "margin": 0.0, "routing": "by-size",
+}  # fmt: skip
+
+
+def test_every_option_is_read():
+    @click.command()
+    @planning_options
+    def command(**given):
+        assert given == NOTHING
+
+    command.main([], standalone_mode=False)
+
+
+def test_without_options_the_spec_stays(small_spec):
+    assert asked_spec(small_spec, NOTHING) == small_spec
+
+
+def test_what_is_asked_takes_the_place_of_the_files(small_spec):
+    given = NOTHING | {
+        "slo_ttft_ms": 500.0, "attainment": 0.9, "price_set": "2026-11", "spot": True, "precisions": ("fp8",),
+        "tp": (1, 2), "maximum": {"L4": 3}, "exclude": ("H100",), "max_cost_usd_per_hour": 9.0,
+    }  # fmt: skip
+    spec = asked_spec(small_spec, given, rate_rps=7.0, tpot_ms=80.0)
+    assert (spec.slo.tpot_s, spec.slo.ttft_s, spec.slo.attainment) == (0.08, 0.5, 0.9)
+    assert spec.slo.tpot_definition == small_spec.slo.tpot_definition
+    assert spec.workload.total_rate_rps == pytest.approx(7)
+    assert (spec.prices.price_set, spec.prices.spot) == ("2026-11", True)
+    assert (spec.serving.precisions, spec.serving.tp) == (("fp8",), (1, 2))
+    assert (spec.limits.types["L4"].maximum, spec.limits.exclude) == (3, ("H100",))
+    assert spec.limits.max_cost_usd_per_hour == 9.0
+
+
+def test_a_margin_scales_the_load_that_is_planned_for(small_spec):
+    scale = asked_spec(small_spec, NOTHING | {"margin": 0.15}).load_scale
+    assert scale is not None
+    assert scale.factor == pytest.approx(1.15)
+
+
+def test_how_to_solve():
+    options = solve_options(NOTHING | {"routing": "input-only", "slice_factor": 4, "gap": 0.01, "explain": True})
+    assert options == SolveOptions(slice_factor=4, gap=0.01, tie_outputs=True, explain=True)
+    assert solve_options(NOTHING) == SolveOptions()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slo_ttft_ms": 5.0}, "an SLO"),
+        ({"price_set": "2026-11"}, "a price set"),
+        ({"fill": "estimated"}, "a model to estimate with"),
+        ({"tp": (2,)}, "a serving choice"),
+    ],
+)
+def test_a_release_config_states_no_such_thing(change, message):
+    with pytest.raises(InputError, match=message):
+        release_plan("config.json", NOTHING | change, rate_rps=None, tpot_ms=None)
+
+
+def test_a_rate_is_a_number_or_a_statistic():
+    read = [rate_or_statistic(None, None, text) for text in (None, "8", "mean", "peak", "p95")]
+    assert read == [None, 8.0, "mean", "peak", "p95"]
+    with pytest.raises(click.BadParameter, match="neither a number nor one of mean, peak, p95"):
+        rate_or_statistic(None, None, "p99")
