@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from melange.cli.main import melange
-from melange.cli.sweep import values
+from melange.cli.sweep import gpu_values, values
 from melange.errors import InputError
 
 
@@ -86,3 +86,11 @@ def test_rates_are_scaled_to_the_load_asked_for():
     assert all(peak > mean for mean, peak in zip(*costs, strict=True))
     text = CliRunner().invoke(melange, [*asked[:-2], "--margin", "0.1"]).stdout
     assert text.splitlines()[1] == "planned for 1.1 times the rate (margin 10%)"
+
+
+def test_values_of_a_gpu_s_price():
+    assert gpu_values(None, None, " H100 =2:8:3") == ("H100", (2, 5, 8))
+    assert gpu_values(None, None, None) is None
+    for text in ("H100", "=2,4"):
+        with pytest.raises(click.BadParameter, match="is not GPU=VALUES"):
+            gpu_values(None, None, text)

@@ -11,9 +11,9 @@ from melange.files.shipped import data_path
 from melange.nanoflow import pipeline_milp
 from melange.nanoflow.modelled_times import modelled_times
 from melange.nanoflow.nano_graph import NanoGraph
-from melange.nanoflow.operation_times import read_operation_times
+from melange.nanoflow.operation_times import OperationTimes, read_operation_times
 from melange.nanoflow.pipeline_milp import solve_split, tightest
-from melange.perfmodel.interference import read_interference
+from melange.perfmodel.interference import Interference, read_interference
 
 A100_TIMES = data_path("profiles/nanoflow/a100-llama-3-8b-times.yaml")
 AUTHORS = read_interference(data_path("profiles/nanoflow/interference-authors.yaml"))
@@ -50,3 +50,48 @@ def test_tightest_period_of_a_cycle_by_hand() -> None:
     period, starts = tightest(2, [(0, 1, 2.0, 0), (1, 0, 3.0, 1)], above=0.0, below=20.0)
     assert period == pytest.approx(5.0)
     assert starts == pytest.approx([0.0, 2.0])
+
+
+def halves() -> NanoGraph:
+    """Two nano-batches of one token: dense operations take 1 each, attention 4, on the memory."""
+    seconds = {"kqv": 1.0, "decode_attention": 4.0, "prefill_attention": 1.0, "o": 1.0, "up_gate": 1.0, "down": 1.0}
+    points = {kind: ((1.0, s), (2.0, 2 * s)) for kind, s in seconds.items()}
+    times = OperationTimes(model="m", gpu="g", context_tokens=100, points=points, source="a test")  # type: ignore[arg-type]
+    return NanoGraph.of(times, splits=(1, 2), decode_tokens=2)
+
+
+def test_stage_one_hides_each_attention_behind_the_other_half() -> None:
+    graph = halves()
+    found = solve_split(graph, cutoff_s=graph.serial_s(), time_limit_s=60)
+    assert found.period_s == pytest.approx(8)
+    assert found.gap < 1e-9
+    schedule = found.schedule
+    assert schedule is not None
+    assert set(schedule.shares) == {1.0}
+    assert schedule.durations_s == tuple(task.best_s for task in graph.tasks)
+    for i, j, closes in graph.edges:
+        waits = schedule.lags[j] - schedule.lags[i] + int(closes)
+        assert schedule.starts_s[j] + waits * 8 >= schedule.starts_s[i] + schedule.durations_s[i] - 1e-6
+
+
+def test_a_kept_order_is_never_better() -> None:
+    graph = halves()
+    curves = Interference(gpu="g", source="a test", memory=((0.5, 1.0),)).curves(collectives=False)
+    order = solve_split(graph, cutoff_s=graph.serial_s(), time_limit_s=60).schedule
+    free = solve_split(graph, curves, cutoff_s=graph.serial_s(), time_limit_s=60)
+    kept = solve_split(graph, curves, cutoff_s=graph.serial_s(), time_limit_s=60, order=order)
+    assert free.period_s == pytest.approx(12)
+    assert kept.period_s >= free.period_s - 1e-9
+
+
+@pytest.mark.parametrize("cutoff_s", [3.0, 7.9])
+def test_nothing_lies_below_the_cutoff(cutoff_s: float) -> None:
+    found = solve_split(halves(), cutoff_s=cutoff_s, time_limit_s=60)
+    assert found.schedule is None
+    assert found.period_s == found.bound_s == cutoff_s
+    assert not found.timed_out
+
+
+def test_no_period_fits_where_a_cycle_takes_longer() -> None:
+    with pytest.raises(ArithmeticError, match="no schedule has a period of 4"):
+        tightest(2, [(0, 1, 2.0, 0), (1, 0, 3.0, 1)], above=0.0, below=4.0)

@@ -57,3 +57,27 @@ def test_broken_calibration_files_are_one_clear_line(tmp_path, old, new, problem
     (tmp_path / "c.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=problem):
         read_calibration(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spreads": {"gemm_scale": 0.1}}, "spreads do not cover"),
+        ({"spreads": {**Calibration().spreads, "gemm_scale": -0.1}}, "spreads do not cover"),
+        ({"fitted": ("gem_scale",)}, "unknown efficiency 'gem_scale'"),
+        ({"label": "guess"}, "label is 'guess'"),
+        ({"model_error": -0.1}, "model_error is -0.1"),
+        ({"model_error": float("nan")}, "model_error is nan"),
+    ],
+)
+def test_what_is_no_calibration(change, message):
+    with pytest.raises(InputError, match=message):
+        Calibration(**change)
+
+
+def test_it_says_what_it_rests_on():
+    assert Calibration().describe() == "not calibrated (priors only)"
+    fitted = Calibration(name="mine", label="full", errors={"held_out_median": 0.05})
+    assert fitted.describe() == "calibrated on mine (full; held-out error 0.05)"
+    rows = Calibration(label="full", fitted=("gemm_scale",)).to_dict()["efficiencies"]
+    assert {name for name, row in rows.items() if row["from"] == "data"} == {"gemm_scale"}

@@ -40,3 +40,24 @@ def test_gemms_may_keep_what_the_others_leave() -> None:
     curves = table.curves()
     assert curves["compute"] == ((0.5, 0.5), (0.6, 0.6), (0.9, 0.9), (1.0, 1.0))
     assert curves["memory"] == ((0.4, 0.8), (1.0, 1.0))
+
+
+def test_three_share_the_device_only_with_collectives() -> None:
+    table = Interference(gpu="X", source="a test", memory=((0.4, 0.8),), network=((0.1, 0.5),))
+    assert table.curves(collectives=False)["compute"] == ((0.6, 0.6), (1.0, 1.0))
+    assert table.curves(collectives=False)["memory"] == table.curves()["memory"]
+    assert Interference(gpu="X", source="a test").curves()["compute"] == ((1.0, 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: 2\ngpu: X\nsource: s\n", r"table.yaml:1:\d+: .*version is 2"),
+        ("version: 1\ngpu: X\n", "the key 'source' is missing"),
+        ("version: 1\ngpu: [X]\nsource: s\n", r"table.yaml:2:\d+: .*gpu is \['X'\]"),
+    ],
+)
+def test_a_file_says_what_it_is_of(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "table.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_interference(tmp_path / "table.yaml")
