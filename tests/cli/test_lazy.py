@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -28,6 +29,7 @@ def test_the_overview_imports_nothing(group):
         ["later", "Says so."],
         ["absent", "Is not there."],
     ]
+    assert group.list_commands(click.Context(group)) == ["later", "absent"]
     assert "lazy_example" not in sys.modules
 
 

@@ -134,3 +134,10 @@ def test_plan_file_that_cannot_be_written(tmp_path, capsys):
         main(["solve", "arena-120ms", "--plan", str(tmp_path / "no" / "such" / "plan.json")])
     assert ended.value.code == 2
     assert "cannot write it" in capsys.readouterr().err
+
+
+def test_no_fleet_is_exit_3_and_says_why():
+    done = CliRunner().invoke(solve, ["arena-120ms", "--only", "L4", "--max", "L4=2"])
+    assert done.exit_code == 3
+    assert done.stderr.startswith("melange: no fleet serves the workload within its limits: ")
+    assert len(done.stderr.splitlines()) == 1

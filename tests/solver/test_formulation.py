@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,3 +77,13 @@ def test_light_buckets_are_linked_to_a_replica():
     assert rows[0] == rows[1] + 1
     tiny = problem_of([[1e-13]], [1.0])
     assert run(tiny, {"mip_rel_gap": 0.0}).instances.tolist() == [1]
+
+
+def test_a_machine_holds_no_more_replicas_than_its_gpus():
+    no_n = GroupLimit(name="N", weights={"N": 1}, maximum=0)
+    fits, over = (
+        replace(shared(limits=(no_n,)), load=np.array([[load, math.inf, 9.0], [math.inf, 0.9, 9.0]]))
+        for load in (3.9, 4.1)
+    )
+    assert run(fits, {"mip_rel_gap": 0.0}).instances.tolist() == [1, 0]
+    assert run(over, {"mip_rel_gap": 0.0}).instances.tolist() == [2, 0]
