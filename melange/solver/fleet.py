@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,8 @@ class Fleet:
 
 
 def is_cheaper(usd_per_hour: float, than_usd_per_hour: float) -> bool:
-    """By more than rounding."""
-    return usd_per_hour < than_usd_per_hour - 1e-9 * abs(than_usd_per_hour)
+    """By more than rounding; anything is cheaper than infinity."""
+    return usd_per_hour < than_usd_per_hour and not math.isclose(usd_per_hour, than_usd_per_hour, rel_tol=1e-9)
 
 
 def exact_fleet(problem: Problem, outcome: ProgramResult) -> Fleet | None:

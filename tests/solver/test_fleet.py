@@ -61,6 +61,7 @@ def test_slices_stay_whole():
 def test_the_cheapest_config_alone_below_a_cost():
     problem = problem_of([[2.5, 0.9, math.inf]], [1.0, 2.0, 0.1])
     assert one_config_fleet(problem, 99.0).instances.tolist() == [0, 1, 0]
+    assert one_config_fleet(problem, math.inf).instances.tolist() == [0, 1, 0]
     assert one_config_fleet(problem, 2.0) is None
     capped = problem_of([[2.5, 0.9]], [1.0, 2.0], limits=(GroupLimit(name="B", weights={"B": 1}, maximum=0),))
     assert one_config_fleet(capped, 99.0).instances.tolist() == [3, 0]
