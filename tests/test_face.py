@@ -68,7 +68,7 @@ def typed_names():
         for node in ast.walk(FACE)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("melange.")
         for alias in node.names
-        if alias.asname == alias.name
+        if alias.asname == alias.name != "__version__"
     }
 
 
@@ -78,7 +78,8 @@ def test_what_is_typed_is_what_is_imported():
 
 def test_every_import_of_the_face_is_for_type_checkers():
     at_run_time = [node for node in FACE.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert {getattr(node, "module", None) for node in at_run_time} <= {"__future__", "typing", None}
+    light = {"__future__", "typing", "melange.files.version", None}
+    assert {getattr(node, "module", None) for node in at_run_time} <= light
 
 
 @pytest.mark.parametrize("name", melange.__all__)

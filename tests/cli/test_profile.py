@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,9 @@ def test_a_started_engine_never_outlives_the_run(number: signal.Signals, tmp_pat
         str(journal),
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as run:
+    # Where the tests themselves run in the background, SIGINT is ignored, and would be here.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeding) as run:
         assert until(lambda: "header" in journal.read_text() if journal.exists() else False)  # it measures
         engine = int((tmp_path / "pid").read_text())
         assert is_running(engine)
