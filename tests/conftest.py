@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from melange import ProfileChoice, SizeGrid, Slo, Workload, WorkloadSpec
 from melange.catalog.offers import PriceChoice
+
+# No test may hang on how fast a busy machine is, and Hypothesis measures: examples against a deadline, their making.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
