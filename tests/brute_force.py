@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -29,8 +30,8 @@ def fleets(problem: Problem) -> list[tuple[float, tuple[int, ...]]]:
     for i, gpus in enumerate(problem.gpus_per_instance.tolist()):
         need = 0
         for c in np.flatnonzero(problem.config_instance == i):
-            column = problem.load[:, c]
-            need += int(problem.gpus_per_replica[c]) * math.ceil(column[np.isfinite(column)].sum() + 1e-6)
+            most = max(column[np.isfinite(column)].sum() for column in (part.load[:, c] for part in _periods(problem)))
+            need += int(problem.gpus_per_replica[c]) * math.ceil(most + 1e-6)
         ranges.append(range(math.ceil(need / gpus) + floor + 1))
     within = [
         (float(problem.price_usd_per_hour @ np.array(counts)), counts)
@@ -57,6 +58,21 @@ def minimal(problem: Problem, wanted: int) -> list[float]:
     return [cost for cost, _ in kept]
 
 
+def _periods(problem: Problem) -> list[Problem]:
+    """The problem of each period alone."""
+    return [
+        replace(
+            problem,
+            buckets=tuple(
+                name for name, during in zip(problem.buckets, problem.bucket_period, strict=True) if during == p
+            ),
+            load=problem.load[problem.bucket_period == p],
+            period=None,
+        )
+        for p in sorted(set(problem.bucket_period.tolist()))
+    ]
+
+
 def _allowed(problem: Problem, counts: tuple[int, ...]) -> bool:
     named = dict(zip(problem.instances, counts, strict=True))
     for limit in problem.limits:
@@ -68,16 +84,18 @@ def _allowed(problem: Problem, counts: tuple[int, ...]) -> bool:
 
 
 def carries(problem: Problem, counts: tuple[int, ...]) -> bool:
-    """Whether some cut of these machines into replicas carries every bucket."""
+    """Whether some cut of these machines into replicas carries every bucket of each period."""
     if problem.slice_factor is not None:
         capacity = problem.gpus_per_instance * np.array(counts)
-        for needed in _slice_replicas(problem):
+        for several in itertools.product(*map(_slice_replicas, _periods(problem))):
+            needed = np.max(several, axis=0)
             gpus = np.zeros(len(counts), dtype=int)
             np.add.at(gpus, problem.config_instance, problem.gpus_per_replica * needed)
             if (gpus <= capacity).all():
                 return True
         return False
-    return any(_shares_exist(problem, replicas) for replicas in _cuts(problem, counts))
+    parts = _periods(problem)
+    return any(all(_shares_exist(part, replicas) for part in parts) for replicas in _cuts(problem, counts))
 
 
 def _cuts(problem: Problem, counts: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -135,9 +153,14 @@ def _slice_replicas(problem: Problem) -> list[np.ndarray]:
 
 
 @st.composite
-def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True) -> Problem:
-    """Tiny problems: at most three buckets and configs, machines of one to four GPUs, gaps in who may serve what."""
+def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True, periods: bool = False) -> Problem:
+    """Tiny problems: at most three buckets and configs, machines of one to four GPUs, gaps in who may serve what.
+
+    With ``periods`` up to three of them, of one or two buckets each.
+    """
     n_b, n_i = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    sizes = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(2, 3)))] if periods else [n_b]
+    n_b = sum(sizes)
     gpus = [draw(st.sampled_from([1, 1, 2, 4])) for _ in range(n_i)]
     configs = []
     for i in range(n_i):
@@ -164,5 +187,6 @@ def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True) -> P
         price_usd_per_hour=np.array([draw(st.integers(4, 40)) / 8 * g for g in gpus]),
         limits=tuple(bounds),
         max_cost_usd_per_hour=draw(st.sampled_from([None, None, 6.0])) if limits else None,
-        slice_factor=draw(st.integers(1, 3)) if slices else None,
+        slice_factor=draw(st.integers(1, 2 if periods else 3)) if slices else None,
+        period=np.repeat(np.arange(len(sizes)), sizes) if periods else None,
     )

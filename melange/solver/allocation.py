@@ -6,12 +6,13 @@ fleet carries the workload, and the plan runs no config hotter than it must for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pulp
 
-from melange.arrays import FloatArray, IntArray
+from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.solver.highs import SILENT, run_program
 from melange.solver.problem import Problem
 
@@ -27,8 +28,8 @@ FIRST_FIT = {
 
 
 def loads(problem: Problem, shares: FloatArray) -> FloatArray:
-    """(n_configs,) replicas that the shares keep busy."""
-    carried: FloatArray = (np.where(shares > 0, problem.load, 0.0) * shares).sum(axis=0)
+    """(n_configs,) replicas that the shares keep busy, in the period in which they keep most of them busy."""
+    carried: FloatArray = problem.period_sums(np.where(shares > 0, problem.load, 0.0) * shares).max(axis=0)
     return carried
 
 
@@ -70,11 +71,31 @@ def fill_machines(problem: Problem, replicas: IntArray, instances: IntArray, sha
 
 
 def even_shares(problem: Problem, replicas: IntArray) -> FloatArray | None:
-    """Continuous shares (n_buckets, n_configs) with the least highest utilisation, or None if none exceeds no load."""
+    """Continuous shares (n_buckets, n_configs) with the least highest utilisation, or None if none exceeds no load.
+
+    Every period has its own least.
+    """
     usable = np.isfinite(problem.load) & (replicas > 0)
     if not usable.any(axis=1).all():
         return None
-    return _minimax(problem, replicas, usable, np.zeros_like(problem.load), slices=None)
+    return _each_period(
+        problem,
+        lambda part, rows: _minimax(part, replicas, usable[rows], np.zeros_like(part.load), slices=None),
+    )
+
+
+def _each_period(problem: Problem, shares_of: Callable[[Problem, BoolArray], FloatArray | None]) -> FloatArray | None:
+    """Shares put together of those of each period alone, its problem and rows (n_buckets,) given; None if one is."""
+    if problem.periods == 1:
+        return shares_of(problem, np.ones(len(problem.buckets), dtype=bool))
+    shares = np.zeros(problem.load.shape)
+    for period in range(problem.periods):
+        rows = problem.bucket_period == period
+        found = shares_of(problem.of_periods([period]), rows)
+        if found is None:
+            return None
+        shares[rows] = found
+    return shares
 
 
 def even_slices(problem: Problem, replicas: IntArray, slices: int, *, all_buckets: bool = False) -> FloatArray | None:
@@ -83,6 +104,11 @@ def even_slices(problem: Problem, replicas: IntArray, slices: int, *, all_bucket
     A vertex of the continuous program splits few buckets: the others keep their whole slices, and only the split
     ones are decided anew, unless ``all_buckets`` are. None therefore proves nothing.
     """
+    return _each_period(problem, lambda part, _: _even_slices(part, replicas, slices, all_buckets))
+
+
+def _even_slices(problem: Problem, replicas: IntArray, slices: int, all_buckets: bool) -> FloatArray | None:
+    """Those of a single period."""
     even = even_shares(problem, replicas)
     if even is None:
         return None
@@ -101,7 +127,7 @@ def even_slices(problem: Problem, replicas: IntArray, slices: int, *, all_bucket
 def _minimax(
     problem: Problem, replicas: IntArray, usable: Any, fixed: FloatArray, *, slices: int | None
 ) -> FloatArray | None:
-    """Shares of the usable pairs that minimise the highest utilisation beside the load of the fixed shares."""
+    """Shares of the usable pairs that minimise the highest utilisation beside the fixed ones' load; one period."""
     program = pulp.LpProblem("shares", pulp.LpMinimize)
     highest = program.add_variable("t", 0)
     program += highest

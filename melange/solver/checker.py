@@ -68,13 +68,16 @@ def _load_faults(problem: Problem, solution: Solution) -> list[str]:
     assert solution.shares is not None
     assert solution.replicas is not None
     faults = []
-    shares, load = solution.shares.tolist(), problem.load.tolist()
+    shares, load, period = solution.shares.tolist(), problem.load.tolist(), problem.bucket_period.tolist()
     for c, (config, replicas) in enumerate(zip(problem.configs, solution.replicas.tolist(), strict=True)):
-        carried = math.fsum(
-            shares[b][c] * load[b][c] for b in range(len(shares)) if shares[b][c] > 0 and math.isfinite(load[b][c])
-        )
-        if carried > replicas + TOLERANCE * max(1.0, replicas):
-            faults.append(f"{config} carries a load of {carried} on {replicas} replicas")
+        carried: dict[int, list[float]] = {}
+        for b, during in enumerate(period):
+            if shares[b][c] > 0 and math.isfinite(load[b][c]):
+                carried.setdefault(during, []).append(shares[b][c] * load[b][c])
+        for during, amounts in carried.items():
+            if math.fsum(amounts) > replicas + TOLERANCE * max(1.0, replicas):
+                when = "" if len(set(period)) == 1 else f" in period {during}"
+                faults.append(f"{config} carries a load of {math.fsum(amounts)} on {replicas} replicas{when}")
         if replicas == 0 and any(row[c] > 0 for row in shares):
             faults.append(f"{config} is sent requests but has no replica")
         if replicas < 0:

@@ -2,15 +2,15 @@
 
     minimise    sum_i price_i n_i
     subject to  sum_c x_bc                 = 1              every bucket b
-                sum_b load_bc x_bc        <= r_c            every config c
+                sum_{b in t} load_bc x_bc <= r_c            every config c, period t
                 x_bc                      <= r_c            every config c, light buckets b, where asked for
                 sum_{c on i} tp_c r_c     <= gpus_i n_i     every instance type i
                 minimum <= sum_i w_i n_i  <= maximum        every limit
                 sum_i price_i n_i         <= maximum cost
                 x in [0, 1] (or multiples of 1/N), r and n whole
 
-This is the Mélange paper's program (arXiv 2404.14527, section 5.3) with shares in place of binary slices, and with
-replicas that share machines.
+This is the Mélange paper's program (arXiv 2404.14527, section 5.3) with shares in place of binary slices, with
+replicas that share machines, and with periods whose shares are free while machines and replicas are common.
 """
 
 from __future__ import annotations
@@ -116,18 +116,20 @@ def _cost(problem: Problem, instances: list[Any]) -> pulp.LpAffineExpression:
 def _add_serving(model: Model, problem: Problem, light: BoolArray) -> None:
     program = model.program
     by_bucket: list[list[tuple[Any, float]]] = [[] for _ in problem.buckets]
-    by_config: list[list[tuple[Any, float]]] = [[] for _ in problem.configs]
+    by_config: list[list[list[tuple[Any, float]]]] = [[[] for _ in problem.configs] for _ in range(problem.periods)]
+    period = problem.bucket_period.tolist()
     # A tolerance is absolute: rows are scaled so that it means the same for a config of a thousand replicas.
     scale = np.maximum(np.where(np.isfinite(problem.load), problem.load, 0.0).max(axis=0), 1.0)
     for (b, c), variable in model.shares.items():
         by_bucket[b].append((variable, 1.0))
-        by_config[c].append((variable, float(problem.load[b, c] / model.slices / scale[c])))
+        by_config[period[b]][c].append((variable, float(problem.load[b, c] / model.slices / scale[c])))
         if light[b]:
             program += (1 / model.slices) * variable - model.replicas[c] <= 0
     for terms in by_bucket:
         program += pulp.LpAffineExpression(terms) == model.slices
-    for c, terms in enumerate(by_config):
-        program += pulp.LpAffineExpression(terms) - float(1 / scale[c]) * model.replicas[c] <= 0
+    for during in by_config:
+        for c, terms in enumerate(during):
+            program += pulp.LpAffineExpression(terms) - float(1 / scale[c]) * model.replicas[c] <= 0
 
 
 def _add_machines(model: Model, problem: Problem, alone: dict[int, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,8 @@ class Problem:
     ``price_usd_per_hour`` and ``gpus_per_instance``: (n_instances,).
     Replicas share instances: for each instance type, sum of tp x replicas <= gpus x instances.
     ``slice_factor`` None lets shares be continuous; N makes each share a multiple of 1/N (the paper's slices).
+    ``period``: (n_buckets,) whole numbers from 0 without a gap, None: all 0. The buckets of one period are served
+    at the same time, those of another with other shares on the same replicas, which carry the load of each period.
     """
 
     buckets: tuple[str, ...]
@@ -74,12 +76,15 @@ class Problem:
     limits: tuple[GroupLimit, ...] = ()
     max_cost_usd_per_hour: float | None = None
     slice_factor: int | None = None
+    period: IntArray | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("load", float), ("price_usd_per_hour", float), ("config_instance", np.int64),
-            ("gpus_per_replica", np.int64), ("gpus_per_instance", np.int64),
+            ("gpus_per_replica", np.int64), ("gpus_per_instance", np.int64), ("period", np.int64),
         ):  # fmt: skip
+            if getattr(self, name) is None:
+                continue
             array = np.array(getattr(self, name), dtype=kind)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -90,7 +95,7 @@ class Problem:
         n_b, n_c, n_i = len(self.buckets), len(self.configs), len(self.instances)
         wanted = {
             "load": (n_b, n_c), "config_instance": (n_c,), "gpus_per_replica": (n_c,),
-            "gpus_per_instance": (n_i,), "price_usd_per_hour": (n_i,),
+            "gpus_per_instance": (n_i,), "price_usd_per_hour": (n_i,), "bucket_period": (n_b,),
         }  # fmt: skip
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
@@ -100,12 +105,14 @@ class Problem:
         for names in (self.buckets, self.configs, self.instances):
             if len(set(names)) != len(names):
                 raise InputError(f"problem: a name occurs twice in {', '.join(names)}")
+        if set(self.bucket_period.tolist()) != set(range(self.periods)):
+            raise InputError("problem: periods are not numbered from 0 without a gap")
 
     def _check_numbers(self) -> None:
         if np.isnan(self.load).any() or (self.load < 0).any():
             raise InputError("problem: a load is negative or NaN", fix="use inf where a config may not serve a bucket")
         lightest = self.load.min(axis=1)
-        least = float(lightest[np.isfinite(lightest)].sum())
+        least = max(self.period_sums(np.where(np.isfinite(lightest), lightest, 0.0)).tolist())
         if least > MOST_REPLICAS:
             raise InputError(f"the load takes {least:.3g} replicas", fix="check the rate, its unit and the headroom")
         if not (np.isfinite(self.price_usd_per_hour) & (self.price_usd_per_hour > 0)).all():
@@ -124,6 +131,33 @@ class Problem:
             for key in limit.weights:
                 if key not in self.instances:
                     raise InputError(f"limit {limit.name}: instance {key!r} is not in the problem")
+
+    @property
+    def bucket_period(self) -> IntArray:
+        """(n_buckets,) the period of each bucket."""
+        return np.zeros(len(self.buckets), dtype=np.int64) if self.period is None else self.period
+
+    @property
+    def periods(self) -> int:
+        """The number of periods."""
+        return 1 if self.period is None else int(self.period.max()) + 1
+
+    def period_sums(self, values: FloatArray) -> FloatArray:
+        """(n_periods, ...) the sums over each period's buckets of ``values`` (n_buckets, ...)."""
+        if self.period is None:
+            return np.asarray(values.sum(axis=0))[None]
+        return np.stack([values[self.period == period].sum(axis=0) for period in range(self.periods)])
+
+    def of_periods(self, kept: Sequence[int]) -> Problem:
+        """The problem of some of its periods alone, renumbered in the order of ``kept``."""
+        place = {period: new for new, period in enumerate(kept)}
+        rows = [b for b, period in enumerate(self.bucket_period.tolist()) if period in place]
+        return replace(
+            self,
+            buckets=tuple(self.buckets[b] for b in rows),
+            load=self.load[rows],
+            period=np.array([place[int(self.bucket_period[b])] for b in rows]),
+        )
 
     def only_instances(self, keys: set[str]) -> Problem | None:
         """The problem with these instance types alone, or None if no config is left.
@@ -151,7 +185,10 @@ class Problem:
         )
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.buckets)} buckets, {len(self.configs)} configs on {len(self.instances)} instance types"
+        during = f" of {self.periods} periods" if self.periods > 1 else ""
+        sizes = (
+            f"{len(self.buckets)} buckets{during}, {len(self.configs)} configs on {len(self.instances)} instance types"
+        )
         return short_repr("Problem", f"{sizes}, {len(self.limits)} limits: {', '.join(self.instances)}")
 
 
@@ -161,7 +198,8 @@ class Solution:
 
     Where ``status`` is ``infeasible`` or ``unknown``, the arrays and ``cost_usd_per_hour`` are None;
     ``bound_usd_per_hour`` is a proven lower bound (None if there is none).
-    ``shares``: (n_buckets, n_configs), rows sum to 1. ``gap`` is (cost - bound) / cost.
+    ``shares``: (n_buckets, n_configs), rows sum to 1. ``gap`` is (cost - bound) / cost. ``binding``: of a problem of
+    several periods those of which the program was solved; the fleet turned out to carry the others too.
     """
 
     status: Status
@@ -172,6 +210,7 @@ class Solution:
     bound_usd_per_hour: float | None = None
     gap: float | None = None
     solve_s: float = 0.0
+    binding: tuple[int, ...] = (0,)
 
     def __repr__(self) -> str:
         if self.cost_usd_per_hour is None or self.instances is None:

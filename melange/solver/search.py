@@ -15,6 +15,7 @@ from melange.errors import InputError
 from melange.solver import allocation, formulation
 from melange.solver.fleet import Fleet, carried_by, exact_fleet, is_cheaper, one_config_fleet
 from melange.solver.formulation import ProgramResult
+from melange.solver.periods import solved_by_few
 from melange.solver.problem import Problem, Solution, Status
 
 SMALL_PROBLEM_SHARES = 100 * 8
@@ -54,7 +55,8 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
     """The cheapest instances whose replicas carry every bucket, within the problem's limits.
 
     ``gap`` is relative: (cost - bound) / cost at which a plan counts as optimal; None takes ``default_gap``.
-    ``time_limit_s`` None runs until that is proven. Replicas use every GPU that is rented, and continuous shares
+    ``time_limit_s`` None runs until that is proven. Of several periods those that bind are found on the way (see
+    periods). Replicas use every GPU that is rented, and continuous shares
     spread the load evenly over them. Raises InputError for a gap or time limit that is not one.
 
     A proof is not taken on trust. HiGHS's bound must not lie above a fleet that is known to hold, and unless the
@@ -68,8 +70,16 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
     if time_limit_s is not None and not time_limit_s > 0:
         raise InputError(f"time limit is {time_limit_s} s", fix="give a positive number of seconds")
     deadline = None if time_limit_s is None else started + time_limit_s
-    exact = wanted <= default_gap(problem) and np.isfinite(problem.load).sum() <= MOST_PAIRS_AGAIN
-    solution = _Search(problem, wanted, deadline, prove_again=exact).run()
+
+    def alone(part: Problem) -> Solution:
+        exact = wanted <= default_gap(problem) and np.isfinite(part.load).sum() <= MOST_PAIRS_AGAIN
+        return _Search(part, wanted, deadline, prove_again=exact).run()
+
+    if problem.periods == 1:
+        solution = alone(problem)
+    else:
+        heaviest = int(np.argmax(problem.period_sums(_unit_costs(problem).min(axis=1))))
+        solution = solved_by_few(problem, heaviest, alone)
     return replace(solution, solve_s=time.monotonic() - started)
 
 
@@ -97,9 +107,12 @@ def undercut(
 
 
 def relaxation_bound(problem: Problem) -> float:
-    """Cost if parts of GPUs could be rented: each bucket on the config where it is cheapest; inf if one has none."""
+    """Cost if parts of GPUs could be rented: each bucket on the config where it is cheapest; inf if one has none.
+
+    Of several periods that of the dearest, as none needs less than it does alone.
+    """
     # Summing in another order may differ in the last digits; a bound must not be above.
-    return float(_unit_costs(problem).min(axis=1).sum()) * (1 - 1e-12)
+    return float(problem.period_sums(_unit_costs(problem).min(axis=1)).max()) * (1 - 1e-12)
 
 
 def _unit_costs(problem: Problem) -> FloatArray:

@@ -4,7 +4,7 @@ Given n_i machines of each instance type, the highest utilisation is least where
 
     maximise    s
     subject to  sum_c y_bc             = s                every bucket b
-                sum_b load_bc y_bc    <= r_c              every config c
+                sum_{b in t} load_bc y_bc <= r_c          every config c, period t
                 sum_{c on i} tp_c r_c <= gpus_i n_i       every instance type i
                 y >= 0, r whole
 
@@ -106,15 +106,18 @@ def _replicas(
     kinds = {c: program.add_variable(f"u_{c}", 0, 1, pulp.LpInteger) for c in counts} if at_least is not None else {}
     program += -scale if at_least is None else pulp.LpAffineExpression([(kind, 1.0) for kind in kinds.values()])
     by_bucket: list[list[tuple[Any, float]]] = [[] for _ in problem.buckets]
-    by_config: dict[int, list[tuple[Any, float]]] = {c: [] for c in counts}
+    by_config: dict[tuple[int, int], list[tuple[Any, float]]] = {
+        (during, c): [] for during in range(problem.periods) for c in counts
+    }
+    period = problem.bucket_period
     for b, c in zip(*np.nonzero(np.isfinite(problem.load)), strict=True):
         if c in counts:
             served = program.add_variable(f"y_{b}_{c}", 0)
             by_bucket[b].append((served, 1.0))
-            by_config[c].append((served, float(problem.load[b, c])))
+            by_config[int(period[b]), c].append((served, float(problem.load[b, c])))
     for terms in by_bucket:
         program += pulp.LpAffineExpression([*terms, (scale, -1.0)]) == 0
-    for c, terms in by_config.items():
+    for (_, c), terms in by_config.items():
         program += pulp.LpAffineExpression([*terms, (counts[c], -1.0)]) <= 0
     for i in np.flatnonzero(gpus).tolist():
         used = [(counts[c], int(problem.gpus_per_replica[c])) for c in counts if problem.config_instance[c] == i]

@@ -49,10 +49,11 @@ def milp_fleet(problem: Problem, *, gap: float = 1e-9, limit_s: float = 60.0) ->
     total = n_x + n_c + n_i
     amount = np.ones(n_x) if slices is None else relative / slices
     served = np.zeros((n_b, total))
-    carried = np.zeros((n_c, total))
+    # A row for each period and config.
+    carried = np.zeros((problem.periods * n_c, total))
     served[pairs[:, 0], x] = 1 / relative if slices is None else 1.0
-    carried[pairs[:, 1], x] = amount * lightest[pairs[:, 0]]
-    carried[np.arange(n_c), r] = -1
+    carried[problem.bucket_period[pairs[:, 0]] * n_c + pairs[:, 1], x] = amount * lightest[pairs[:, 0]]
+    carried[np.arange(len(carried)), np.tile(r, problem.periods)] = -1
     machines = np.zeros((n_i, total))
     machines[problem.config_instance, r] = problem.gpus_per_replica
     machines[np.arange(n_i), n] = -problem.gpus_per_instance
