@@ -83,12 +83,12 @@ class Ground:
         return with_shares(self.empty, self.case, solution, baselines or {})
 
 
-def ground_of(choices: Choices) -> Ground:
+def ground_of(choices: Choices, *, keep_late: bool = False) -> Ground:
     """The ground of a workload's choices: of every kind of config that serves some size in time, its best token budget.
 
-    InfeasibleError where there is none.
+    InfeasibleError where there is none, unless ``keep_late`` asks for those too that serve no size in time.
     """
-    able: BoolArray = np.asarray((np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0))
+    able: BoolArray = np.asarray((np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0)) | keep_late
     if not able.any():
         raise InfeasibleError(
             f"no config serves any size in time: {choices.spec.slo.describe()} cannot be kept on "

@@ -155,7 +155,7 @@ def without_dominated(
                 dropped.append(DroppedOffer(offer=offer, reason=reason))
             if best is None and not names & capped:
                 best = offer
-    return _keyed(stay), tuple(dropped)
+    return keyed(stay), tuple(dropped)
 
 
 def offers_on_sale(offers: Iterable[InstanceType], choice: PriceChoice) -> list[InstanceType]:
@@ -197,7 +197,7 @@ def offer_names(offer: InstanceType) -> set[str]:
     return {offer.name, *(style(offer) for style in _STYLES)} - {offer.gpu}
 
 
-def _keyed(offers: Sequence[InstanceType]) -> tuple[InstanceType, ...]:
+def keyed(offers: Sequence[InstanceType]) -> tuple[InstanceType, ...]:
     """Give each offer the shortest name that tells it from the others in play."""
     result = []
     for offer in offers:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from melange.cli.options import names, numbers, pairs
-from melange.cli.slo_options import share, tpot_definition_option
+from melange.cli.slo_options import share, tpot_definition_option, tpot_limit_option
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -46,7 +46,7 @@ def _margin(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
     return found
 
 
-_OPTIONS = (
+_PROMISE = (
     tpot_definition_option,
     click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms, in place of the file's."),
     click.option(
@@ -55,6 +55,8 @@ _OPTIONS = (
         metavar="SHARE",
         help="Share of requests that must keep the SLO, in place of its mean.",
     ),
+)
+_LIMITING = (
     click.option(
         "--slice-factor", type=click.IntRange(1), help="Cut each bucket into N equal slices, as the paper does."
     ),
@@ -77,6 +79,8 @@ _OPTIONS = (
         help="Plan for this much more load than the rate tells, 0.15 or 15%; unlike headroom it counts as demand, so "
         "that promises and simulations hold at it.",
     ),
+)
+_SERVED = (
     click.option("--price-set", help="Price set, in place of the file's (see 'melange gpus')."),
     click.option("--prices", "price_file", type=click.Path(dir_okay=False), help="A CSV of your own prices."),
     click.option("--provider", "providers", multiple=True, callback=names, help="Rent only from these providers."),
@@ -122,6 +126,8 @@ _OPTIONS = (
     click.option(
         "--fill", type=click.Choice(["estimated"]), help="Let the performance model supply what is not measured."
     ),
+)
+_SOLVING = (
     click.option(
         "--gap",
         type=click.FloatRange(0, 1, max_open=True),
@@ -142,9 +148,29 @@ _OPTIONS = (
 
 def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add everything that changes how a workload is solved, the rate and the TPOT limit left out."""
-    for option in reversed(_OPTIONS):
+    return _added(command, (*_PROMISE, *_LIMITING, *_SERVED, *_SOLVING))
+
+
+def fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what changes how well a fleet that is given serves a workload: the SLO, the offers, what they may run."""
+    return _added(command, (tpot_limit_option, *_PROMISE, *_SERVED))
+
+
+def _added(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
+
+
+def fleet_options_given(given: Mapping[str, Any]) -> list[str]:
+    """The flags of :func:`fleet_options` that a command was given."""
+    flags = {
+        "slo_tpot_ms": "--slo-tpot-ms", "tpot_definition": "--tpot-definition", "slo_ttft_ms": "--slo-ttft-ms",
+        "attainment": "--attainment", "price_set": "--price-set", "price_file": "--prices", "providers": "--provider",
+        "regions": "--region", "spot": "--spot", "precisions": "--precision", "tp": "--tp", "kv_dtypes": "--kv-dtype",
+        "batched_tokens": "--batched-tokens", "fill": "--fill",
+    }  # fmt: skip
+    return [flag for name, flag in flags.items() if given[name] not in (None, ())]
 
 
 def asked_spec(
@@ -160,11 +186,11 @@ def asked_spec(
     spec = spec.with_slo(replace(spec.slo, **slo)) if slo else spec
     spec = spec if rate_rps is None else spec.with_rate(rate_rps)
     spec = spec.with_prices(replace(spec.prices, **prices)) if prices else spec
-    spec = spec if given["headroom"] is None else spec.with_headroom(given["headroom"])
+    spec = spec if given.get("headroom") is None else spec.with_headroom(given["headroom"])
     spec = spec if given["fill"] is None else spec.with_fill(given["fill"])
     spec = spec.with_serving(**{name: given[name] for name in _SERVING if given[name]})
-    spec = spec.limited(**{name: given[name] for name in _LIMITS})
-    if statistic is None and not given["margin"]:
+    spec = spec.limited(**{name: given[name] for name in _LIMITS if name in given})
+    if statistic is None and not given.get("margin"):
         return spec
     from melange.planning.load import load_scale_of
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from melange.cli.options import names, output_option
+from melange.cli.planning import asked_spec, fleet_options, fleet_options_given
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("plan_file", metavar="PLAN", type=click.Path(dir_okay=False))
+@click.argument("plan_file", metavar="PLAN|WORKLOAD", type=click.Path(dir_okay=False))
+@click.option(
+    "--fleet",
+    metavar="FLEET",
+    help="Play WORKLOAD on these machines, such as 2xH100 + 7xL40S/fp8 (see below), whatever a plan would rent.",
+)
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="Trace that gives sizes, and times.")
 @click.option(
     "--arrivals",
@@ -53,9 +60,18 @@ if TYPE_CHECKING:
 @click.option("--unknown-lengths", is_flag=True, help="Report the price of not knowing output lengths.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Replications at a time.")
 @click.option("--plot", "plot_folder", type=click.Path(file_okay=False), help="Write SVG and PNG plots to a folder.")
+@fleet_options
+@click.option(
+    "--plan", "write_to", type=click.Path(dir_okay=False), help="With --fleet: also write its plan to a file."
+)
 @output_option("table", "json")
 def simulate(plan_file: str, output: str, **given: Any) -> None:
-    """Play requests through the fleet of PLAN (a plan.json) and report what its users see.
+    """Play requests through the fleet of PLAN (a plan.json), or of --fleet for a WORKLOAD, and report what users see.
+
+    A fleet is written as plans print it: machines by GPU or instance name, H100:8 for one of eight, counts before an x,
+    and what their replicas run after slashes: tp4, fp8, kv-fp8, bt2048. What is not named is the best of what the
+    workload leaves open; replicas and shares are those with the most slack. No limit of the workload is looked at. The
+    options of SLO, prices and serving go with --fleet; a plan states its own.
 
     A policy is a dispatch and, after a colon, an estimate of the unknown output length. Dispatches: shares (the plan's
     mix as priorities, passing over configs under pressure), paper (the Mélange paper's), random, round-robin,
@@ -74,14 +90,15 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
       melange simulate plan.json --trace requests.csv --arrivals gamma:2 --requests 20000
       melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
       melange simulate plan.json --compare-policies --plot plots
+      melange simulate azure-conversation --fleet "2xH100 + 7xL40S/fp8" --rate 100
+      melange simulate workload.yaml --fleet 1xH100:8/tp4/fp8 --slo-ttft-ms 500 --plan plan.json
     """
-    from melange.plan.file import read_plan
     from melange.routing.compiled import IS_COMPILED
     from melange.traces import read_trace
 
+    plan = _plan(plan_file, given)
     if not IS_COMPILED:
         click.echo("melange: running uncompiled, which takes some 150 times as long: pip install numba", err=True)
-    plan = read_plan(plan_file)
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
     options = _options(given)
     if given["test_additivity"]:
@@ -92,6 +109,32 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
         click.echo(_comparison(plan, trace, options, given, output))
     else:
         click.echo(_simulation(plan, trace, options, given["plot_folder"], output))
+
+
+def _plan(file: str, given: dict[str, Any]) -> Plan:
+    """The plan of a file, or of the fleet that a workload is to be played on."""
+    from melange.plan.file import read_plan, write_plan
+
+    if given["fleet"] is None:
+        for name in fleet_options_given(given):
+            raise click.UsageError(f"{name} goes with --fleet and a workload; a plan states its own")
+        if given["write_to"]:
+            raise click.UsageError("--plan goes with --fleet")
+        if (not file.endswith(".json") and not os.path.exists(file)) or file.endswith((".yaml", ".yml")):
+            raise click.UsageError(f"{file} is not a plan.json; a workload takes --fleet, such as --fleet 2xH100")
+        return read_plan(file)
+    from melange.attainment.asked_fleet import asked_fleet
+    from melange.planning.fleet_notation import parse_fleet
+    from melange.planning.workload_file import load_workload
+
+    if file.endswith(".json"):
+        raise click.UsageError("--fleet takes a workload; a plan has its own fleet")
+    parts = parse_fleet(given["fleet"])
+    spec = asked_spec(load_workload(file), given, rate_rps=given["rate_rps"], tpot_ms=given["slo_tpot_ms"])
+    plan = asked_fleet(spec, parts).plan()
+    if given["write_to"]:
+        write_plan(given["write_to"], plan)
+    return plan
 
 
 def _options(given: dict[str, Any]) -> SimulationOptions:

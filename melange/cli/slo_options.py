@@ -26,6 +26,7 @@ def share(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return found
 
 
+tpot_limit_option = click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms, in place of the file's.")
 tpot_definition_option = click.option(
     "--tpot-definition",
     type=click.Choice(["decode", "e2e_per_token"]),

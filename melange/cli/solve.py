@@ -9,7 +9,7 @@ import click
 
 from melange.cli.options import OUTPUTS, output_option, progress_bar
 from melange.cli.planning import asked_spec, planning_options, rate_or_statistic, release_plan, solve_options
-from melange.cli.slo_options import share
+from melange.cli.slo_options import share, tpot_limit_option
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="Requests per second, in place of the file's; or which load (GPU time, not requests) of its windows to plan "
     "for.",
 )
-@click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms, in place of the file's.")
+@tpot_limit_option
 @planning_options
 @click.option("--explain", is_flag=True, help="Add what caps are worth, break-even prices and the next-best fleets.")
 @click.option(

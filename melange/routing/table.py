@@ -14,6 +14,8 @@ import numpy as np
 from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.perfmodel.floor import least_s
+from melange.plan.bucket import PlanBucket
 from melange.plan.plan import Plan
 
 # Columns of RoutingTable.clock.
@@ -89,7 +91,7 @@ def routing_table(
     tokens[cell] = [b.mean_output_tokens or b.output_tokens_max for b in plan.buckets]
     shares, max_rate = np.zeros((n_in * n_out, len(configs))), np.zeros((n_in * n_out, len(configs)))
     shares[cell] = [[b.shares.get(name, 0.0) for name in configs] for b in plan.buckets]
-    max_rate[cell] = [[b.max_rate_rps.get(name) or 0.0 for name in configs] for b in plan.buckets]
+    max_rate[cell] = [[_rate_rps(b, name, clocks[name]) for name in configs] for b in plan.buckets]
     mix = _normalised(rate.reshape(n_in, n_out))
     counts = [plan.replicas[name] for name in configs]
     return RoutingTable(
@@ -104,6 +106,15 @@ def routing_table(
         limit_s=_limits(plan),
         spill_pressure=spill_pressure,
     )
+
+
+def _rate_rps(bucket: PlanBucket, config: str, clock: StepClock) -> float:
+    """A bucket's max rate on a config; at the least time that its requests take where it is sent some, but too late."""
+    rate = bucket.max_rate_rps.get(config) or 0.0
+    inputs, outputs = bucket.load_input_tokens, bucket.load_output_tokens
+    if rate > 0 or not bucket.shares.get(config) or inputs is None or outputs is None:
+        return rate
+    return 1.0 / float(least_s(clock, inputs, outputs))
 
 
 def new_state(table: RoutingTable) -> RoutingState:
@@ -167,10 +178,10 @@ def _normalised(rows: FloatArray) -> FloatArray:
 
 
 def _nearest_filled(values: FloatArray, known: BoolArray, n_in: int, n_out: int) -> FloatArray:
-    """Cells without demand take the values of the nearest cell with some, by steps on the grid."""
+    """Cells without demand take the values of the nearest cell with some, by steps on the grid; if any has some."""
     cells: Sequence[int] = np.flatnonzero(known).tolist()
     filled = values.copy()
-    for cell in np.flatnonzero(~known):
+    for cell in np.flatnonzero(~known) if cells else ():
         i, o = divmod(int(cell), n_out)
         filled[cell] = values[min(cells, key=lambda k: (abs(k // n_out - i) + abs(k % n_out - o), k))]
     return filled

@@ -44,8 +44,9 @@ class ConfigClock:
     """One config's calibrated clock, and how well it reproduces the plan's rates.
 
     ``time_scale`` is the last factor on all times. ``matched`` says what was matched: ``latencies`` of load points, the
-    rates at ``saturation`` or those under the ``slo``.
-    ``errors``: simulated rate / the plan's rate - 1 at each size that was compared, weighted by ``weights``.
+    rates at ``saturation``, those under the ``slo``, or ``nothing`` where the config serves no size in time.
+    ``errors``: simulated rate / the plan's rate - 1 at each size that was compared, weighted by ``weights``; both are
+    empty where nothing was.
     ``saturated_tpot_s``: decode TPOT at saturation, mean over the mix; under the SLO's TPOT the table's rates are
     compatible with it.
     """
@@ -61,12 +62,13 @@ class ConfigClock:
 
     @property
     def median_error(self) -> float:
-        """Median of the absolute errors."""
-        return float(np.median(np.abs(self.errors)))
+        """Median of the absolute errors, 0 where nothing was compared."""
+        return float(np.median(np.abs(self.errors))) if self.errors.size else 0.0
 
     @property
     def worst_error(self) -> float:
-        return float(np.abs(self.errors).max())
+        """Largest of the absolute errors, 0 where nothing was compared."""
+        return float(np.abs(self.errors).max(initial=0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready summary."""
@@ -120,7 +122,9 @@ def _config_clock(
 ) -> ConfigClock:
     own = None if config.key is None else measured.get(config.key)
     modelled = _modelled_engine(plan, name, config, settings, None if own is None else own.curve)
-    cells = _cells(plan, name, config)
+    cells = _cells(plan, name)
+    if not cells.rates.size:
+        return _unmatched(plan, name, modelled, own)
     at_saturation = bool(config.profile and config.profile.assumed_slo) or not plan.slo.thresholds_s
     if own is not None:
         efficiencies = own.fitted(modelled)
@@ -146,6 +150,31 @@ def _config_clock(
         errors=simulated / cells.rates - 1.0,
         weights=cells.weights / cells.weights.sum(),
         saturated_tpot_s=float(np.average(full.tpot_decode_s, weights=cells.weights)),
+    )
+
+
+def _unmatched(plan: Plan, name: str, modelled: ModelledEngine, own: _Measured | None) -> ConfigClock:
+    """The clock of a config without a rate to match: it serves no size in time, but may still be sent requests."""
+    efficiencies = own.fitted(modelled) if own is not None else plan.basis.efficiencies or Efficiencies()
+    clock, longest = step_clock(modelled, efficiencies), modelled.max_request_tokens
+    sizes = [(b.load_input_tokens, b.load_output_tokens) for b in plan.buckets if name in b.max_rate_rps]
+    known = np.array([size for size in sizes if None not in size], dtype=float).reshape(-1, 2).round().clip(1.0)
+    fits = known.sum(axis=1) <= min(longest, clock.kv_capacity_tokens)
+    if not fits.any():
+        raise InputError(
+            f"the plan holds no rates of {name} at sizes that it can hold: its profile is gone",
+            fix="solve the workload again",
+        )
+    full = SteadyState(clock, known[fits, 0], known[fits, 1], max_request_tokens=longest).open(1.0)
+    return ConfigClock(
+        config=name,
+        clock=clock,
+        max_request_tokens=longest,
+        time_scale=1.0,
+        matched="nothing",
+        errors=np.empty(0),
+        weights=np.empty(0),
+        saturated_tpot_s=float(np.mean(full.tpot_decode_s)),
     )
 
 
@@ -205,17 +234,13 @@ class _Cells(NamedTuple):
         return float((self.weights / self.rates).sum())
 
 
-def _cells(plan: Plan, name: str, config: PlanConfig) -> _Cells:
+def _cells(plan: Plan, name: str) -> _Cells:
     rows = [
         (b.load_input_tokens, b.load_output_tokens, rate, b.rate_rps)
         for b in plan.buckets
         if (rate := b.max_rate_rps.get(name)) and b.load_input_tokens and b.load_output_tokens
     ]
-    if not rows:
-        raise InputError(
-            f"the plan holds no rates of {name} at known sizes: its profile is gone", fix="solve the workload again"
-        )
-    inputs, outputs, rates, weights = np.array(rows, dtype=float).T
+    inputs, outputs, rates, weights = np.array(rows, dtype=float).reshape(-1, 4).T
     return _Cells(np.maximum(np.round(inputs), 1.0), np.maximum(np.round(outputs), 1.0), rates, weights)
 
 

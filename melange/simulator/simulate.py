@@ -289,6 +289,9 @@ def _clock_warnings(clocks: Sequence[ConfigClock]) -> list[str]:
             found.append(
                 f"clocks are calibrated to {basis} alone: latencies rest on the performance model ({_off(chosen)})"
             )
+    late = [entry.config for entry in clocks if entry.matched == "nothing"]
+    if late:
+        found.append(f"no size is served in time by {', '.join(late)}: its clock is the performance model's alone")
     loose = [entry for entry in clocks if entry.matched == "latencies" and entry.median_error > LOOSE_FIT]
     if loose:
         found.append(

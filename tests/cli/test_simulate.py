@@ -97,3 +97,37 @@ def test_bad_input_is_one_clear_line(plan, plan_file, tmp_path, capsys):
     write_plan(bare, replace(plan, buckets=tuple(replace(b, max_rate_rps={}) for b in plan.buckets)))
     assert "profile is gone" in fails(capsys, bare)
     assert "missing.json" in fails(capsys, tmp_path / "missing.json")
+
+
+def test_a_fleet_of_a_workload_is_played_and_kept_as_a_plan(tmp_path):
+    kept = tmp_path / "asked.json"
+    asked = ("azure-conversation", "--fleet", "1xL40S + 1xL40S/fp8", *QUICK, "-o", "json")
+    first = json.loads(invoke(*asked, "--rate", 3, "--plan", kept).output)
+    assert first["provenance"]["replicas"] == {"L40S/bt512": 1, "L40S#2/fp8/bt512": 1}
+    assert first["cost_usd_per_hour"] == pytest.approx(2.18)
+    again = json.loads(invoke(kept, *QUICK, "-o", "json").output)
+    assert again == first
+    # The SLO and what may run are the command's where it says so.
+    strict = json.loads(invoke(*asked, "--slo-ttft-ms", 1, "--precision", "fp8").output)
+    assert strict["attainment"]["mean"] == 0
+    assert set(strict["provenance"]["replicas"]) == {"L40S/fp8", "L40S#2/fp8"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--fleet", "2xH1000"), "unknown GPU or instance type 'H1000'; did you mean 'H100'?"),
+        (("--fleet", "2xT4"), "price set 2026-11 has no offer of T4"),
+        (("--fleet", ""), "a part is empty"),
+        (("--fleet", "1xL4/tp2"), "no machine of L4 for TP 2"),
+        ((), "a workload takes --fleet"),
+        (("--tp", 2), "--tp goes with --fleet"),
+        (("--plan", "plan.json"), "--plan goes with --fleet"),
+    ],
+)
+def test_a_fleet_that_cannot_be_is_one_clear_line(arguments, problem, capsys):
+    assert problem in fails(capsys, "azure-conversation", *arguments)
+
+
+def test_a_plan_takes_no_fleet(plan_file, capsys):
+    assert "--fleet takes a workload" in fails(capsys, plan_file, "--fleet", "2xH100")
