@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from melange.solver.problem import GroupLimit, Problem
+from melange.solver.problem import GroupLimit, Lateness, Problem
 
 ROOM = 1e-9
 
@@ -30,7 +30,7 @@ def fleets(problem: Problem) -> list[tuple[float, tuple[int, ...]]]:
     for i, gpus in enumerate(problem.gpus_per_instance.tolist()):
         need = 0
         for c in np.flatnonzero(problem.config_instance == i):
-            most = max(column[np.isfinite(column)].sum() for column in (part.load[:, c] for part in _periods(problem)))
+            most = max(_most_load(part, int(c)) for part in _periods(problem))
             need += int(problem.gpus_per_replica[c]) * math.ceil(most + 1e-6)
         ranges.append(range(math.ceil(need / gpus) + floor + 1))
     within = [
@@ -39,6 +39,12 @@ def fleets(problem: Problem) -> list[tuple[float, tuple[int, ...]]]:
         if _allowed(problem, counts)
     ]
     return sorted(within)
+
+
+def _most_load(part: Problem, c: int) -> float:
+    """What serving everything of a period on a config takes, in time or late, whichever is more."""
+    columns = [part.load[:, c]] if part.lateness is None else [part.load[:, c], part.lateness.load[:, c]]
+    return float(sum(np.where(np.isfinite(column), column, 0.0).sum() for column in columns))
 
 
 def cheapest(problem: Problem) -> tuple[float, tuple[int, ...]] | None:
@@ -67,10 +73,16 @@ def _periods(problem: Problem) -> list[Problem]:
                 name for name, during in zip(problem.buckets, problem.bucket_period, strict=True) if during == p
             ),
             load=problem.load[problem.bucket_period == p],
+            lateness=_late_in(problem, p),
             period=None,
         )
         for p in sorted(set(problem.bucket_period.tolist()))
     ]
+
+
+def _late_in(problem: Problem, period: int) -> Lateness | None:
+    late, rows = problem.lateness, problem.bucket_period == period
+    return None if late is None else Lateness(load=late.load[rows], weight=late.weight[rows], at_most=late.at_most)
 
 
 def _allowed(problem: Problem, counts: tuple[int, ...]) -> bool:
@@ -112,53 +124,62 @@ def _cuts(problem: Problem, counts: tuple[int, ...]) -> Iterator[np.ndarray]:
             yield np.array(replicas)
 
 
+def _ways(problem: Problem) -> list[tuple[int, int, float, float]]:
+    """Every way to serve: bucket, config, the load of all of the bucket, the share of all requests that is late."""
+    n_b, n_c = problem.load.shape
+    cells = list(itertools.product(range(n_b), range(n_c)))
+    found = [(b, c, float(problem.load[b, c]), 0.0) for b, c in cells]
+    late = problem.lateness
+    if late is not None:
+        found += [(b, c, float(late.load[b, c]), float(late.weight[b, c])) for b, c in cells]
+    return [way for way in found if math.isfinite(way[2])]
+
+
 def _shares_exist(problem: Problem, replicas: np.ndarray) -> bool:
     n_b, n_c = problem.load.shape
-    finite = np.isfinite(problem.load)
-    carried = np.zeros((n_c, n_b * n_c + 1))
-    served = np.zeros((n_b, n_b * n_c + 1))
-    for b, c in itertools.product(range(n_b), range(n_c)):
-        carried[c, b * n_c + c] = problem.load[b, c] if finite[b, c] else 0.0
-        served[b, b * n_c + c] = 1.0
-    carried[:, -1] = -1.0
-    bounds = [(0, 1 if finite[b, c] else 0) for b in range(n_b) for c in range(n_c)]
+    ways = _ways(problem)
+    carried = np.zeros((n_c + 1, len(ways) + 1))
+    served = np.zeros((n_b, len(ways) + 1))
+    for x, (b, c, load, late) in enumerate(ways):
+        carried[c, x], served[b, x], carried[n_c, x] = load, 1.0, late
+    carried[:n_c, -1] = -1.0
+    at_most = 0.0 if problem.lateness is None else problem.lateness.at_most
     answer = linprog(
-        np.r_[np.zeros(n_b * n_c), 1.0],
+        np.r_[np.zeros(len(ways)), 1.0],
         A_ub=carried,
-        b_ub=replicas,
+        b_ub=np.r_[replicas, at_most],
         A_eq=served,
         b_eq=np.ones(n_b),
-        bounds=[*bounds, (0, None)],
+        bounds=(0, None),
     )
     return bool(answer.status == 0 and answer.fun <= 1e-8)
 
 
 def _slice_replicas(problem: Problem) -> list[np.ndarray]:
     slices, found = problem.slice_factor or 1, set()
-    choices = []
-    for row in problem.load:
-        servable = np.flatnonzero(np.isfinite(row)).tolist()
-        choices.append(
-            [
-                np.bincount(np.array(picked), minlength=len(row))
-                for picked in itertools.combinations_with_replacement(servable, slices)
-            ]
-        )
+    at_most = 0.0 if problem.lateness is None else problem.lateness.at_most
+    ways = [[way for way in _ways(problem) if way[0] == b] for b in range(len(problem.buckets))]
+    choices = [list(itertools.combinations_with_replacement(own, slices)) for own in ways]
     for assignment in itertools.product(*choices):
-        load = np.zeros(problem.load.shape[1])
-        for row, counts in zip(problem.load, assignment, strict=True):
-            load += np.where(counts > 0, np.where(np.isfinite(row), row, 0.0) * counts / slices, 0.0)
-        found.add(tuple(np.ceil(load - ROOM).astype(int).tolist()))
+        load, late = np.zeros(problem.load.shape[1]), 0.0
+        for _, c, whole, weight in itertools.chain(*assignment):
+            load[c] += whole / slices
+            late += weight / slices
+        if late <= at_most + ROOM:
+            found.add(tuple(np.ceil(load - ROOM).astype(int).tolist()))
     return [np.array(needed) for needed in found]
 
 
 @st.composite
-def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True, periods: bool = False) -> Problem:
+def problems(
+    draw: st.DrawFn, *, slices: bool = False, limits: bool = True, periods: bool = False, late: bool = False
+) -> Problem:
     """Tiny problems: at most three buckets and configs, machines of one to four GPUs, gaps in who may serve what.
 
-    With ``periods`` up to three of them, of one or two buckets each.
+    With ``periods`` up to three of them, of one or two buckets each. ``late`` lets some requests of each be late, at
+    loads that have nothing to do with those in time.
     """
-    n_b, n_i = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    n_b, n_i = draw(st.integers(1, 2 if slices and late else 3)), draw(st.integers(1, 2))
     sizes = [draw(st.integers(1, 2)) for _ in range(draw(st.integers(2, 3)))] if periods else [n_b]
     n_b = sum(sizes)
     gpus = [draw(st.sampled_from([1, 1, 2, 4])) for _ in range(n_i)]
@@ -170,6 +191,18 @@ def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True, peri
     # Multiples of 0.05 make sums that fill replicas exactly, where tolerances would show.
     loads = st.one_of(st.integers(1, 30).map(lambda k: k / 20), st.floats(0.01, 1.5), st.just(math.inf))
     load = np.array([[draw(loads) for _ in configs] for _ in range(n_b)])
+    lateness = None
+    if late:
+        shares = [
+            [part / sum(parts)]
+            for parts in [[draw(st.integers(1, 9)) for _ in range(n)] for n in sizes]
+            for part in parts
+        ]
+        lateness = Lateness(
+            load=np.array([[draw(loads) for _ in configs] for _ in range(n_b)]),
+            weight=np.repeat(shares, len(configs), axis=1),
+            at_most=draw(st.sampled_from([0.0, 0.05, 0.2, 0.5])),
+        )
     keys = tuple(f"i{i}" for i in range(n_i))
     bounds = []
     for key in keys if limits else ():
@@ -189,4 +222,5 @@ def problems(draw: st.DrawFn, *, slices: bool = False, limits: bool = True, peri
         max_cost_usd_per_hour=draw(st.sampled_from([None, None, 6.0])) if limits else None,
         slice_factor=draw(st.integers(1, 2 if periods else 3)) if slices else None,
         period=np.repeat(np.arange(len(sizes)), sizes) if periods else None,
+        lateness=lateness,
     )

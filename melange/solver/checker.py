@@ -7,6 +7,7 @@ import math
 from melange.solver.problem import Problem, Solution, Status
 
 TOLERANCE = 1e-9
+LATE_TOLERANCE = 1e-8
 COST_TOLERANCE = 1e-6
 
 
@@ -25,6 +26,7 @@ def violations(problem: Problem, solution: Solution) -> list[str]:
         return shape
     return [
         *_share_faults(problem, solution),
+        *_late_faults(problem, solution),
         *_load_faults(problem, solution),
         *_machine_faults(problem, solution),
         *_limit_faults(problem, solution),
@@ -39,6 +41,10 @@ def _shape_faults(problem: Problem, solution: Solution) -> list[str]:
     faults = []
     if solution.shares.shape != (len(problem.buckets), len(problem.configs)):
         faults.append(f"shares have shape {solution.shares.shape}")
+    if (solution.late_shares is None) != (problem.lateness is None):
+        faults.append("late shares come without lateness" if problem.lateness is None else "late shares are missing")
+    elif solution.late_shares is not None and solution.late_shares.shape != solution.shares.shape:
+        faults.append(f"late shares have shape {solution.late_shares.shape}")
     if solution.replicas.shape != (len(problem.configs),):
         faults.append(f"replicas have shape {solution.replicas.shape}")
     if solution.instances.shape != (len(problem.instances),):
@@ -46,39 +52,72 @@ def _shape_faults(problem: Problem, solution: Solution) -> list[str]:
     return faults
 
 
-def _share_faults(problem: Problem, solution: Solution) -> list[str]:
+def _served(problem: Problem, solution: Solution) -> list[tuple[int, int, float, float]]:
+    """Every share that is not 0: its bucket, its config, how much, and the load that all of the bucket would be."""
     assert solution.shares is not None
+    found = [(solution.shares.tolist(), problem.load.tolist())]
+    if problem.lateness is not None and solution.late_shares is not None:
+        found.append((solution.late_shares.tolist(), problem.lateness.load.tolist()))
+    return [
+        (b, c, share, load)
+        for shares, loads in found
+        for b, (row, load_row) in enumerate(zip(shares, loads, strict=True))
+        for c, (share, load) in enumerate(zip(row, load_row, strict=True))
+        if share != 0
+    ]
+
+
+def _share_faults(problem: Problem, solution: Solution) -> list[str]:
     faults = []
-    for bucket, row, loads in zip(problem.buckets, solution.shares.tolist(), problem.load.tolist(), strict=True):
-        for config, share, load in zip(problem.configs, row, loads, strict=True):
-            if not 0 <= share <= 1 + TOLERANCE:
-                faults.append(f"bucket {bucket} sends a share of {share} to {config}")
-            if share > 0 and math.isinf(load):
-                faults.append(f"bucket {bucket} sends {share} to {config}, which may not serve it")
-            if problem.slice_factor is not None:
-                slices = share * problem.slice_factor
-                if abs(slices - round(slices)) > TOLERANCE * problem.slice_factor:
-                    faults.append(f"bucket {bucket} sends {slices} slices to {config}")
-        if abs(math.fsum(row) - 1) > TOLERANCE:
-            faults.append(f"shares of bucket {bucket} sum to {math.fsum(row)}")
+    sums: list[list[float]] = [[] for _ in problem.buckets]
+    for b, c, share, load in _served(problem, solution):
+        bucket, config = problem.buckets[b], problem.configs[c]
+        sums[b].append(share)
+        if not 0 <= share <= 1 + TOLERANCE:
+            faults.append(f"bucket {bucket} sends a share of {share} to {config}")
+        if share > 0 and math.isinf(load):
+            faults.append(f"bucket {bucket} sends {share} to {config}, which may not serve it")
+        if problem.slice_factor is not None:
+            slices = share * problem.slice_factor
+            if abs(slices - round(slices)) > TOLERANCE * problem.slice_factor:
+                faults.append(f"bucket {bucket} sends {slices} slices to {config}")
+    for bucket, shares in zip(problem.buckets, sums, strict=True):
+        if abs(math.fsum(shares) - 1) > TOLERANCE:
+            faults.append(f"shares of bucket {bucket} sum to {math.fsum(shares)}")
     return faults
 
 
+def _late_faults(problem: Problem, solution: Solution) -> list[str]:
+    if problem.lateness is None or solution.late_shares is None:
+        return []
+    late: dict[int, list[float]] = {}
+    weights, shares = problem.lateness.weight.tolist(), solution.late_shares.tolist()
+    for during, weight_row, share_row in zip(problem.bucket_period.tolist(), weights, shares, strict=True):
+        terms = (weight * share for weight, share in zip(weight_row, share_row, strict=True))
+        late.setdefault(during, []).extend(terms)
+    at_most = problem.lateness.at_most
+    return [
+        f"{math.fsum(amounts)} of the requests are late by design, at most {at_most} may be"
+        + ("" if len(late) == 1 else f" in period {during}")
+        for during, amounts in sorted(late.items())
+        if math.fsum(amounts) > at_most + LATE_TOLERANCE
+    ]
+
+
 def _load_faults(problem: Problem, solution: Solution) -> list[str]:
-    assert solution.shares is not None
     assert solution.replicas is not None
     faults = []
-    shares, load, period = solution.shares.tolist(), problem.load.tolist(), problem.bucket_period.tolist()
-    for c, (config, replicas) in enumerate(zip(problem.configs, solution.replicas.tolist(), strict=True)):
-        carried: dict[int, list[float]] = {}
-        for b, during in enumerate(period):
-            if shares[b][c] > 0 and math.isfinite(load[b][c]):
-                carried.setdefault(during, []).append(shares[b][c] * load[b][c])
-        for during, amounts in carried.items():
+    terms: list[dict[int, list[float]]] = [{} for _ in problem.configs]
+    period = problem.bucket_period.tolist()
+    for b, c, share, load in _served(problem, solution):
+        if share > 0:
+            terms[c].setdefault(period[b], []).append(share * load if math.isfinite(load) else 0.0)
+    for config, carried, replicas in zip(problem.configs, terms, solution.replicas.tolist(), strict=True):
+        for during, amounts in sorted(carried.items()):
             if math.fsum(amounts) > replicas + TOLERANCE * max(1.0, replicas):
                 when = "" if len(set(period)) == 1 else f" in period {during}"
                 faults.append(f"{config} carries a load of {math.fsum(amounts)} on {replicas} replicas{when}")
-        if replicas == 0 and any(row[c] > 0 for row in shares):
+        if replicas == 0 and carried:
             faults.append(f"{config} is sent requests but has no replica")
         if replicas < 0:
             faults.append(f"{config} has {replicas} replicas")

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from melange.arrays import FloatArray
 from melange.errors import InputError
+from melange.solver.allocation import LATE_ROOM
 from melange.solver.explanation import BreakEven, CapValue, Explanation, NextFleet
 from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import default_gap, solve
@@ -203,10 +205,16 @@ def infeasibility_reasons(problem: Problem, *, time_limit_s: float | None = None
     The limits named are irreducible: without any one of them the others could be met (unless ``time_limit_s``, which
     bounds each re-solve, passed before that was proven). Empty for a problem that has a plan.
     """
-    unserved = [name for name, row in zip(problem.buckets, problem.load, strict=True) if not np.isfinite(row).any()]
+    unserved = _named(problem, problem.way_load)
     if unserved:
-        names = ", ".join(unserved[:NAMED_BUCKETS]) + (" ..." if len(unserved) > NAMED_BUCKETS else "")
-        return (f"no config can serve {len(unserved)} of {len(problem.buckets)} buckets: {names}",)
+        return (f"no config can serve {unserved}",)
+    late = problem.lateness
+    if late is not None and problem.must_be_late > late.at_most + LATE_ROOM:
+        share, stuck = problem.must_be_late, _named(problem, problem.load)
+        return (
+            f"no config can serve {stuck} in time: {100 * share:.3g}% of the requests, where at most "
+            f"{100 * late.at_most:.3g}% may be late by design",
+        )
     again = _Again(gap=ANY_PLAN_GAP, time_limit_s=time_limit_s)
     reasons: list[str] = []
     remaining = problem
@@ -224,6 +232,13 @@ def infeasibility_reasons(problem: Problem, *, time_limit_s: float | None = None
         if cost is not None:
             reasons.append(f"nearest: no single change is enough; without all of these a fleet costs {cost:.2f} USD/h")
     return tuple(reasons)
+
+
+def _named(problem: Problem, load: FloatArray) -> str:
+    """``2 of 9 buckets: a, b``: those without a finite load (n_buckets, n), empty where there are none."""
+    stuck = [name for name, row in zip(problem.buckets, load, strict=True) if not np.isfinite(row).any()]
+    names = ", ".join(stuck[:NAMED_BUCKETS]) + (" ..." if len(stuck) > NAMED_BUCKETS else "")
+    return f"{len(stuck)} of {len(problem.buckets)} buckets: {names}" if stuck else ""
 
 
 # A part of a problem that can be dropped: (position of a limit or None for the cost limit, which side of it).

@@ -15,7 +15,7 @@ from melange.solver.problem import Problem
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fleet:
-    """A plan that holds: whole instances, their replicas, clean shares, and what the instances cost."""
+    """A plan that holds: whole instances, their replicas, clean shares (n_buckets, n_ways), the instances' cost."""
 
     instances: IntArray
     replicas: IntArray
@@ -43,22 +43,26 @@ def exact_fleet(problem: Problem, outcome: ProgramResult) -> Fleet | None:
         if even is None and _in_slices(shares, problem.slice_factor):
             even = np.rint(shares * problem.slice_factor) / problem.slice_factor
     shares = shares if even is None else allocation.clean_shares(problem, even)
-    fits = (allocation.loads(problem, shares) <= replicas + allocation.DUST).all() and not shares[
-        :, replicas == 0
-    ].any()
+    fits = (allocation.loads(problem, shares) <= replicas + allocation.DUST).all()
+    fits &= not allocation.in_use(problem, shares)[replicas == 0].any()
     whole = problem.slice_factor is None or _in_slices(shares, problem.slice_factor)
-    if not (fits and whole and _within_limits(problem, instances)):
+    late = allocation.within_lateness(problem, shares)
+    if not (fits and whole and late and _within_limits(problem, instances)):
         return None
     return Fleet(instances, replicas, shares, float(problem.price_usd_per_hour @ instances))
 
 
 def one_config_fleet(problem: Problem, below_usd_per_hour: float) -> Fleet | None:
     """A fleet of one config that the limits allow and that costs less than this, the cheapest of them."""
-    n_b, n_c = problem.load.shape
+    able = np.isfinite(problem.way_load)
     best = None
-    for c in np.flatnonzero(np.isfinite(problem.load).all(axis=0)).tolist():
-        shares = np.zeros((n_b, n_c))
-        shares[:, c] = 1.0
+    for c in range(len(problem.configs)):
+        shares = np.zeros(able.shape)
+        shares[:, c] = able[:, c]
+        for way in np.flatnonzero(problem.way_config == c)[1:].tolist():
+            shares[:, way] = able[:, way] & ~able[:, c]
+        if not (shares.sum(axis=1) == 1).all() or not allocation.within_lateness(problem, shares):
+            continue
         replicas = allocation.whole_replicas(problem, shares)
         instances = allocation.whole_instances(problem, replicas)
         cost = float(problem.price_usd_per_hour @ instances)

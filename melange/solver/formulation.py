@@ -1,16 +1,18 @@
 """The integer program, written with PuLP and run by HiGHS in this process.
 
     minimise    sum_i price_i n_i
-    subject to  sum_c x_bc                 = 1              every bucket b
-                sum_{b in t} load_bc x_bc <= r_c            every config c, period t
-                x_bc                      <= r_c            every config c, light buckets b, where asked for
-                sum_{c on i} tp_c r_c     <= gpus_i n_i     every instance type i
-                minimum <= sum_i w_i n_i  <= maximum        every limit
-                sum_i price_i n_i         <= maximum cost
-                x in [0, 1] (or multiples of 1/N), r and n whole
+    subject to  sum_c x_bc + z_bc                              = 1              every bucket b
+                sum_{b in t} load_bc x_bc + late_load_bc z_bc <= r_c            every config c, period t
+                x_bc, z_bc                                    <= r_c            every config c, light bucket b, if asked
+                sum_{b in t, c} weight_bc z_bc                <= at most        every period t, if any may be late
+                sum_{c on i} tp_c r_c                         <= gpus_i n_i     every instance type i
+                minimum <= sum_i w_i n_i                      <= maximum        every limit
+                sum_i price_i n_i                             <= maximum cost
+                x and z in [0, 1] (or multiples of 1/N), r and n whole
 
 This is the Mélange paper's program (arXiv 2404.14527, section 5.3) with shares in place of binary slices, with
-replicas that share machines, and with periods whose shares are free while machines and replicas are common.
+replicas that share machines, with periods whose shares are free while machines and replicas are common, and with z, the
+requests that are late by design (see ``Problem.lateness``).
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ NEAR_SLICES = {**CONTINUOUS, "mip_heuristic_run_rins": True, "mip_heuristic_run_
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProgramResult:
-    """What one run gave: ``infeasible`` is proven; ``shares`` and ``instances`` of the best point found, or None;
-    ``bound_usd_per_hour`` is proven (-inf if there is none).
+    """What one run gave: ``infeasible`` is proven; ``shares`` (n_buckets, n_ways) and ``instances`` of the best point
+    found, or None; ``bound_usd_per_hour`` is proven (-inf if there is none).
     """
 
     infeasible: bool
@@ -57,7 +59,7 @@ class ProgramResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A PuLP model and its variables: ``shares[b, c]`` counts slices if the problem has them, else is a share."""
+    """A PuLP model and its variables: ``shares[b, way]`` counts slices if the problem has them, else is a share."""
 
     program: pulp.LpProblem
     shares: dict[tuple[int, int], Any]
@@ -79,7 +81,7 @@ def single_config(problem: Problem) -> dict[int, int]:
 def light_buckets(problem: Problem) -> BoolArray:
     """(n_buckets,) whose load is so little that HiGHS may think it carried where there is no replica."""
     with np.errstate(divide="ignore"):
-        light: BoolArray = (INTEGER_TOLERANCE / problem.load).sum(axis=1) > HIDDEN
+        light: BoolArray = (INTEGER_TOLERANCE / problem.way_load).sum(axis=1) > HIDDEN
     return light
 
 
@@ -88,10 +90,9 @@ def build(problem: Problem, *, linked: bool = True) -> Model:
     program = pulp.LpProblem("fleet", pulp.LpMinimize)
     slices = problem.slice_factor or 1
     kind = pulp.LpContinuous if problem.slice_factor is None else pulp.LpInteger
-    buckets, configs = np.nonzero(np.isfinite(problem.load))
     shares = {
-        (b, c): program.add_variable(f"x_{b}_{c}", 0, slices, kind)
-        for b, c in zip(buckets.tolist(), configs.tolist(), strict=True)
+        (b, w): program.add_variable(_name(problem, b, w), 0, slices, kind)
+        for b, w in np.argwhere(np.isfinite(problem.way_load)).tolist()
     }
     instances = [program.add_variable(f"n_{i}", 0, None, pulp.LpInteger) for i in range(len(problem.instances))]
     alone = single_config(problem)
@@ -104,9 +105,15 @@ def build(problem: Problem, *, linked: bool = True) -> Model:
     model = Model(program, shares, replicas, instances, slices)
     program += _cost(problem, instances)
     _add_serving(model, problem, light_buckets(problem) & linked)
+    _add_lateness(model, problem)
     _add_machines(model, problem, alone)
     _add_limits(model, problem)
     return model
+
+
+def _name(problem: Problem, b: int, way: int) -> str:
+    late, c = divmod(way, len(problem.configs))
+    return f"{'z' if late else 'x'}_{b}_{c}"
 
 
 def _cost(problem: Problem, instances: list[Any]) -> pulp.LpAffineExpression:
@@ -117,12 +124,14 @@ def _add_serving(model: Model, problem: Problem, light: BoolArray) -> None:
     program = model.program
     by_bucket: list[list[tuple[Any, float]]] = [[] for _ in problem.buckets]
     by_config: list[list[list[tuple[Any, float]]]] = [[[] for _ in problem.configs] for _ in range(problem.periods)]
-    period = problem.bucket_period.tolist()
+    period, load, config = problem.bucket_period.tolist(), problem.way_load, problem.way_config.tolist()
     # A tolerance is absolute: rows are scaled so that it means the same for a config of a thousand replicas.
-    scale = np.maximum(np.where(np.isfinite(problem.load), problem.load, 0.0).max(axis=0), 1.0)
-    for (b, c), variable in model.shares.items():
+    heaviest = np.where(np.isfinite(load), load, 0.0).max(axis=0).reshape(-1, len(problem.configs)).max(axis=0)
+    scale = np.maximum(heaviest, 1.0)
+    for (b, w), variable in model.shares.items():
+        c = config[w]
         by_bucket[b].append((variable, 1.0))
-        by_config[period[b]][c].append((variable, float(problem.load[b, c] / model.slices / scale[c])))
+        by_config[period[b]][c].append((variable, float(load[b, w] / model.slices / scale[c])))
         if light[b]:
             program += (1 / model.slices) * variable - model.replicas[c] <= 0
     for terms in by_bucket:
@@ -130,6 +139,20 @@ def _add_serving(model: Model, problem: Problem, light: BoolArray) -> None:
     for during in by_config:
         for c, terms in enumerate(during):
             program += pulp.LpAffineExpression(terms) - float(1 / scale[c]) * model.replicas[c] <= 0
+
+
+def _add_lateness(model: Model, problem: Problem) -> None:
+    if problem.lateness is None or problem.lateness.at_most == 0:
+        return
+    program, weight = model.program, problem.way_weight / problem.lateness.at_most
+    late: list[list[tuple[Any, float]]] = [[] for _ in range(problem.periods)]
+    period = problem.bucket_period.tolist()
+    for (b, w), variable in model.shares.items():
+        if weight[b, w] > 0:
+            late[period[b]].append((variable, float(weight[b, w] / model.slices)))
+    for terms in late:
+        if terms:
+            program += pulp.LpAffineExpression(terms) <= 1
 
 
 def _add_machines(model: Model, problem: Problem, alone: dict[int, int]) -> None:
@@ -185,13 +208,13 @@ def run(
 def _heuristics(problem: Problem) -> Mapping[str, Any]:
     if problem.slice_factor is not None:
         return {}
-    return CONTINUOUS if np.isfinite(problem.load).sum() <= LARGE_PAIRS else LARGE
+    return CONTINUOUS if np.isfinite(problem.way_load).sum() <= LARGE_PAIRS else LARGE
 
 
 def _outcome(model: Model, problem: Problem, values: FloatArray, bound: float) -> ProgramResult:
-    shares = np.zeros(problem.load.shape)
-    for (b, c), variable in model.shares.items():
-        shares[b, c] = values[variable.index]
+    shares = np.zeros(problem.way_load.shape)
+    for (b, w), variable in model.shares.items():
+        shares[b, w] = values[variable.index]
     if problem.slice_factor is not None:
         shares = np.rint(shares)
     _settle_light(problem, shares, _replicas(model, problem, values) > 0.5)
@@ -215,9 +238,14 @@ def _replicas(model: Model, problem: Problem, values: FloatArray) -> FloatArray:
 
 
 def _settle_light(problem: Problem, shares: FloatArray, present: BoolArray) -> None:
-    """Move what is left of light buckets on absent configs to the present one that it loads least, in place."""
+    """Move what is left of light buckets on absent configs to the present one that it loads least, in place.
+
+    In time where some present one serves it so.
+    """
+    load, there, late = problem.way_load, present[problem.way_config], problem.way_weight
     for b in np.flatnonzero(light_buckets(problem)).tolist():
-        absent, able = (shares[b] > 0) & ~present, np.isfinite(problem.load[b]) & present
+        absent, able = (shares[b] > 0) & ~there, np.isfinite(load[b]) & there
         if absent.any() and able.any():
-            shares[b, np.argmin(np.where(able, problem.load[b], np.inf))] += shares[b, absent].sum()
+            best = min(np.flatnonzero(able).tolist(), key=lambda w: (late[b, w], load[b, w]))
+            shares[b, best] += shares[b, absent].sum()
             shares[b, absent] = 0.0

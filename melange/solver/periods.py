@@ -18,7 +18,7 @@ import numpy as np
 from melange.arrays import FloatArray, IntArray
 from melange.solver import allocation
 from melange.solver.fleet import one_config_fleet
-from melange.solver.problem import Problem, Solution, Status
+from melange.solver.problem import Problem, Solution, Status, split_ways
 
 
 def solved_by_few(problem: Problem, first: int, solve_part: Callable[[Problem], Solution]) -> Solution:
@@ -34,20 +34,21 @@ def solved_by_few(problem: Problem, first: int, solve_part: Callable[[Problem], 
             return found
         if found.replicas is None or found.shares is None:
             return _one_config(problem, found)
-        shares, overload = _spread(problem, found.replicas, chosen)
+        ways, overload = _spread(problem, found.replicas, chosen)
         if max(overload) <= 0:
             kept = np.isin(problem.bucket_period, chosen)
-            shares[kept] = found.shares
-            return replace(found, shares=shares, binding=tuple(sorted(chosen)))
+            ways[kept] = found.shares if found.late_shares is None else np.hstack([found.shares, found.late_shares])
+            shares, late_shares = split_ways(problem, ways)
+            return replace(found, shares=shares, late_shares=late_shares, binding=tuple(sorted(chosen)))
         chosen.append(int(np.argmax(overload)))
 
 
 def _spread(problem: Problem, replicas: IntArray, chosen: list[int]) -> tuple[FloatArray, list[float]]:
-    """Shares (n_buckets, n_configs) of the periods not chosen, and what each period's load exceeds a replica by.
+    """Shares (n_buckets, n_ways) of the periods not chosen, and what each period's load exceeds a replica by.
 
     0 or less where the replicas carry it, infinity where they cannot serve it at all.
     """
-    shares, overload = np.zeros(problem.load.shape), [0.0] * problem.periods
+    shares, overload = np.zeros(problem.way_load.shape), [0.0] * problem.periods
     for period in range(problem.periods):
         if period in chosen:
             continue
@@ -72,10 +73,12 @@ def _one_config(problem: Problem, found: Solution) -> Solution:
     fleet = one_config_fleet(problem, math.inf)
     if fleet is None:
         return found
+    shares, late_shares = split_ways(problem, fleet.shares)
     bound = min(found.bound_usd_per_hour or 0.0, fleet.cost)
     return Solution(
         status=Status.FEASIBLE,
-        shares=fleet.shares,
+        shares=shares,
+        late_shares=late_shares,
         replicas=fleet.replicas,
         instances=fleet.instances,
         cost_usd_per_hour=fleet.cost,

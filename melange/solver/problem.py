@@ -6,10 +6,12 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from melange.arrays import FloatArray, IntArray
+from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
 from melange.files.shown import short_repr
 
@@ -52,6 +54,30 @@ class GroupLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lateness:
+    """Requests that may be served without the latency limit: at what load, and how many. They are served all the same.
+
+    ``load``: (n_buckets, n_configs), the replicas that serving *all* of a bucket so takes; ``inf`` where a config
+    cannot, or where it is not known. ``weight``: (n_buckets, n_configs), the share of all requests, of its period where
+    there are several, that then misses the limit. ``at_most`` is the share of them, 0 to 1, that may, in each period.
+    """
+
+    load: FloatArray
+    weight: FloatArray
+    at_most: float
+
+    def __post_init__(self) -> None:
+        for name in ("load", "weight"):
+            object.__setattr__(self, name, _read_only(getattr(self, name), float))
+        if np.isnan(self.load).any() or (self.load < 0).any():
+            raise InputError("lateness: a load is negative or NaN", fix="use inf where a config may not serve a bucket")
+        if not ((self.weight >= 0) & (self.weight <= 1 + 1e-9)).all():
+            raise InputError("lateness: a weight is not a share of the requests", fix="give shares from 0 to 1")
+        if not 0 <= self.at_most <= 1:
+            raise InputError(f"lateness: at most {self.at_most} of the requests", fix="give a share from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Problem:
     """Minimise the price of whole instances such that their replicas carry every bucket's load.
 
@@ -63,6 +89,7 @@ class Problem:
     ``slice_factor`` None lets shares be continuous; N makes each share a multiple of 1/N (the paper's slices).
     ``period``: (n_buckets,) whole numbers from 0 without a gap, None: all 0. The buckets of one period are served
     at the same time, those of another with other shares on the same replicas, which carry the load of each period.
+    ``lateness`` None lets no request be late by design; a slice is late as a whole or not at all.
     """
 
     buckets: tuple[str, ...]
@@ -77,17 +104,15 @@ class Problem:
     max_cost_usd_per_hour: float | None = None
     slice_factor: int | None = None
     period: IntArray | None = None
+    lateness: Lateness | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (
             ("load", float), ("price_usd_per_hour", float), ("config_instance", np.int64),
             ("gpus_per_replica", np.int64), ("gpus_per_instance", np.int64), ("period", np.int64),
         ):  # fmt: skip
-            if getattr(self, name) is None:
-                continue
-            array = np.array(getattr(self, name), dtype=kind)
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _read_only(getattr(self, name), kind))
         self._check_shapes()
         self._check_numbers()
 
@@ -100,6 +125,10 @@ class Problem:
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 raise InputError(f"problem: {name} has shape {getattr(self, name).shape}, expected {shape}")
+        for name in () if self.lateness is None else ("load", "weight"):
+            if getattr(self.lateness, name).shape != (n_b, n_c):
+                found = getattr(self.lateness, name).shape
+                raise InputError(f"problem: lateness {name} has shape {found}, expected {(n_b, n_c)}")
         if n_b == 0 or n_c == 0:
             raise InputError("problem: there is nothing to serve or nothing to serve it with")
         for names in (self.buckets, self.configs, self.instances):
@@ -111,7 +140,7 @@ class Problem:
     def _check_numbers(self) -> None:
         if np.isnan(self.load).any() or (self.load < 0).any():
             raise InputError("problem: a load is negative or NaN", fix="use inf where a config may not serve a bucket")
-        lightest = self.load.min(axis=1)
+        lightest = self.way_load.min(axis=1)
         least = max(self.period_sums(np.where(np.isfinite(lightest), lightest, 0.0)).tolist())
         if least > MOST_REPLICAS:
             raise InputError(f"the load takes {least:.3g} replicas", fix="check the rate, its unit and the headroom")
@@ -152,12 +181,61 @@ class Problem:
         """The problem of some of its periods alone, renumbered in the order of ``kept``."""
         place = {period: new for new, period in enumerate(kept)}
         rows = [b for b, period in enumerate(self.bucket_period.tolist()) if period in place]
+        late = self.lateness
         return replace(
             self,
             buckets=tuple(self.buckets[b] for b in rows),
             load=self.load[rows],
+            lateness=None if late is None else replace(late, load=late.load[rows], weight=late.weight[rows]),
             period=np.array([place[int(self.bucket_period[b])] for b in rows]),
         )
+
+    @property
+    def way_load(self) -> FloatArray:
+        """(n_buckets, n_ways) replicas that all of a bucket takes in each way to serve it; inf where it is none.
+
+        Way c is config c in time; with ``lateness``, way n_configs + c is config c late, where that takes less of it.
+        """
+        late = self.lateness
+        if late is None:
+            return self.load
+        worth = late.load < self.load
+        if late.at_most == 0:
+            worth &= late.weight == 0
+        return np.hstack([self.load, np.where(worth, late.load, np.inf)])
+
+    @property
+    def way_weight(self) -> FloatArray:
+        """(n_buckets, n_ways) the share of all requests that misses the limit in each way; 0 in time."""
+        late = self.lateness
+        return np.zeros_like(self.load) if late is None else np.hstack([np.zeros_like(self.load), late.weight])
+
+    @property
+    def way_config(self) -> IntArray:
+        """(n_ways,) the config of each way."""
+        return np.tile(np.arange(len(self.configs)), 1 if self.lateness is None else 2)
+
+    @property
+    def must_be_late(self) -> float:
+        """The share of all requests that no config serves in time, at the least; inf where some are served by none.
+
+        Of several periods that of the one with most.
+        """
+        weight = np.where(np.isfinite(self.way_load), self.way_weight, np.inf).min(axis=1)
+        return float(self.period_sums(weight).max())
+
+    def only_ways(self, kept: BoolArray) -> Problem:
+        """The problem with these ways (n_buckets, n_ways) alone."""
+        load, late = np.where(kept, self.way_load, np.inf), self.lateness
+        n_c = len(self.configs)
+        lateness = None if late is None else replace(late, load=load[:, n_c:])
+        return replace(self, load=load[:, :n_c], lateness=lateness)
+
+    def scaled(self, factor: float) -> Problem:
+        """The problem with every load, late ones too, multiplied."""
+        late = self.lateness
+        lateness = None if late is None else replace(late, load=late.load * factor)
+        return replace(self, load=self.load * factor, lateness=lateness)
 
     def only_instances(self, keys: set[str]) -> Problem | None:
         """The problem with these instance types alone, or None if no config is left.
@@ -169,6 +247,7 @@ class Problem:
         if not keep_c:
             return None
         position = {old: new for new, old in enumerate(keep_i)}
+        late = self.lateness
         return replace(
             self,
             configs=tuple(self.configs[c] for c in keep_c),
@@ -182,6 +261,7 @@ class Problem:
                 replace(limit, weights={key: w for key, w in limit.weights.items() if key in keys})
                 for limit in self.limits
             ),
+            lateness=None if late is None else replace(late, load=late.load[:, keep_c], weight=late.weight[:, keep_c]),
         )
 
     def __repr__(self) -> str:
@@ -198,12 +278,14 @@ class Solution:
 
     Where ``status`` is ``infeasible`` or ``unknown``, the arrays and ``cost_usd_per_hour`` are None;
     ``bound_usd_per_hour`` is a proven lower bound (None if there is none).
-    ``shares``: (n_buckets, n_configs), rows sum to 1. ``gap`` is (cost - bound) / cost. ``binding``: of a problem of
-    several periods those of which the program was solved; the fleet turned out to carry the others too.
+    ``shares``: (n_buckets, n_configs), of what is served in time, ``late_shares`` of what is late by design, None where
+    the problem lets nothing be late. Together the rows sum to 1. ``gap`` is (cost - bound) / cost. ``binding``: of a
+    problem of several periods those of which the program was solved; the fleet turned out to carry the others too.
     """
 
     status: Status
     shares: FloatArray | None = None
+    late_shares: FloatArray | None = None
     replicas: IntArray | None = None
     instances: IntArray | None = None
     cost_usd_per_hour: float | None = None
@@ -220,3 +302,15 @@ class Solution:
         return short_repr(
             "Solution", f"{self.status}, {self.cost_usd_per_hour:.4f} USD per hour{gap}, instances {counts}"
         )
+
+
+def split_ways(problem: Problem, ways: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    """Shares (n_buckets, n_ways) as those in time and those late, each (n_buckets, n_configs)."""
+    n_c = len(problem.configs)
+    return ways[:, :n_c], None if problem.lateness is None else ways[:, n_c:]
+
+
+def _read_only(values: Any, kind: type) -> Any:
+    array: NDArray[Any] = np.array(values, dtype=kind)
+    array.setflags(write=False)
+    return array

@@ -16,7 +16,7 @@ from melange.solver import allocation, formulation
 from melange.solver.fleet import Fleet, carried_by, exact_fleet, is_cheaper, one_config_fleet
 from melange.solver.formulation import ProgramResult
 from melange.solver.periods import solved_by_few
-from melange.solver.problem import Problem, Solution, Status
+from melange.solver.problem import Problem, Solution, Status, split_ways
 
 SMALL_PROBLEM_SHARES = 100 * 8
 SMALL_GAP = 1e-6
@@ -42,6 +42,8 @@ AGAIN: tuple[Mapping[str, Any], ...] = (
 # Asking again costs as much as the first proof: it is done up to this many pairs, and given up after so many nodes.
 MOST_PAIRS_AGAIN = 2_000
 MOST_NODES_AGAIN = 5_000
+# Prices of lateness that are tried for the closed bound; each halves the bracket around the best one.
+PRICES_TRIED = 80
 # "Cheaper" is by this much at least, relative: less would be lost in the tolerances.
 CHEAPER = 1e-5
 
@@ -53,6 +55,8 @@ def default_gap(problem: Problem) -> float:
 
 def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | None = None) -> Solution:
     """The cheapest instances whose replicas carry every bucket, within the problem's limits.
+
+    Requests are late by design only where that makes the fleet cheaper, and then as few as its replicas need.
 
     ``gap`` is relative: (cost - bound) / cost at which a plan counts as optimal; None takes ``default_gap``.
     ``time_limit_s`` None runs until that is proven. Of several periods those that bind are found on the way (see
@@ -72,7 +76,7 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
     deadline = None if time_limit_s is None else started + time_limit_s
 
     def alone(part: Problem) -> Solution:
-        exact = wanted <= default_gap(problem) and np.isfinite(part.load).sum() <= MOST_PAIRS_AGAIN
+        exact = wanted <= default_gap(problem) and np.isfinite(part.way_load).sum() <= MOST_PAIRS_AGAIN
         return _Search(part, wanted, deadline, prove_again=exact).run()
 
     if problem.periods == 1:
@@ -107,18 +111,61 @@ def undercut(
 
 
 def relaxation_bound(problem: Problem) -> float:
-    """Cost if parts of GPUs could be rented: each bucket on the config where it is cheapest; inf if one has none.
+    """Cost if parts of GPUs could be rented: each bucket the way that is cheapest; inf where it cannot be served.
 
-    Of several periods that of the dearest, as none needs less than it does alone.
+    Of lateness the Lagrangian bound at the best price of a late request, which is as good as the linear program's. Of
+    several periods that of the dearest, as none needs less than it does alone.
     """
     # Summing in another order may differ in the last digits; a bound must not be above.
-    return float(problem.period_sums(_unit_costs(problem).min(axis=1)).max()) * (1 - 1e-12)
+    costs = _unit_costs(problem)
+    if problem.lateness is None:
+        return float(problem.period_sums(costs.min(axis=1)).max()) * (1 - 1e-12)
+    allowed = problem.lateness.at_most + allocation.LATE_ROOM
+    if problem.must_be_late > allowed:
+        return math.inf
+    n_c, weight = len(problem.configs), problem.way_weight
+    periods = [problem.bucket_period == period for period in range(problem.periods)]
+    bounds = [
+        _lagrangian(costs[rows, :n_c].min(axis=1), costs[rows, n_c:], weight[rows, n_c:], allowed) for rows in periods
+    ]
+    return max(bounds) * (1 - 1e-12)
+
+
+def _lagrangian(in_time: FloatArray, late: FloatArray, weight: FloatArray, allowed: float) -> float:
+    """The largest, over prices y >= 0 of lateness, of sum_b min(in time_b, min_c late_bc + y weight_bc) - y allowed.
+
+    Every price gives a bound, so that the search for the best may stop anywhere. ``in_time``: (n_buckets,), the others
+    (n_buckets, n_configs).
+    """
+    rows = np.arange(len(in_time))
+
+    def at(price: float) -> tuple[float, float]:
+        """The bound at a price, and the share of requests that is late at it."""
+        priced = late + price * weight
+        chosen = priced.argmin(axis=1)
+        cost = priced[rows, chosen]
+        value = float(np.minimum(in_time, cost).sum()) - price * allowed
+        return value, float(weight[rows, chosen][cost < in_time].sum())
+
+    low, high = 0.0, 1.0
+    best, share = at(low)
+    bracketed = share <= allowed
+    for _ in range(0 if bracketed else PRICES_TRIED):
+        price = (low + high) / 2 if bracketed else high
+        value, share = at(price)
+        best = max(best, value)
+        if share > allowed:
+            low, high = price, high if bracketed else 4 * high
+        else:
+            bracketed, high = True, price
+    return best
 
 
 def _unit_costs(problem: Problem) -> FloatArray:
-    """(n_buckets, n_configs) USD/h of the GPU time that a whole bucket takes on a config."""
+    """(n_buckets, n_ways) USD/h of the GPU time that a whole bucket takes in each way."""
     price = problem.price_usd_per_hour / problem.gpus_per_instance
-    costs: FloatArray = problem.load * (price[problem.config_instance] * problem.gpus_per_replica)
+    by_config = price[problem.config_instance] * problem.gpus_per_replica
+    costs: FloatArray = problem.way_load * by_config[problem.way_config]
     return costs
 
 
@@ -182,11 +229,13 @@ class _Search:
 
     def _solve_near(self, excess: float) -> None:
         """Look for a plan among near-best pairs and those of the relaxed plan. Proves nothing about the others."""
-        costs = _unit_costs(self.problem)
-        near = costs <= (1 + excess) * costs.min(axis=1, keepdims=True)
+        costs, n_c = _unit_costs(self.problem), len(self.problem.configs)
+        # Late ways among themselves, so that the cheapest in time stays.
+        parts = [costs[:, at : at + n_c] for at in range(0, costs.shape[1], n_c)]
+        near = np.hstack([part <= (1 + excess) * part.min(axis=1, keepdims=True) for part in parts])
         if self.relaxed is not None:
             near |= self.relaxed.shares > 0
-        restricted = replace(self.problem, load=np.where(near, self.problem.load, np.inf))
+        restricted = self.problem.only_ways(near)
         heuristics = {} if self.problem.slice_factor is None else formulation.NEAR_SLICES
         outcome = self._solve(
             restricted,
@@ -215,7 +264,7 @@ class _Search:
             if self._over():
                 return False
         # HiGHS's tolerance hid an overload.
-        outcome = self._solve(replace(relaxed, load=relaxed.load * (1 + HAIR)))
+        outcome = self._solve(_tightened(relaxed))
         self._learn(replace(outcome, bound_usd_per_hour=-math.inf))
         return False
 
@@ -295,15 +344,24 @@ class _Search:
         if self.best is None:
             return Solution(status=Status.UNKNOWN, bound_usd_per_hour=self.bound)
         cost, bound = self.best.cost, min(self.bound, self.best.cost)
+        shares, late_shares = split_ways(self.problem, self.best.shares)
         return Solution(
             status=Status.OPTIMAL if self._proven() else Status.FEASIBLE,
-            shares=self.best.shares,
+            shares=shares,
+            late_shares=late_shares,
             replicas=self.best.replicas,
             instances=self.best.instances,
             cost_usd_per_hour=cost,
             bound_usd_per_hour=bound,
             gap=(cost - bound) / cost if cost > 0 else 0.0,
         )
+
+
+def _tightened(problem: Problem) -> Problem:
+    """Loads larger by a hair, and as much less that may be late."""
+    tight = problem.scaled(1 + HAIR)
+    late = tight.lateness
+    return tight if late is None else replace(tight, lateness=replace(late, at_most=late.at_most * (1 - HAIR)))
 
 
 def _cost_step(problem: Problem) -> int | None:

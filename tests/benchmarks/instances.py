@@ -7,11 +7,11 @@ The published specifications are rounded; nothing here is a measurement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from melange.solver.problem import GroupLimit, Problem
+from melange.solver.problem import GroupLimit, Lateness, Problem
 
 MODEL_GB, KV_BYTES_PER_TOKEN, MODEL_GFLOP_PER_TOKEN = 13.5, 524_288.0, 13.5
 
@@ -158,6 +158,23 @@ def random_problem(seed: int) -> Problem:
         max_cost_usd_per_hour=round(float(load[np.isfinite(load)].mean() * n_b), 1) + 1 if rng.random() < 0.1 else None,
         slice_factor=slices,
     )
+
+
+def with_lateness(problem: Problem, seed: int) -> Problem:
+    """The problem with requests that may be late: buckets of very unequal sizes, loads at or below those in time.
+
+    Half of what cannot be served in time can be served late; a tenth of the weights differs between configs, as it does
+    for buckets that a router cannot tell apart.
+    """
+    rng = np.random.default_rng([seed, 12])
+    shape = problem.load.shape
+    share = np.exp(rng.normal(0, 2, (shape[0], 1)))
+    weight = np.repeat(share / share.sum(), shape[1], axis=1)
+    weight = np.where(rng.random(shape) < 0.1, weight * rng.random(shape), weight)
+    usual = np.where(np.isfinite(problem.load), problem.load, np.nan_to_num(problem.load, posinf=0).max() or 1.0)
+    load = np.where(np.isfinite(problem.load) | (rng.random(shape) < 0.5), usual * rng.uniform(0.1, 1.1, shape), np.inf)
+    at_most = float(rng.choice([0.0005, 0.005, 0.025, 0.05, 0.25]))
+    return replace(problem, lateness=Lateness(load=load, weight=weight, at_most=at_most))
 
 
 def _random_loads(rng: np.random.Generator, n_b: int, n_c: int) -> np.ndarray:

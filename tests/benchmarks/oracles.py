@@ -39,11 +39,15 @@ def milp_fleet(problem: Problem, *, gap: float = 1e-9, limit_s: float = 60.0) ->
     A variable is the load a bucket puts on a config, in units of the bucket's lightest load; with slices it is their
     number.
     """
-    pairs, lightest = np.argwhere(np.isfinite(problem.load)), problem.load.min(axis=1)
+    n_b, n_c, n_i = len(problem.buckets), len(problem.configs), len(problem.instances)
+    load, late = problem.load, problem.lateness
+    if late is not None:
+        load = np.hstack([load, late.load])
+    pairs, lightest = np.argwhere(np.isfinite(load)), load.min(axis=1)
     if not np.isfinite(lightest).all():
         return Opinion(cost=None)
-    n_b, n_c, n_i, n_x = len(problem.buckets), len(problem.configs), len(problem.instances), len(pairs)
-    relative = problem.load[pairs[:, 0], pairs[:, 1]] / lightest[pairs[:, 0]]
+    n_x = len(pairs)
+    relative = load[pairs[:, 0], pairs[:, 1]] / lightest[pairs[:, 0]]
     slices = problem.slice_factor
     x, r, n = np.arange(n_x), n_x + np.arange(n_c), n_x + n_c + np.arange(n_i)
     total = n_x + n_c + n_i
@@ -52,7 +56,7 @@ def milp_fleet(problem: Problem, *, gap: float = 1e-9, limit_s: float = 60.0) ->
     # A row for each period and config.
     carried = np.zeros((problem.periods * n_c, total))
     served[pairs[:, 0], x] = 1 / relative if slices is None else 1.0
-    carried[problem.bucket_period[pairs[:, 0]] * n_c + pairs[:, 1], x] = amount * lightest[pairs[:, 0]]
+    carried[problem.bucket_period[pairs[:, 0]] * n_c + pairs[:, 1] % n_c, x] = amount * lightest[pairs[:, 0]]
     carried[np.arange(len(carried)), np.tile(r, problem.periods)] = -1
     machines = np.zeros((n_i, total))
     machines[problem.config_instance, r] = problem.gpus_per_replica
@@ -63,6 +67,12 @@ def milp_fleet(problem: Problem, *, gap: float = 1e-9, limit_s: float = 60.0) ->
         LinearConstraint(csr_array(np.vstack([carried, machines])), -np.inf, 0),
         *limits,
     ]
+    if late is not None:
+        # A row for each period, in units of what may be late, so that a tolerance is one of that.
+        missed = np.zeros((problem.periods, total))
+        weight = np.hstack([np.zeros_like(late.weight), late.weight])[pairs[:, 0], pairs[:, 1]]
+        missed[problem.bucket_period[pairs[:, 0]], x] = weight / relative if slices is None else weight / slices
+        rows.append(LinearConstraint(csr_array(missed / (late.at_most or 1.0)), 0, 1.0 if late.at_most else 0.0))
     cost = np.zeros(total)
     cost[n] = problem.price_usd_per_hour
     whole = np.ones(total)
