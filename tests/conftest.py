@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,13 @@ from melange.catalog.offers import PriceChoice
 # No test may hang on how fast a busy machine is, and Hypothesis measures: examples against a deadline, their making.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command says nothing of how long it takes, which depends on the machine."""
+    monkeypatch.setattr("melange.cli.options.PATIENCE_S", math.inf)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

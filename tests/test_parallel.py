@@ -9,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
 from melange import parallel
-from melange.errors import InputError, MelangeError
+from melange.errors import InputError, MelangeError, MissingExtraError
 
 HOW = [{}, {"jobs": 3, "threads": True}, {"jobs": 2}]
 
@@ -68,6 +68,68 @@ def test_no_jobs_and_fewer_than_one():
     assert parallel.run(squared, [], jobs=4) == []
     with pytest.raises(InputError, match="jobs is 0"):
         parallel.run(squared, [(1,)], jobs=0)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"melange\[cluster\]"), parallel.on_ray():
+        pass
+
+
+class TaskError(Exception):
+    def __init__(self, cause):
+        self.cause = cause
+
+
+class Cluster:
+    """As much of Ray as jobs see: values are put, functions called with what was put, errors wrapped."""
+
+    exceptions = SimpleNamespace(RayTaskError=TaskError, RayError=ConnectionError)
+
+    def __init__(self):
+        self.puts, self.cancelled = [], []
+
+    def put(self, value):
+        self.puts.append(value)
+        return ("ref", value)
+
+    def remote(self, num_cpus):
+        return lambda function: SimpleNamespace(remote=lambda *row: (function, row))
+
+    def get(self, future):
+        function, row = future
+        try:
+            return function(*(value[1] if isinstance(value, tuple) and value[0] == "ref" else value for value in row))
+        except InputError as error:
+            raise TaskError(error) from error
+
+    def cancel(self, future, force):
+        self.cancelled.append(future)
+
+
+@pytest.fixture
+def cluster():
+    token = parallel._ray.set(found := Cluster())
+    yield found
+    parallel._ray.reset(token)
+
+
+def added(values, number):
+    return sum(values) + number
+
+
+def test_a_cluster_gets_what_jobs_share_once(cluster):
+    shared, told = [1, 2], []
+    found = parallel.run(added, [(shared, n) for n in range(3)], progress=lambda *now: told.append(now))
+    assert found == [3, 4, 5]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [value for value in cluster.puts if isinstance(value, list)] == [shared]
+
+
+def test_a_failure_on_a_cluster_is_raised_as_it_was_and_ends_the_rest(cluster):
+    with pytest.raises(InputError, match="seven; take another"):
+        parallel.run(squared, [(1,), (7,), (2,)])
+    assert len(cluster.cancelled) == 2
 
 
 def test_read_only_views_travel():

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Event, Thread
 from typing import Any
 
 import click
 
 OUTPUTS = ("table", "json", "yaml", "csv")
+
+PATIENCE_S = 2.0
+"""Silence that a user takes for work; infinity where nobody waits, as in tests."""
+REMINDER_S = 10.0
+
+_ON = (
+    "Where {what} run: here, or on the existing Ray cluster of $RAY_ADDRESS or this machine (extra 'cluster'), all its "
+    "cores at a time, with the same answer  [default: local]"
+)
 
 
 def output_option(*formats: str) -> Callable[[Any], Any]:
@@ -50,11 +62,52 @@ def numbers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
     return tuple(map(int, parts))
 
 
+def jobs_options(what: str) -> Callable[[Any], Any]:
+    """``--jobs`` and ``--on``, for a command whose independent jobs are these."""
+
+    def add(command: Any) -> Any:
+        command = click.option("--on", type=click.Choice(["local", "ray"]), help=_ON.format(what=what))(command)
+        jobs_help = f"{what} at a time, on this machine  [default: one a core]"
+        return click.option("--jobs", type=click.IntRange(1), help=jobs_help)(command)
+
+    return add
+
+
+def place(given: dict[str, Any]) -> tuple[int, AbstractContextManager[None]]:
+    """What a command with :func:`jobs_options` was given: how many jobs at a time, and a context for where they run."""
+    from melange.parallel import cores, on_ray
+
+    return given["jobs"] or cores(), on_ray() if given["on"] == "ray" else nullcontext()
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says on stderr what takes so long, first after PATIENCE_S and then every REMINDER_S."""
+    done, began = Event(), time.monotonic()
+
+    def remind() -> None:
+        patience_s = PATIENCE_S
+        while not done.wait(patience_s):
+            click.echo(f"{what} ({time.monotonic() - began:.0f} s)", err=True)
+            patience_s = REMINDER_S
+
+    if math.inf == PATIENCE_S:
+        yield
+        return
+    thread = Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr where that is a terminal, nothing elsewhere."""
+    """A bar on stderr where that is a terminal; elsewhere a line now and then, first after PATIENCE_S."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield _told_in_lines(what)
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -62,3 +115,16 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _told_in_lines(what: str) -> Callable[[int, int], None]:
+    began = last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - began >= PATIENCE_S and (last == began or now - last >= REMINDER_S):
+            last = now
+            click.echo(f"{what}: {done} of {total} ({now - began:.0f} s)", err=True)
+
+    return tell

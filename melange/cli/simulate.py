@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import names, output_option
+from melange.cli.options import jobs_options, names, output_option, place, waiting
 from melange.cli.planning import asked_spec, fleet_options, fleet_options_given
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
+    from melange.simulator.report import SimulationReport
     from melange.simulator.simulate import SimulationOptions
     from melange.traces import Trace
 
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 @click.option("--bucket-means", is_flag=True, help="Without a trace: every request has its bucket's mean size.")
 @click.option("--additivity", "test_additivity", is_flag=True, help="Test per config whether loads of sizes add up.")
 @click.option("--unknown-lengths", is_flag=True, help="Report the price of not knowing output lengths.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Replications at a time.")
+@jobs_options("replications")
 @click.option("--plot", "plot_folder", type=click.Path(file_okay=False), help="Write SVG and PNG plots to a folder.")
 @fleet_options
 @click.option(
@@ -86,29 +87,36 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
     \b
     Examples:
       melange simulate plan.json
-      melange simulate plan.json --trace requests.csv --rate 12
+      melange simulate plan.json --trace requests.csv --rate 12 --plot plots
       melange simulate plan.json --trace requests.csv --arrivals gamma:2 --requests 20000
       melange simulate plan.json --policy shares:predictor=0.8 --fail 'spot~0.2+180' -o json
-      melange simulate plan.json --compare-policies --plot plots
+      melange simulate plan.json --compare-policies
       melange simulate azure-conversation --fleet "2xH100 + 7xL40S/fp8" --rate 100
       melange simulate workload.yaml --fleet 1xH100:8/tp4/fp8 --slo-ttft-ms 500 --plan plan.json
     """
     from melange.routing.compiled import IS_COMPILED
     from melange.traces import read_trace
 
-    plan = _plan(plan_file, given)
+    if given["plot_folder"]:
+        _check_plots(given)
+    options = _options(given)
     if not IS_COMPILED:
         click.echo("melange: running uncompiled, which takes some 150 times as long: pip install numba", err=True)
-    trace = read_trace(given["trace_file"]) if given["trace_file"] else None
-    options = _options(given)
-    if given["test_additivity"]:
-        click.echo(_additivity(plan, options, output))
-    elif given["unknown_lengths"]:
-        click.echo(_lengths(plan, trace, options, output))
-    elif given["compare_policies"] or given["policies"]:
-        click.echo(_comparison(plan, trace, options, given, output))
-    else:
-        click.echo(_simulation(plan, trace, options, given["plot_folder"], output))
+    report = None
+    with place(given)[1], waiting(f"simulating {plan_file}"):
+        plan = _plan(plan_file, given)
+        trace = read_trace(given["trace_file"]) if given["trace_file"] else None
+        if given["test_additivity"]:
+            answer = _additivity(plan, options, output)
+        elif given["unknown_lengths"]:
+            answer = _lengths(plan, trace, options, output)
+        elif given["compare_policies"] or given["policies"]:
+            answer = _comparison(plan, trace, options, given, output)
+        else:
+            answer, report = _simulation(plan, trace, options, output)
+    click.echo(answer)
+    if report is not None and given["plot_folder"]:
+        _plots(report, given["plot_folder"])
 
 
 def _plan(file: str, given: dict[str, Any]) -> Plan:
@@ -143,9 +151,10 @@ def _options(given: dict[str, Any]) -> SimulationOptions:
     from melange.simulator.failures import FailureRule
     from melange.simulator.simulate import SimulationOptions
 
-    kept = ("rate_rps", "requests", "replications", "seed", "warmup_share", "jobs")
+    kept = ("rate_rps", "requests", "replications", "seed", "warmup_share")
     return SimulationOptions(
         **{name: given[name] for name in kept},
+        jobs=place(given)[0],
         process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
         policy=policy_by_name(given["policy"] or DEFAULT_POLICY, predictor_accuracy=given["predictor_accuracy"]),
         failures=tuple(FailureRule.parse(text) for text in given["failures"]),
@@ -153,16 +162,30 @@ def _options(given: dict[str, Any]) -> SimulationOptions:
     )
 
 
-def _simulation(plan: Plan, trace: Trace | None, options: SimulationOptions, plots: str | None, output: str) -> str:
-    from melange.report.simulation import render_simulation
+def _check_plots(given: dict[str, Any]) -> None:
+    from melange.report.figures import new_figure
+
+    for name in ("compare_policies", "policies", "test_additivity", "unknown_lengths"):
+        if given[name]:
+            raise click.UsageError("--plot draws one simulation: leave comparisons and tests out")
+    new_figure()
+
+
+def _plots(report: SimulationReport, folder: str) -> None:
     from melange.report.simulation_plots import write_plots
+
+    for path in write_plots(report, folder):
+        click.echo(f"wrote {path}", err=True)
+
+
+def _simulation(
+    plan: Plan, trace: Trace | None, options: SimulationOptions, output: str
+) -> tuple[str, SimulationReport]:
+    from melange.report.simulation import render_simulation
     from melange.simulator.simulate import simulate as play
 
     report = play(plan, trace, options)
-    if plots:
-        for path in write_plots(report, plots):
-            click.echo(f"wrote {path}", err=True)
-    return render_simulation(report, output)
+    return render_simulation(report, output), report
 
 
 def _comparison(plan: Plan, trace: Trace | None, options: SimulationOptions, given: dict[str, Any], output: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import OUTPUTS, output_option, progress_bar
+from melange.cli.options import OUTPUTS, jobs_options, output_option, place, progress_bar, waiting
 from melange.cli.planning import asked_spec, planning_options, rate_or_statistic, release_plan, solve_options
 from melange.cli.slo_options import share, tpot_limit_option
 
@@ -55,11 +54,7 @@ if TYPE_CHECKING:
 )
 @click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
 @click.option("--requests", type=click.IntRange(100), help="With --attain: a replication's [default: 5000 or 600 s]")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    help="With --attain: replications at a time  [default: one a core]; with --uncertainty: draws  [default: 1]",
-)
+@jobs_options("replications and fleets of --attain, draws of --uncertainty")
 @output_option(*OUTPUTS)
 @click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="Also write the plan to this file.")
 @click.pass_context
@@ -126,14 +121,17 @@ def _answer(given: dict[str, Any]) -> Plan:
     if given["nano_batching"]:
         from melange.analysis.nanobatching import compare_nanobatching
 
-        return compare_nanobatching(spec, options).plan
+        with waiting(f"solving {spec.workload.name}"):
+            return compare_nanobatching(spec, options).plan
     if given["draws"] is None:
-        return with_precision_advice(plan_fleet(spec, options), spec, options)
+        with waiting(f"solving {spec.workload.name}"):
+            return with_precision_advice(plan_fleet(spec, options), spec, options)
     from melange.analysis.uncertainty import solve_with_uncertainty
 
-    with progress_bar("drawing rates and demand") as tell:
+    jobs, where = place(given)
+    with where, progress_bar("drawing rates and demand") as tell:
         return solve_with_uncertainty(
-            spec, options, draws=given["draws"], seed=given["seed"] or 0, jobs=given["jobs"] or 1, progress=tell
+            spec, options, draws=given["draws"], seed=given["seed"] or 0, jobs=jobs, progress=tell
         )
 
 
@@ -142,7 +140,7 @@ def _check_combination(given: dict[str, Any]) -> None:
         for name in ("trace_file", "arrivals", "policy", "requests"):
             if given[name] is not None:
                 raise click.UsageError(f"--{name.removesuffix('_file')} goes with --attain")
-        for name in ("seed", "jobs"):
+        for name in ("seed", "jobs", "on"):
             if given[name] is not None and given["draws"] is None:
                 raise click.UsageError(f"--{name} goes with --attain or --uncertainty")
     elif given["draws"] or given["explain"] or given["slice_factor"] or given["nano_batching"]:
@@ -160,20 +158,22 @@ def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) 
     from melange.simulator.simulate import SimulationOptions
     from melange.traces import read_trace
 
+    jobs, where = place(given)
     simulation = SimulationOptions(
         requests=given["requests"],
         seed=given["seed"] or 0,
         process=Process.parse(given["arrivals"]) if given["arrivals"] else None,
         policy=policy_by_name(given["policy"] or DEFAULT_POLICY),
-        jobs=given["jobs"] or os.cpu_count() or 1,
+        jobs=jobs,
     )
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
-    plan, _ = attain(
-        spec,
-        given["attain"],
-        options,
-        simulation,
-        trace=trace,
-        on_progress=lambda line: click.echo(line, err=True),
-    )
+    with where:
+        plan, _ = attain(
+            spec,
+            given["attain"],
+            options,
+            simulation,
+            trace=trace,
+            on_progress=lambda line: click.echo(line, err=True),
+        )
     return plan

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import output_option, progress_bar
+from melange.cli.options import jobs_options, output_option, place, progress_bar
 from melange.cli.planning import STATISTICS, asked_spec, planning_options, solve_options
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def gpu_values(ctx: click.Context, param: click.Parameter, text: str | None) -> 
     help="Plan for this load of the workload's windows: every rate is that of the mean and scaled.",
 )
 @planning_options
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Points solved at a time.")
+@jobs_options("points")
 @click.option("--plot", type=click.Path(dir_okay=False), help="Also draw the curve: FILE.png, .svg or .pdf.")
 @output_option("table", "json", "csv")
 @click.pass_context
@@ -73,14 +72,15 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
       melange sweep arena-120ms --price H100=2:8:7 --price-set 2026-11
     """
     from melange.files.text import write_atomic
+    from melange.report.figures import format_of
     from melange.report.sweeps import render_sweep, sweep_figure
 
     plot = given["plot"]
+    image_format = format_of(plot) if plot else None
     result = _swept(ctx, given)
-    text = render_sweep(result, given["output"])
-    if plot:
-        write_atomic(plot, sweep_figure(result, Path(plot).suffix.lstrip(".").lower()))
-    click.echo(text)
+    click.echo(render_sweep(result, given["output"]))
+    if plot and image_format:
+        write_atomic(plot, sweep_figure(result, image_format))
     statuses = {point.status for point in result.points}
     if not statuses & {"optimal", "feasible", "unknown"}:
         click.echo("melange: no point has a fleet", err=True)
@@ -97,7 +97,7 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
     from melange.interop.release import is_release_config
     from melange.planning.workload_file import load_workload
 
-    rates, limits_ms, price, jobs = given["rates"], given["slo_tpot_ms"], given["price"], given["jobs"]
+    rates, limits_ms, price = given["rates"], given["slo_tpot_ms"], given["price"]
     axis = _axis(ctx, {"rates": rates, "slo-tpot-ms": limits_ms, "price": price[1] if price else ()})
     if is_release_config(given["workload"]):
         raise InputError(
@@ -115,7 +115,8 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
     )
     if price and axis != "price":
         spec = repriced(spec, load_catalog().gpu(price[0]).name, price[1][0])
-    with progress_bar(f"solving {spec.workload.name}") as progress:
+    jobs, where = place(given)
+    with where, progress_bar(f"solving {spec.workload.name}") as progress:
         if axis == "rates":
             return sweep_rates(spec, rates, options, jobs=jobs, progress=progress)
         if axis == "slo-tpot-ms":

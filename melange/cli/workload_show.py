@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -36,13 +35,11 @@ def show(workload: str, gpu: str | None, plot: str | None, output: str) -> None:
     """
     from melange.files.text import write_atomic
     from melange.planning.workload_file import load_workload
-    from melange.report.figures import check_format
+    from melange.report.figures import format_of
     from melange.report.windows import drift_figure, render_drift
     from melange.workload.drift import drift_of
 
-    image = Path(plot).suffix.lstrip(".").lower() if plot else None
-    if image is not None:
-        check_format(image)
+    image = format_of(plot) if plot else None
     spec = load_workload(workload)
     measure = _measure(spec, gpu)
     drift = drift_of(spec.workload, measure.weight)

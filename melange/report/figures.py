@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from melange.arrays import FloatArray
-from melange.errors import InputError
+from melange.errors import InputError, MissingExtraError
 from melange.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -23,6 +25,26 @@ def check_format(image_format: str) -> None:
     """Raise InputError unless figures can be written in this format."""
     if image_format not in FIGURE_FORMATS:
         raise InputError(f"a figure cannot be {image_format!r}", fix=f"use one of {', '.join(FIGURE_FORMATS)}")
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a picture's file name asks for; InputError or MissingExtraError where it cannot be drawn.
+
+    For commands to call before their work, so that none is lost over a picture.
+    """
+    image_format = Path(path).suffix.lstrip(".").lower()
+    check_format(image_format)
+    new_figure()
+    return image_format
+
+
+def new_figure(width_in: float = 7.0, height_in: float = 5.0) -> Figure:
+    """An empty figure; MissingExtraError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError.of("matplotlib", "notebooks", "a figure") from error
+    return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
 def figure_bytes(figure: Figure, image_format: str) -> bytes:

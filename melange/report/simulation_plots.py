@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from melange.errors import InputError, MissingExtraError
+from melange.errors import InputError
+from melange.report.figures import new_figure
 from melange.simulator.report import SimulationReport
 
 FORMATS = ("svg", "png")
@@ -21,19 +22,16 @@ def write_plots(
 
     MissingExtraError without matplotlib; InputError where the folder cannot be made.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError.of("matplotlib", "notebooks", "plotting") from error
+    figures = {"tpot_cdf": _tpot_cdf(new_figure(6, 4), report)}
+    if report.queue is not None:
+        figures["load_over_time"] = _load(new_figure(7, 5), report)
+    from matplotlib import rc_context
+
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write plots: {error.strerror}", file=folder, fix="name another folder") from error
-    figures = {"tpot_cdf": _tpot_cdf(Figure(figsize=(6, 4), layout="constrained"), report)}
-    if report.queue is not None:
-        figures["load_over_time"] = _load(Figure(figsize=(7, 5), layout="constrained"), report)
     written = []
     for name, figure in figures.items():
         for kind in formats:

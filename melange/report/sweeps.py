@@ -9,9 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from melange.analysis.sweep import Sweep, SweepPoint
-from melange.errors import MissingExtraError
 from melange.plan.costs import describe_instances
-from melange.report.figures import check_format, figure_bytes
+from melange.report.figures import check_format, figure_bytes, new_figure
 from melange.report.tables import percent, rendered, table, usd
 from melange.workload.load_scale import LoadScale
 
@@ -123,11 +122,7 @@ def sweep_figure(sweep: Sweep, image_format: str = "png") -> bytes:
     Over rates with upper-edge representatives this is the Mélange paper's figure of cost against request rate.
     """
     check_format(image_format)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError.of("matplotlib", "notebooks", "a figure") from error
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure(7, 4.2)
     draw_sweep(sweep, figure.subplots())
     return figure_bytes(figure, image_format)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.markup import escape
 
-from melange.errors import InputError, MissingExtraError
-from melange.report.figures import check_format, figure_bytes
+from melange.errors import InputError
+from melange.report.figures import check_format, figure_bytes, new_figure
 from melange.report.tables import percent, rendered, table
 from melange.workload.drift import Drift
 from melange.workload.workload import Workload
@@ -161,11 +161,7 @@ def drift_figure(workload: Workload, drift: Drift, measure: str, image_format: s
     check_format(image_format)
     if not len(drift):
         raise InputError(f"workload {workload.name} has no windows to draw", fix="make it from a trace with times")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError.of("matplotlib", "notebooks", "a figure") from error
-    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    figure = new_figure(8, 6.5)
     draw_drift(figure, workload, drift, measure)
     return figure_bytes(figure, image_format)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 
 import click
 import pytest
 
-from melange.cli.options import names, numbers, output_option, pairs, progress_bar
+from melange import parallel
+from melange.cli.options import jobs_options, names, numbers, output_option, pairs, place, progress_bar, waiting
 
 
 def test_pairs():
@@ -60,3 +63,48 @@ def test_a_bar_is_for_terminals_alone(monkeypatch, stream, shown):
         tell(1, 2)
         tell(2, 2)
     assert ("counting" in error.getvalue()) == shown
+
+
+def test_elsewhere_a_long_job_says_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr("melange.cli.options.PATIENCE_S", 0.0)
+    monkeypatch.setattr("melange.cli.options.REMINDER_S", 1e9)
+    with progress_bar("counting") as tell:
+        for done in range(3):
+            tell(done, 2)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "counting: 0 of 2 (0 s)\n"
+
+
+def test_waiting_says_what_for_on_stderr(monkeypatch, capsys):
+    monkeypatch.setattr("melange.cli.options.PATIENCE_S", 0.0)
+    spoken = threading.Event()
+    monkeypatch.setattr("click.echo", lambda text, err: spoken.set() or print(text, file=sys.stderr))
+    with waiting("solving small"):
+        assert spoken.wait(60)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("solving small (")
+
+
+def test_quick_work_says_nothing(monkeypatch, capsys):
+    monkeypatch.setattr("melange.cli.options.PATIENCE_S", 1e6)
+    with waiting("solving small"), progress_bar("counting") as tell:
+        tell(1, 1)
+    assert capsys.readouterr().err == ""
+
+
+def test_jobs_are_one_a_core_and_here_unless_asked_otherwise(monkeypatch):
+    @click.command()
+    @jobs_options("points")
+    def command(**given):
+        return given
+
+    monkeypatch.setattr("melange.parallel.cores", lambda: 7)
+    given = command.main([], standalone_mode=False)
+    assert place(given)[0] == 7
+    with place(given)[1]:
+        assert parallel._ray.get() is None
+    assert place(command.main(["--jobs", "3"], standalone_mode=False))[0] == 3
+    with pytest.raises(click.BadParameter):
+        command.main(["--on", "mars"], standalone_mode=False)

@@ -131,3 +131,11 @@ def test_a_fleet_that_cannot_be_is_one_clear_line(arguments, problem, capsys):
 
 def test_a_plan_takes_no_fleet(plan_file, capsys):
     assert "--fleet takes a workload" in fails(capsys, plan_file, "--fleet", "2xH100")
+
+
+@pytest.mark.parametrize("other", ["--compare-policies", "--additivity", "--unknown-lengths"])
+def test_a_picture_is_of_one_simulation(plan_file, tmp_path, other):
+    done = invoke(plan_file, *QUICK, other, "--plot", tmp_path / "plots")
+    assert done.exit_code == 2
+    assert "--plot draws one simulation" in done.output
+    assert not (tmp_path / "plots").exists()

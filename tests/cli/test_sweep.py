@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 import pytest
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 
 from melange.cli.main import melange
 from melange.cli.sweep import gpu_values, values
-from melange.errors import InputError
+from melange.errors import InputError, MissingExtraError
 
 
 def run(*arguments):
@@ -64,6 +65,20 @@ def test_a_bad_plot_name_writes_nothing(tmp_path):
     done = run("--rates", "1,2", "--plot", str(tmp_path / "x.bmp"))
     assert isinstance(done.exception, InputError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_library_a_picture_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr("melange.analysis.sweep.sweep_rates", None)
+    done = run("--rates", "1,2", "--plot", str(tmp_path / "x.svg"))
+    assert isinstance(done.exception, MissingExtraError)
+    assert done.stdout == ""
+
+
+def test_a_picture_that_cannot_be_written_loses_no_table(tmp_path):
+    done = run("--rates", "1,2", "--plot", str(tmp_path / "missing" / "x.svg"))
+    assert done.exit_code != 0
+    assert "cheapest" in done.stdout
 
 
 def test_a_release_config_is_solved_not_swept(tmp_path):

@@ -61,6 +61,6 @@ def test_a_folder_that_cannot_be_made(report, tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match="plotting"):
+    with pytest.raises(MissingExtraError, match="a figure needs the package matplotlib"):
         write_plots(report, tmp_path / "none")
     assert not (tmp_path / "none").exists()
