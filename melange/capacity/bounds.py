@@ -18,6 +18,7 @@ from melange.arrays import FloatArray
 
 BATCHES = 10
 MIN_BATCHED = 16
+LEVELS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)  # shares met between which misses cluster alike
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,24 +78,49 @@ def independent_mean_bounds(values: ArrayLike, confidence: float = 0.95) -> Boun
     return Bounds(value=float(series.mean()), low=float(series.mean()) - half, high=float(series.mean()) + half)
 
 
-def share_bounds(met: ArrayLike, confidence: float = 0.95) -> Bounds:
-    """Stationary share of true values in a correlated 0/1 series, with one-sided bounds at ``confidence`` each.
+def effective_counts(values: ArrayLike) -> FloatArray:
+    """How many independent observations a correlated series, (n,), is worth to the share of it under a threshold.
 
-    Clopper-Pearson on the effective sample size n var_independent / var_batches, so that both rare misses and their
-    clustering count.
+    (levels,), one for thresholds that the share LEVELS[k] to LEVELS[k + 1] keeps: var_independent / var_batches of the
+    misses at the middle of those (in the logarithm of the share missed), so that both rare misses and their clustering
+    count; all n of them where they are below 16 or all alike. A property of the series, whatever threshold is asked.
     """
-    series = np.asarray(met, float)
-    if len(series) == 0:
+    series = np.asarray(values, float)
+    missed = 1 - np.array(LEVELS[:-1]), np.append(1 - np.array(LEVELS[1:-1]), (1 - LEVELS[-2]) / 4)
+    at = np.quantile(series, 1 - np.sqrt(missed[0] * missed[1])) if len(series) else []
+    return np.array([_effective_count((series > level).astype(float)) for level in at])
+
+
+def _effective_count(series: FloatArray) -> float:
+    count = float(len(series))
+    error = _standard_error(series) if count >= MIN_BATCHED else 0.0
+    return min(count, max(1.0, float(series.var()) / error**2)) if error > 0 else count
+
+
+def share_bounds(share: float, counts: FloatArray, confidence: float = 0.95) -> Bounds:
+    """A share with one-sided bounds at ``confidence`` each, from a series worth ``counts`` (see effective_counts).
+
+    Clopper-Pearson, continued to counts that are not whole. Both bounds rise with the share, also where the counts
+    change with it: the lower is the highest that a share no larger would have, the upper the lowest that one no
+    smaller would have. Without counts, 0 and 1.
+    """
+    if not len(counts):
         return Bounds(value=math.nan, low=0.0, high=1.0)
-    share, count = float(series.mean()), float(len(series))
-    if len(series) >= MIN_BATCHED and 0 < share < 1:
-        error = _standard_error(series)
-        if error > 0:
-            count = min(count, max(1.0, share * (1 - share) / error**2))
+    here = min(int(np.searchsorted(LEVELS, share, side="right")) - 1, len(counts) - 1)
+    below = [_low(LEVELS[k + 1], counts[k], confidence) for k in range(here)]
+    above = [_high(LEVELS[k], counts[k], confidence) for k in range(here + 1, len(counts))]
+    low, high = _low(share, counts[here], confidence), _high(share, counts[here], confidence)
+    return Bounds(value=share, low=max([low, *below]), high=min([high, *above]))
+
+
+def _low(share: float, count: float, confidence: float) -> float:
     hits = share * count
-    low = _beta_quantile(1 - confidence, hits, count - hits + 1) if hits > 0 else 0.0
-    high = _beta_quantile(confidence, hits + 1, count - hits) if hits < count else 1.0
-    return Bounds(value=share, low=low, high=high)
+    return _beta_quantile(1 - confidence, hits, count - hits + 1) if hits > 0 else 0.0
+
+
+def _high(share: float, count: float, confidence: float) -> float:
+    hits = share * count
+    return _beta_quantile(confidence, hits + 1, count - hits) if hits < count else 1.0
 
 
 @lru_cache

@@ -52,21 +52,39 @@ def _shown(point: Measurement, curve: _Curve, slo: Slo) -> tuple[float, float] |
 
     Attainment is compared as a share, for a quantile of latencies hardly moves where steps are discrete.
     """
-    if slo.attainment is None:
+    if slo.statistic == "mean":
         level = _level(point, slo)
         return None if not level else (_rate_at(curve, slo, level), math.exp(-4 * abs(math.log(level))))
     if not point.sample_e2e_s:
         return None
-    met = slo.met(
-        e2e_s=point.sample_e2e_s, ttft_s=point.sample_ttft_s or (), output_tokens=point.sample_output_tokens or ()
+    seen = [(_seen_share(point, part), promised, part) for part, promised in _shares_promised(slo)]
+    apart, share, part = min(
+        ((math.log(share / (1 - share) * (1 - promised) / promised), share, part) for share, promised, part in seen),
+        key=lambda found: found[0],
     )
-    share = (float(np.sum(met)) + 0.5) / (len(met) + 1)
-    apart = abs(math.log(share / (1 - share) * (1 - slo.attainment) / slo.attainment))
-    return _rate_at(curve, replace(slo, attainment=share), 1.0), math.exp(-2 * apart)
+    return _rate_at(curve, replace(part, attainment=share), 1.0), math.exp(-2 * abs(apart))
+
+
+def _shares_promised(slo: Slo) -> list[tuple[Slo, float]]:
+    """Joint attainments that together are the promise, without their share, and that share: one each a percentile."""
+    if slo.attainment is not None:
+        return [(slo, slo.attainment)]
+    return [
+        (Slo(tpot_definition=slo.tpot_definition, **{f"{name}_s": slo.thresholds_s[name]}), quantile)  # type: ignore[arg-type]
+        for name, quantile in slo.quantiles.items()
+    ]
+
+
+def _seen_share(point: Measurement, slo: Slo) -> float:
+    """The share of a point's requests that meets all thresholds, never 0 or 1."""
+    met = slo.met(
+        e2e_s=point.sample_e2e_s or (), ttft_s=point.sample_ttft_s or (), output_tokens=point.sample_output_tokens or ()
+    )
+    return (float(np.sum(met)) + 0.5) / (len(met) + 1)
 
 
 def _level(point: Measurement, slo: Slo) -> float | None:
-    """How much the thresholds must be scaled for the point to just meet the SLO; None without latencies."""
+    """How much the thresholds must be scaled for the point's means to just meet them; None without latencies."""
     if not slo.thresholds_s or not point.sample_e2e_s:
         return None
     ttft, e2e = np.asarray(point.sample_ttft_s or (), float), np.asarray(point.sample_e2e_s, float)
@@ -74,20 +92,12 @@ def _level(point: Measurement, slo: Slo) -> float | None:
     tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=np.maximum(tokens, 2))
     series = {"tpot": tpot, "ttft": ttft, "e2e": e2e}
     ratios = [series[name] / limit for name, limit in slo.thresholds_s.items()]
-    if slo.attainment is not None:
-        return float(np.quantile(np.max(ratios, axis=0), slo.attainment))
     return max(float(ratio.mean()) for ratio in ratios)
 
 
 def _rate_at(curve: _Curve, slo: Slo, level: float) -> float:
     """The highest Poisson rate at which the curve keeps thresholds that are ``level`` times the SLO's."""
-    scaled = Slo(
-        tpot_s=None if slo.tpot_s is None else slo.tpot_s * level,
-        tpot_definition=slo.tpot_definition,
-        ttft_s=None if slo.ttft_s is None else slo.ttft_s * level,
-        e2e_s=None if slo.e2e_s is None else slo.e2e_s * level,
-        attainment=slo.attainment,
-    )
+    scaled = replace(slo, **{f"{name}_s": limit * level for name, limit in slo.thresholds_s.items()})  # type: ignore[arg-type]
     low, high = 0.0, float(curve.rate_rps.max()) * 0.99
     if _expected_to_hold(curve, scaled, high):
         return high
@@ -156,6 +166,9 @@ def _expected_to_hold(curve: _Curve, slo: Slo, rate_rps: float) -> bool:
     if slo.attainment is not None:
         met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
         return float(seen[met].sum()) >= slo.attainment
+    if slo.quantiles:
+        within = slo.within(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+        return all(float(seen[within[name]].sum()) >= quantile for name, quantile in slo.quantiles.items())
     tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=np.maximum(tokens, 2))
     values = {"tpot": tpot, "ttft": ttft, "e2e": e2e}
     return all(float(seen @ values[name]) <= limit for name, limit in slo.thresholds_s.items())

@@ -18,9 +18,6 @@ from melange.slo import Slo
 
 Basis = Literal["nothing", "closed loops", "lone request", "open loops"]
 
-INDISTINCT = 1.04
-BELIEVED = 1.1  # a guess outside the verdicts by more than this is wrong, by less it may be the verdict
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
@@ -55,9 +52,16 @@ class Interval:
 def interval_of(points: Sequence[Measurement], slo: Slo) -> Interval:
     """The interval that one size's points leave; bare capacities are not looked at.
 
-    Where verdicts contradict each other, the interval spans all of them. An end nearer to the guess than 4%, or a
-    little beyond it, is moved out to there: so close to the limit a verdict is as much luck as evidence. A guess
-    farther outside is wrong itself and moves nothing.
+    The ends are rates of load points, by their verdicts alone: where these contradict each other, the interval spans
+    all of them. The guess moves no end, it only says where to look next.
+
+    No end rises when the SLO tightens (:meth:`melange.slo.Slo.is_as_tight_as`; a lower end that is not known counts as
+    0, an upper one as infinite). A point's verdict gets no better then, from fail over undecided to pass (see
+    :func:`melange.capacity.verdict.judge`), and which
+    points are looked at does not hang on the SLO. So the set P of rates that pass shrinks and the set F of those that
+    fail grows. The lower end, max {p in P: p < min F}, is taken over a smaller set; the upper end,
+    min {f in F: f > max P}, over a larger one. For closed loops they are max P, and min {f in F: f > max P}. A capacity
+    of 0 needs that nothing passes and that the lone request fails, which both stay so.
     """
     opened = open_verdicts(points, slo)
     if not opened:
@@ -66,15 +70,9 @@ def interval_of(points: Sequence[Measurement], slo: Slo) -> Interval:
         return _unreachable(points)
     low, high, point = _bracket(opened)
     guess = corrected_guess(points, slo) if any(has_samples(p) for _, _, p in opened) else None
-    centre = guess
     if guess is not None and low > 0 and high is not None and not low < guess < high:
-        centre = math.sqrt(low * high)
-    if guess is not None and slo.thresholds_s:
-        if guess > low / BELIEVED:
-            low = min(low, guess / INDISTINCT)
-        if high is not None and guess < high * BELIEVED:
-            high = max(high, guess * INDISTINCT)
-    return Interval(low_rps=low, high_rps=high, basis="open loops", point=point, guess_rps=centre)
+        guess = math.sqrt(low * high)
+    return Interval(low_rps=low, high_rps=high, basis="open loops", point=point, guess_rps=guess)
 
 
 def open_verdicts(points: Sequence[Measurement], slo: Slo) -> list[tuple[float, Verdict, Measurement]]:

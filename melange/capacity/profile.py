@@ -281,11 +281,18 @@ def _from_curve(curve: Sequence[Measurement], slo: Slo) -> _Cell:
     return _Cell(
         rate=known.low_rps,
         failing=high,
-        low=np.nan if known.point.low_rps is None else known.point.low_rps,
-        high=np.nan if known.point.high_rps is None else known.point.high_rps,
+        low=_band_end(known, known.point.low_rps),
+        high=_band_end(known, known.point.high_rps),
         source=known.point.source,
         doubt=_doubt(known) if known.point.source == "measured" else "",
     )
+
+
+def _band_end(known: Interval, end_rps: float | None) -> float:
+    """An end of the band of the point that the rate rests on; 0 where that point only shows that no load keeps it."""
+    if end_rps is None:
+        return float("nan")
+    return end_rps if known.low_rps > 0 else 0.0
 
 
 def _doubt(known: Interval) -> str:

@@ -9,14 +9,24 @@ joint attainment, and by achieved/offered where both are known.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from melange.arrays import FloatArray
-from melange.capacity.bounds import MIN_BATCHED, Bounds, independent_mean_bounds, mean_bounds, share_bounds
+from melange.arrays import BoolArray, FloatArray
+from melange.capacity.bounds import (
+    MIN_BATCHED,
+    Bounds,
+    effective_counts,
+    independent_mean_bounds,
+    mean_bounds,
+    share_bounds,
+)
 from melange.measurements.measurement import LatencyStats, Measurement
-from melange.slo import Slo, tpot_s
+from melange.slo import Slo, TpotDefinition, tpot_s
 
 Verdict = Literal["pass", "fail", "undecided"]
 
@@ -34,6 +44,12 @@ def judge(point: Measurement, slo: Slo) -> Verdict:
     ``pass`` needs every latency statistic within its limit, no queue trend and achieved/offered >= 0.98; ``fail``
     needs one of them violated; anything else is ``undecided``, such as a bound on either side of the limit, a run
     shorter than six generations of requests, or a latency that nobody recorded.
+
+    A tighter SLO (:meth:`melange.slo.Slo.is_as_tight_as`) never gets the better verdict. What is not about latency does
+    not hang on the SLO, nor do bounds of a mean on its limit. A share within limits falls with them, and with it its
+    bounds: how many independent requests it counts for is a property of the load point, not of the requests that met
+    *these* limits, or tighter limits whose misses scatter could pass where looser ones whose misses cluster do not.
+    Of a joint share, the upper bound is no higher than that of any limit by itself.
     """
     if not point.valid:
         return "fail" if point.saturated and point.failures == 0 else "undecided"
@@ -90,9 +106,9 @@ def _failures_tolerable(point: Measurement) -> Verdict:
 def _latency_verdicts(point: Measurement, slo: Slo) -> list[Verdict]:
     if not slo.thresholds_s:
         return []
-    if slo.attainment is not None:
-        share = _attainment(point, slo)
-        return [_against(share.low >= slo.attainment, share.high < slo.attainment)]
+    if slo.share is not None:
+        seen = [(_attainment(point, slo), slo.attainment)] if slo.attainment is not None else _marginals(point, slo)
+        return [_against(share.low >= least, share.high < least) for share, least in seen]
     limits, means = slo.thresholds_s, _means(point, slo)
     return [_against(mean.high <= limits[name], mean.low > limits[name]) for name, mean in means.items()]
 
@@ -111,13 +127,64 @@ def _attainment(point: Measurement, slo: Slo) -> Bounds:
     """
     if has_samples(point):
         ttft, e2e, tokens = _samples(point)
-        met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
-        return share_bounds(np.append(met, np.zeros(point.failures, dtype=bool)), confidence_of(point))
+        counts = _counts(point, slo)
+        joint = _share_of(
+            point, slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens), np.minimum.reduce([*counts.values()])
+        )
+        return replace(joint, high=min([joint.high, *(each.high for each in _shares(point, slo, counts).values())]))
     limits = slo.thresholds_s
     marginals = [(stats, limits[name]) for name, stats in _recorded(point, slo).items()]
     missing = sum(1.0 if stats is None else 1.0 - stats.share_within(limit) for stats, limit in marginals)
     most = min((stats.share_at_most(limit) for stats, limit in marginals if stats is not None), default=1.0)
     return Bounds(value=max(0.0, 1.0 - missing), low=max(0.0, 1.0 - missing), high=most)
+
+
+def _marginals(point: Measurement, slo: Slo) -> list[tuple[Bounds, float]]:
+    """The share of requests within each limit by itself, and the one that is promised; as for a joint attainment."""
+    if has_samples(point):
+        return [(share, slo.quantiles[name]) for name, share in _shares(point, slo, _counts(point, slo)).items()]
+    limits, found = slo.thresholds_s, []
+    for name, stats in _recorded(point, slo).items():
+        low, high = (
+            (0.0, 1.0) if stats is None else (f(limits[name]) for f in (stats.share_within, stats.share_at_most))
+        )
+        found.append((Bounds(value=low, low=low, high=high), slo.quantiles[name]))
+    return found
+
+
+def _counts(point: Measurement, slo: Slo) -> dict[str, FloatArray]:
+    """What a point's requests are worth to the share within each limit, by its name; see effective_counts."""
+    assert point.sample_ttft_s is not None
+    assert point.sample_e2e_s is not None
+    samples = point.sample_ttft_s, point.sample_e2e_s, point.sample_output_tokens or (point.output_tokens,)
+    return {name: _worth(name, slo.tpot_definition, *samples) for name in slo.thresholds_s}
+
+
+@lru_cache(maxsize=64)
+def _worth(
+    name: str,
+    definition: TpotDefinition,
+    ttft_s: tuple[float, ...],
+    e2e_s: tuple[float, ...],
+    output_tokens: tuple[float, ...],
+) -> FloatArray:
+    """Kept from one SLO to the next: the limit itself does not count."""
+    any_limit = Slo(tpot_definition=definition, **{f"{name}_s": 1.0})  # type: ignore[arg-type]
+    values = any_limit.latencies_s(e2e_s=e2e_s, ttft_s=ttft_s, output_tokens=output_tokens)
+    return effective_counts(values[name])
+
+
+def _shares(point: Measurement, slo: Slo, counts: Mapping[str, FloatArray]) -> dict[str, Bounds]:
+    """The share of a point's requests within each limit, by its name."""
+    ttft, e2e, tokens = _samples(point)
+    within = slo.within(e2e_s=e2e, ttft_s=ttft, output_tokens=tokens)
+    return {name: _share_of(point, met, counts[name]) for name, met in within.items()}
+
+
+def _share_of(point: Measurement, met: BoolArray, counts: FloatArray) -> Bounds:
+    """A share of a point's requests, (n,), with its bounds; failures are counted as missed."""
+    total = len(met) + point.failures
+    return share_bounds(float(met.sum()) / total, counts * total / len(met), confidence_of(point))
 
 
 def _means(point: Measurement, slo: Slo) -> dict[str, Bounds]:

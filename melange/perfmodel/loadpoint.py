@@ -102,20 +102,43 @@ class LoadPoint:
         """Whether the load keeps the promise, elementwise.
 
         Means are compared for a mean SLO. For an attainment SLO the shares within each threshold are multiplied: late
-        first tokens and slow decoding come from the same bursts, so the product errs on the safe side.
+        first tokens and slow decoding come from the same bursts, so the product errs on the safe side. Percentiles are
+        compared one by one.
         """
+        if slo.statistic == "mean":
+            return self._means_within(slo)
+        shares = {name: self._within(name, limit, slo) for name, limit in slo.thresholds_s.items()}
+        if slo.attainment is not None:
+            every = np.ones(np.shape(self.rate_rps))
+            for share in shares.values():
+                every = every * share
+            return np.asarray(every >= slo.attainment)
         ok = np.ones(np.shape(self.rate_rps), dtype=bool)
-        share = np.ones(np.shape(self.rate_rps))
-        single = self.decode_steps < 1
+        for name, quantile in slo.quantiles.items():
+            ok &= shares[name] >= quantile
+        return ok
+
+    def _means_within(self, slo: Slo) -> BoolArray:
+        ok = np.ones(np.shape(self.rate_rps), dtype=bool)
         for name, threshold in slo.thresholds_s.items():
             if name == "tpot" and slo.tpot_definition == "decode":
-                ok &= (self.tpot_decode_s <= threshold) | single
-                share = share * self.tpot_within(threshold)
+                ok &= (self.tpot_decode_s <= threshold) | (self.decode_steps < 1)
             elif name == "ttft":
                 ok &= self.ttft_s <= threshold
-                share = share * self.ttft_within(threshold)
             else:
-                limit = threshold * self.output_tokens if name == "tpot" else np.full(np.shape(share), threshold)
-                ok &= self.e2e_s <= limit
-                share = share * self.e2e_within(limit)
-        return ok if slo.attainment is None else share >= slo.attainment
+                ok &= self.e2e_s <= self._e2e_limit_s(name, threshold)
+        return ok
+
+    def _within(self, name: str, threshold_s: float, slo: Slo) -> FloatArray:
+        """Share of requests within one threshold of an SLO."""
+        if name == "tpot" and slo.tpot_definition == "decode":
+            return self.tpot_within(threshold_s)
+        if name == "ttft":
+            return self.ttft_within(threshold_s)
+        return self.e2e_within(self._e2e_limit_s(name, threshold_s))
+
+    def _e2e_limit_s(self, name: str, threshold_s: float) -> FloatArray:
+        """The latency that a limit of it, or of it per output token, allows."""
+        return np.asarray(
+            threshold_s * self.output_tokens if name == "tpot" else np.full(self.rate_rps.shape, threshold_s)
+        )

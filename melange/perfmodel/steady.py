@@ -216,7 +216,7 @@ class SteadyState:
         if not slo.thresholds_s:
             return self.saturation_rps
         # Means need no spread between requests, which doubles the work.
-        spread = slo.attainment is not None
+        spread = slo.statistic != "mean"
         share = _bisect(lambda share: self._open(share, with_spread=spread).meets(slo), self.input.shape)
         found = (share > 0) & self.fits
         rate = self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0)).rate

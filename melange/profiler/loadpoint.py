@@ -15,7 +15,7 @@ from melange.measurements.measurement import LatencyStats, Measurement
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.statistics import LOOKS, growth_rps, warm_up_length
 from melange.serving.config import ConfigKey
-from melange.slo import Slo, tpot_s
+from melange.slo import Slo, lower_quantile, percentile_name, tpot_s
 
 RUNS_AWAY = 0.3  # share of the offered rate by which a queue must grow to be told from an engine that still fills
 FILLING_LATENCIES = 3.0
@@ -254,20 +254,32 @@ def _extra(run: LoadRun, settled: Sequence[RequestRecord]) -> dict[str, object]:
 
 
 def statistic_text(point: Measurement, slo: Slo) -> str:
-    """The point's current statistic against the SLO, for people: ``TPOT 18.2/20 ms``."""
-    parts = []
-    stats_of = {
-        "tpot": point.tpot_decode_s if slo.tpot_definition == "decode" else point.tpot_e2e_per_token_s,
-        "ttft": point.ttft_s,
-        "e2e": point.e2e_s,
-    }
-    for name, limit in slo.thresholds_s.items():
-        value = stats_of[name]
-        if value is not None:
-            parts.append(f"{name.upper()} {1000 * value.mean:.3g}/{1000 * limit:g} ms")
+    """The point's current statistic against the SLO, for people: ``TPOT 18.2/20 ms``, ``p95 TTFT 410/500 ms``."""
+    parts = _percentile_texts(point, slo) if slo.quantiles and point.sample_e2e_s else _mean_texts(point, slo)
     if slo.attainment is not None and point.sample_e2e_s:
         met = slo.met(
             e2e_s=point.sample_e2e_s, ttft_s=point.sample_ttft_s or (), output_tokens=point.sample_output_tokens or ()
         )
         parts.append(f"attained {100 * float(np.mean(met)):.1f}/{100 * slo.attainment:g}%")
     return ", ".join(parts) or f"{point.achieved_rps:.3g} req/s"
+
+
+def _mean_texts(point: Measurement, slo: Slo) -> list[str]:
+    stats_of = {
+        "tpot": point.tpot_decode_s if slo.tpot_definition == "decode" else point.tpot_e2e_per_token_s,
+        "ttft": point.ttft_s,
+        "e2e": point.e2e_s,
+    }
+    known = [(name, limit, stats_of[name]) for name, limit in slo.thresholds_s.items()]
+    return [f"{name.upper()} {1000 * s.mean:.3g}/{1000 * limit:g} ms" for name, limit, s in known if s is not None]
+
+
+def _percentile_texts(point: Measurement, slo: Slo) -> list[str]:
+    values = slo.latencies_s(
+        e2e_s=point.sample_e2e_s or (), ttft_s=point.sample_ttft_s or (), output_tokens=point.sample_output_tokens or ()
+    )
+    return [
+        f"{percentile_name(quantile)} {name.upper()} {1000 * lower_quantile(values[name], quantile):.3g}"
+        f"/{1000 * slo.thresholds_s[name]:g} ms"
+        for name, quantile in slo.quantiles.items()
+    ]

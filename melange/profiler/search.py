@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from melange.capacity.guess import SATURATION_GAIN
-from melange.capacity.interval import INDISTINCT, Interval, interval_of, lone_points, open_verdicts
+from melange.capacity.interval import Interval, interval_of, lone_points, open_verdicts
 from melange.capacity.verdict import judge
 from melange.errors import InputError
 from melange.measurements.measurement import Measurement, Question
@@ -31,6 +31,7 @@ REQUESTS = 4000
 POINT_S = 3600.0
 CLOSED_S = 600.0  # closed loops end with their last request; so long only where the server hangs
 
+INDISTINCT = 1.04  # a verdict so near to the guess does not contradict it: there it is as much luck as evidence
 NOTHING = Interval(high_rps=0.0)
 LONE_REQUESTS = 6
 LONE_ATTEMPTS = 2
@@ -77,7 +78,7 @@ class SearchSettings:
     @property
     def samples_needed(self) -> int:
         """Requests that can decide the statistic: ``requests``, or more where misses are rare, up to 2000."""
-        rare = 0 if self.slo.attainment is None else math.ceil(6 / (1 - self.slo.attainment))
+        rare = 0 if self.slo.share is None else math.ceil(6 / (1 - self.slo.share))
         return max(self.requests, min(2000, rare))
 
     @property

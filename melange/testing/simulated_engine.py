@@ -181,6 +181,9 @@ class SimulatedEngine:
         if slo.attainment is not None:
             met = slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=size.output_tokens)
             return float(met.mean()) >= slo.attainment
+        if slo.quantiles:
+            within = slo.within(e2e_s=e2e, ttft_s=ttft, output_tokens=size.output_tokens)
+            return all(float(within[name].mean()) >= quantile for name, quantile in slo.quantiles.items())
         tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=size.output_tokens)
         means = {"tpot": float(tpot.mean()), "ttft": float(ttft.mean()), "e2e": float(e2e.mean())}
         return all(means[name] <= limit for name, limit in slo.thresholds_s.items())

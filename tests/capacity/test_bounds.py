@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from melange.capacity.bounds import batch_means, mean_bounds, share_bounds, student_quantile
+from melange.capacity.bounds import LEVELS, batch_means, effective_counts, mean_bounds, share_bounds, student_quantile
 
 
 def correlated(rng: np.random.Generator, n: int, rho: float) -> np.ndarray:
@@ -31,18 +31,36 @@ def test_batch_means_cover_a_correlated_mean_where_independent_samples_do_not() 
 
 
 def test_share_bounds_of_all_met_are_exact() -> None:
-    bounds = share_bounds(np.ones(299))
+    bounds = share_bounds(1.0, np.full(len(LEVELS) - 1, 299.0))
     assert bounds.value == 1.0
     assert bounds.low == pytest.approx(0.05 ** (1 / 299))
     assert bounds.high == 1.0
 
 
-def test_share_bounds_widen_where_misses_cluster() -> None:
-    scattered = np.ones(1000)
-    scattered[::20] = 0
-    clustered = np.ones(1000)
-    clustered[:50] = 0
-    assert share_bounds(clustered).low < share_bounds(scattered).low - 0.02
+def test_misses_that_cluster_count_for_fewer_independent_ones() -> None:
+    rng = np.random.default_rng(5)
+    slow, quick = effective_counts(correlated(rng, 1000, 0.95)), effective_counts(correlated(rng, 1000, 0.0))
+    assert len(slow) == len(LEVELS) - 1
+    assert slow[1:4].max() < 200 < quick[1:4].min()
+    assert (effective_counts([2.0] * 50) == 50).all()
+    assert (effective_counts(range(15)) == 15).all()
+
+
+def test_both_bounds_of_a_share_rise_with_it_whatever_the_counts() -> None:
+    rng = np.random.default_rng(6)
+    shares = np.unique([*LEVELS, *rng.uniform(size=60), *(1 - rng.uniform(size=20) / 100)])
+    for _ in range(20):
+        counts = rng.uniform(1, 400, len(LEVELS) - 1)
+        found = [share_bounds(float(share), counts) for share in shares]
+        assert (np.diff([b.low for b in found]) >= -1e-12).all()
+        assert (np.diff([b.high for b in found]) >= -1e-12).all()
+        assert all(b.low <= b.value <= b.high for b in found)
+
+
+def test_bounds_of_a_share_close_with_the_counts() -> None:
+    few, many = (share_bounds(0.9, np.full(len(LEVELS) - 1, count)) for count in (50.0, 500.0))
+    assert few.low < many.low < 0.9 < many.high < few.high
+    assert np.isnan(share_bounds(0.0, np.array([])).value)
 
 
 def test_too_few_values_decide_nothing() -> None:
@@ -58,6 +76,4 @@ def test_batches_cover_the_tail_of_the_series() -> None:
 
 def test_quantiles_are_those_of_scipy() -> None:
     assert student_quantile(0.985, 9) == pytest.approx(stats.t.ppf(0.985, 9))
-    met = np.ones(50)
-    met[[3, 20, 41]] = 0
-    assert share_bounds(met[:15]).low == pytest.approx(stats.beta.ppf(0.05, 14, 2))
+    assert share_bounds(14 / 15, np.full(len(LEVELS) - 1, 15.0)).low == pytest.approx(stats.beta.ppf(0.05, 14, 2))

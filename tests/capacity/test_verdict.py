@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from melange.capacity.verdict import judge
@@ -94,3 +95,18 @@ def test_a_trend_that_is_not_ruled_out_is_undecided(sampled: Measurement) -> Non
 
 def test_a_single_output_token_meets_any_decode_limit() -> None:
     assert judge(replace(stated(0.5), output_tokens=1, tpot_decode_s=None), SLO) == "pass"
+
+
+def test_scattered_misses_of_a_tighter_limit_do_not_pass_where_a_looser_limit_s_cluster_does_not(
+    sampled: Measurement,
+) -> None:
+    # a run of 20 slow requests in 1000, and 20 single ones that are a little late
+    ttft = [0.9 if 400 <= k < 420 else 0.5 if k % 50 == 7 else 0.1 for k in range(1000)]
+    point = replace(
+        sampled, sample_ttft_s=tuple(ttft), sample_e2e_s=(1.0,) * 1000, sample_output_tokens=(64,) * 1000, samples=1000
+    )
+    order = ("fail", "undecided", "pass")
+    for attainment in np.arange(0.8, 0.99, 0.0025).tolist():
+        loose = judge(point, Slo(ttft_s=0.6, attainment=attainment))
+        tight = judge(point, Slo(ttft_s=0.3, attainment=attainment))
+        assert order.index(tight) <= order.index(loose), attainment
