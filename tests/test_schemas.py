@@ -27,7 +27,7 @@ from melange.plan.demand import PlanDemand
 from melange.plan.file import plan_record
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import FleetOdds, Uncertainty
-from melange.plan.promise import AttainReport, SizedFleet
+from melange.plan.promise import AttainReport, SizedFleet, Standing, WindowAttainment
 from melange.serving.considered import Considered, LeftOut
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings
@@ -100,6 +100,8 @@ def test_every_field_is_described(name):
         ("plan", "next_fleet", names(NextFleet)),
         ("plan", "attain", names(AttainReport)),
         ("plan", "sized_fleet", names(SizedFleet)),
+        ("plan", "standing", names(Standing)),
+        ("plan", "window_attainment", names(WindowAttainment)),
         ("plan", "uncertainty", names(Uncertainty)),
         ("plan", "fleet_odds", names(FleetOdds)),
         ("plan", "nanobatching", names(NanoBatchingEffect)),

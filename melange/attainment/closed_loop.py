@@ -17,6 +17,8 @@ from melange.attainment.fleets import Counts
 from melange.attainment.ground import Ground, describe, ground_of
 from melange.attainment.promise import sized_fleet
 from melange.attainment.single_types import cheapest_single, lone_share, report_singles, sized_singles
+from melange.attainment.standing import REPLICATIONS as STANDING_REPLICATIONS
+from melange.attainment.standing import standing_of
 from melange.attainment.surrogate import MissModel
 from melange.attainment.trial import Trials
 from melange.capacity.profile import Profile
@@ -54,29 +56,32 @@ def attain(
     max_fleets: int = MAX_FLEETS,
     max_requests: int = MAX_REQUESTS,
     single_types: bool = True,
+    standing: int = STANDING_REPLICATIONS,
     on_progress: Progress | None = None,
 ) -> tuple[Plan, AttainReport]:
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
     ``simulation`` says how to play a fleet (policy, arrivals, by default as uneven as the workload says; requests a
     replication, by default 5,000 or ten minutes of arrivals; its replications are the test's own); ``trace`` gives
-    sizes. The search ends after ``max_fleets`` fleets or ``max_requests`` requests were simulated, and says what it has
+    sizes. A process of kind ``trace`` plays the trace's own requests at its own times, each replication once round from
+    another of them on. ``standing`` replications stand behind each figure of what the promise stands, 0 asks for none.
+    The search ends after ``max_fleets`` fleets or ``max_requests`` requests were simulated, and says what it has
     not ruled out. Configs that serve no size in time are left out, and named by the report. The plan carries the report
     as ``attain`` and single-type fleets *of the same promise* as baselines (none where ``single_types`` is False; the
-    cheapest fleet may then be missed). InputError for a target outside (0, 1), an SLO without thresholds or a replayed
-    trace, InfeasibleError when no fleet can keep the promise.
+    cheapest fleet may then be missed). InputError for a target outside (0, 1), an SLO without thresholds or a replay
+    without times, InfeasibleError when no fleet can keep the promise.
     """
     if not 0 < target < 1:
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
     if not spec.slo.thresholds_s:
         raise InputError("the workload's SLO has no threshold to attain", fix="give it a TPOT, TTFT or E2E limit")
     options = replace(options or SolveOptions(), slice_factor=None)
-    simulation = _repeatable(simulation or SimulationOptions(), spec)
+    simulation = _repeatable(simulation or SimulationOptions(), spec, trace)
     tell = on_progress or (lambda line: None)
     profile = profile or load_profile(spec)
     paper = plan_fleet(spec, options, profile=profile)
     choices = choices_of(spec, options, profile)
-    ground = ground_of(choices)
+    ground = ground_of(choices, trace=trace)
     search = _search(ground, target, simulation, trace, max_fleets, max_requests, tell)
     lone = lone_share(search)
     if lone < target:
@@ -88,7 +93,12 @@ def attain(
     best = cheapest(search, cheapest_single(search, singles))
     passed = spot_check(search, best)
     best = min([best, *passed], key=search.cost)
-    return _answer(search, paper, best, len(passed), report_singles(search, singles), lone)
+    plan, report = _answer(search, paper, best, len(passed), report_singles(search, singles), lone)
+    if standing:
+        tell("what the promise stands")
+        report = replace(report, standing=standing_of(plan, search.trials, spec.workload, replications=standing))
+        plan = replace(plan, attain=report, warnings=(*_shortfall(report), *plan.warnings))
+    return plan, report
 
 
 def _search(
@@ -118,22 +128,30 @@ def _search(
     )
 
 
-def _repeatable(simulation: SimulationOptions, spec: WorkloadSpec) -> SimulationOptions:
-    """The options with drawn arrivals and a number of requests: 5,000 or ten minutes' unless one was given."""
+def _repeatable(simulation: SimulationOptions, spec: WorkloadSpec, trace: Trace | None) -> SimulationOptions:
+    """The options with a process and a number of requests: 5,000 or ten minutes' of drawn ones, a whole trace's."""
     process = simulation.process or drawn_process(spec.workload.burstiness_cv)
-    if process.kind == "trace":
+    replayed = process.kind == "trace"
+    if replayed and (trace is None or not trace.span_s):
         raise InputError(
-            "a replayed trace is the same in every replication, so nothing can be confirmed on it",
-            fix="take its sizes and draw the arrivals: poisson, gamma:CV or mmpp",
+            "arrivals are those of the trace, but "
+            + ("none was given" if trace is None else "it has no arrival times"),
+            fix="give a trace with times, or draw the arrivals: poisson, gamma:CV or mmpp",
         )
     rate = simulation.rate_rps or spec.workload.total_rate_rps
-    requests = simulation.requests or max(LEAST_REQUESTS, int(LEAST_SPAN_S * rate))
+    whole = len(trace) if replayed and trace is not None else max(LEAST_REQUESTS, int(LEAST_SPAN_S * rate))
+    requests = simulation.requests or whole
     if requests > MOST_REQUESTS:
         raise InputError(
             f"a replication has {requests:,} requests, more than the {MOST_REQUESTS:,} that memory is sure to hold",
             fix="give a number of requests, or solve for a share of the rate",
         )
-    return replace(simulation, process=process, requests=requests)
+    return replace(simulation, process=process, requests=requests, rotate=replayed)
+
+
+def _shortfall(report: AttainReport) -> tuple[str, ...]:
+    short = None if report.standing is None else report.standing.shortfall(report.target)
+    return () if short is None else (short,)
 
 
 def _answer(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange.arrays import BoolArray, FloatArray
+from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.attainment.fleets import Counts, fleet_cost
 from melange.errors import InfeasibleError
 from melange.perfmodel.floor import least_s
@@ -19,6 +20,13 @@ from melange.planning.choices import Choices
 from melange.simulator.clocks import ConfigClock, plan_clocks
 from melange.solver.problem import Problem, Solution, Status
 from melange.solver.slack import Arrangement, most_slack
+
+if TYPE_CHECKING:
+    from melange.traces import Trace
+
+
+NEXT_TO_NOTHING = 1e-9
+"""Share of the rate that a size is given of which a trace has no request: served it must be, load it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,9 +91,10 @@ class Ground:
         return with_shares(self.empty, self.case, solution, baselines or {})
 
 
-def ground_of(choices: Choices, *, keep_late: bool = False) -> Ground:
+def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool = False) -> Ground:
     """The ground of a workload's choices: of every kind of config that serves some size in time, its best token budget.
 
+    Where requests have the sizes of a ``trace``, the least loads are theirs and not those of the workload's means.
     InfeasibleError where there is none, unless ``keep_late`` asks for those too that serve no size in time.
     """
     able: BoolArray = np.asarray((np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0)) | keep_late
@@ -101,7 +110,7 @@ def ground_of(choices: Choices, *, keep_late: bool = False) -> Ground:
     clocks = plan_clocks(empty)
     # The search simulates the demand as it is: headroom is the program's way to provide for what is simulated here.
     in_time = replace(case.problem, load=case.problem.load / (1 + kept.headroom))
-    least = replace(in_time, load=_least_loads(case, clocks))
+    least = replace(in_time, load=_least_loads(case, clocks, trace))
     return Ground(case=case, empty=empty, in_time=in_time, least=least, clocks=clocks, left_out=left_out)
 
 
@@ -140,27 +149,58 @@ def _with_configs(choices: Choices, kept: list[int]) -> Choices:
     )
 
 
-def _least_loads(case: Case, clocks: Mapping[str, ConfigClock]) -> FloatArray:
+def _least_loads(case: Case, clocks: Mapping[str, ConfigClock], trace: Trace | None) -> FloatArray:
     """(n_rows, n_configs) replicas that a row keeps busy at the least; inf where its requests do not fit."""
-    choices, rate = case.choices, case.choices.rate_rps
-    # True means, whatever sizes the program takes its loads at: these are what is simulated.
-    sizes = np.array(
-        [
-            (b.mean_input_tokens or b.load_input_tokens, b.mean_output_tokens or b.load_output_tokens)
-            for b in choices.buckets
-        ],
-        dtype=float,
-    )
-    cached = np.array([bucket.mean_cached_tokens or 0.0 for bucket in choices.buckets])
-    load: FloatArray = np.full(choices.max_rate_rps.shape, np.inf)
-    for c, config in enumerate(choices.configs):
+    sizes, rate, bucket = _bucket_means(case) if trace is None else _trace_requests(case, trace)
+    group = case.group[bucket]
+    rows = np.zeros((int(case.group.max()) + 1, len(case.choices.configs)))
+    for c, config in enumerate(case.choices.configs):
         entry = clocks[config.name]
-        fits = sizes.sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)
-        seconds = least_s(entry.clock, sizes[:, 0], sizes[:, 1], cached, weights=rate)
-        load[:, c] = np.where(fits, rate * seconds, np.inf)
-    rows = np.zeros((int(case.group.max()) + 1, load.shape[1]))
-    np.add.at(rows, case.group, load)
+        fits = sizes[:, :2].sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)
+        seconds = least_s(entry.clock, sizes[:, 0], sizes[:, 1], sizes[:, 2], weights=rate)
+        np.add.at(rows[:, c], group, np.where(fits, rate * seconds, np.inf))
     return rows
+
+
+def _bucket_means(case: Case) -> tuple[FloatArray, FloatArray, IntArray]:
+    """(n, 3) input, output and cached tokens, (n,) requests/s and (n,) the bucket: one row a bucket.
+
+    True means, whatever sizes the program takes its loads at: these are what is simulated.
+    """
+    buckets = case.choices.buckets
+    sizes = [
+        (
+            b.mean_input_tokens or b.load_input_tokens,
+            b.mean_output_tokens or b.load_output_tokens,
+            b.mean_cached_tokens or 0.0,
+        )
+        for b in buckets
+    ]
+    return np.array(sizes, dtype=float), case.choices.rate_rps, np.arange(len(buckets))
+
+
+def _trace_requests(case: Case, trace: Trace) -> tuple[FloatArray, FloatArray, IntArray]:
+    """The same, one row a request of the trace; those of sizes that the workload does not have are left out.
+
+    All of them are played, so what is left out makes a bound no less true. A bucket of which the trace has nothing
+    keeps a row of its means at next to no rate.
+    """
+    workload = case.choices.spec.workload
+    place = np.full(workload.rate_rps.size, -1)
+    place[np.flatnonzero(workload.rate_rps.ravel() > 0)] = np.arange(len(case.choices.buckets))
+    located = workload.grid.locate(trace.input_tokens, trace.output_tokens)
+    inside = located >= 0
+    bucket = np.where(inside, place[located], -1)
+    kept = bucket >= 0
+    cached = np.zeros(len(trace)) if trace.cached_tokens is None else trace.cached_tokens
+    sizes = np.stack([trace.input_tokens, trace.output_tokens, cached], axis=1)[kept].astype(float)
+    rate = np.full(len(sizes), workload.total_rate_rps / max(int(inside.sum()), 1))
+    means, _, own = _bucket_means(case)
+    return (
+        np.vstack([sizes, means]),
+        np.append(rate, np.full(len(own), NEXT_TO_NOTHING * workload.total_rate_rps)),
+        np.append(bucket[kept], own),
+    )
 
 
 def describe(problem: Problem, counts: Sequence[int]) -> str:

@@ -85,7 +85,7 @@ class Trials:
         """Attainments of one replication, or of SCREENING where it leaves hope, and whether they leave hope."""
         scenario, values = self.scenario(plan), list[float]()
         for count in (1, SCREENING - 1):
-            values += _attainments(scenario, len(values), count)
+            values += attainments_of(scenario, len(values), count)
             if len(values) > 1:
                 margin = 3.0 * float(np.std(values, ddof=1)) / np.sqrt(len(values))
             else:
@@ -115,7 +115,7 @@ class Trials:
         values: list[float] = []
         low = 0.0
         while len(values) < LOOKS[-1]:
-            values += _attainments(scenario, attempt * 1000 + len(values), BATCH)
+            values += attainments_of(scenario, attempt * 1000 + len(values), BATCH)
             low = promised(values, error, counted)
             if len(values) in LOOKS and low >= self.target:
                 return TrialResult(passed=True, attainment=float(np.mean(values)), replications=len(values), low=low)
@@ -158,6 +158,7 @@ def _ceiling(count: int, error: float, counted: float) -> float:
     return 1.0 + float(np.log(error)) / (counted * count)
 
 
-def _attainments(scenario: Scenario, first: int, count: int) -> list[float]:
+def attainments_of(scenario: Scenario, first: int, count: int) -> list[float]:
+    """The attainments of replications ``first`` to ``first + count - 1``."""
     slo = scenario.plan.slo
     return [attainment_of(r.outcome, slo) for r in replications_of(scenario, first, count)]

@@ -50,7 +50,14 @@ if TYPE_CHECKING:
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="With --attain: a trace that gives sizes.")
 @click.option(
     "--arrivals",
-    help="With --attain: poisson, gamma:CV or mmpp  [default: gamma with the workload's burstiness_cv, else poisson]",
+    help="With --attain: poisson, gamma:CV, mmpp, or trace (the requests of --trace in order, scaled to the rate)  "
+    "[default: gamma with the workload's burstiness_cv, else poisson]",
+)
+@click.option(
+    "--stands",
+    type=click.IntRange(0),
+    metavar="N",
+    help="With --attain: replications behind each figure of what the promise stands, 0 for none of it  [default: 4]",
 )
 @click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
 @click.option("--requests", type=click.IntRange(100), help="With --attain: a replication's [default: 5000 or 600 s]")
@@ -73,6 +80,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve azure-conversation --precision any --kv-dtype auto,fp8 --batched-tokens 2048,8192
       melange solve arena-120ms --uncertainty 200
       melange solve arena-120ms-mean --attain 0.99
+      melange solve workload.yaml --attain 0.99 --trace requests.csv --arrivals trace
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
     from melange.plan.file import write_plan
@@ -137,7 +145,7 @@ def _answer(given: dict[str, Any]) -> Plan:
 
 def _check_combination(given: dict[str, Any]) -> None:
     if given["attain"] is None:
-        for name in ("trace_file", "arrivals", "policy", "requests"):
+        for name in ("trace_file", "arrivals", "policy", "requests", "stands"):
             if given[name] is not None:
                 raise click.UsageError(f"--{name.removesuffix('_file')} goes with --attain")
         for name in ("seed", "jobs", "on"):
@@ -147,6 +155,8 @@ def _check_combination(given: dict[str, Any]) -> None:
         raise click.UsageError(
             "--attain stands alone: leave --uncertainty, --explain, --slice-factor and --nano-batching out"
         )
+    if given["arrivals"] == "trace" and not given["trace_file"]:
+        raise click.UsageError("--arrivals trace needs --trace: the file whose requests are replayed")
     if given["nano_batching"] and given["draws"]:
         raise click.UsageError("give either --uncertainty or --nano-batching")
 
@@ -174,6 +184,7 @@ def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) 
             options,
             simulation,
             trace=trace,
+            **({} if given["stands"] is None else {"standing": given["stands"]}),
             on_progress=lambda line: click.echo(line, err=True),
         )
     return plan

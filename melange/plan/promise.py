@@ -32,6 +32,82 @@ class SizedFleet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowAttainment:
+    """The simulated attainment of the requests that arrive in one window of a trace.
+
+    ``start_s`` is in seconds after the trace's first row, ``length_s`` the window's length there, ``rate_rps`` the rate
+    that was played. ``attainment``: the share that keeps the SLO, None where too few arrive to tell.
+    """
+
+    start_s: float
+    length_s: float
+    rate_rps: float
+    attainment: float | None = None
+
+    def describe(self) -> str:
+        """``0:27:39 to 0:30:43``."""
+        return f"{clock_text(self.start_s)} to {clock_text(self.start_s + self.length_s)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a promise stands: by how much demand may grow, one way at a time, before simulation finds it broken.
+
+    ``more_rate``, ``longer_input`` and ``longer_output`` are the shares by which the rate, every request's input and
+    every request's output may grow (0.21: 21%), to ``resolution``; none beyond ``at_most`` was tried. Each rests on the
+    same ``replications`` replications. ``windows``: the attainment in each window of the workload's own time, played
+    one after another; empty where none are known.
+    """
+
+    more_rate: float
+    longer_input: float
+    longer_output: float
+    at_most: float
+    resolution: float
+    replications: int
+    windows: tuple[WindowAttainment, ...] = ()
+
+    @property
+    def worst_window(self) -> WindowAttainment | None:
+        """The window in which the fewest requests keep the SLO, the first of several; None where no window tells."""
+        told = [window for window in self.windows if window.attainment is not None]
+        return min(told, key=lambda window: window.attainment or 0.0, default=None)
+
+    def describe(self) -> str:
+        """``kept up to +21% rate, +6% input tokens, +3% output tokens; worst window 0:27:39 to 0:30:43: 92%``."""
+        grown = ((self.more_rate, "rate"), (self.longer_input, "input tokens"), (self.longer_output, "output tokens"))
+        kept = ", ".join(f"+{100 * growth:.3g}% {what}{self._beyond(growth)}" for growth, what in grown)
+        worst = self.worst_window
+        if worst is None:
+            return f"kept up to {kept}"
+        return f"kept up to {kept}; worst window {worst.describe()}: {share(worst.attainment)}"
+
+    def _beyond(self, growth: float) -> str:
+        return " (or more)" if growth >= self.at_most else ""
+
+    def shortfall(self, target: float) -> str | None:
+        """A sentence where the promise is not kept in every window; None where it is."""
+        worst = self.worst_window
+        if worst is None or worst.attainment is None or worst.attainment >= target:
+            return None
+        told = [window.attainment for window in self.windows if window.attainment is not None]
+        below = sum(attainment < target for attainment in told)
+        return (
+            f"the promise of {100 * target:.10g}% is not kept in {below} of the {len(told)} windows of the workload's "
+            f"own time: in the worst, {worst.describe()}, {share(worst.attainment)} of the requests keep the SLO; "
+            "--for-every-window plans for them all"
+        )
+
+
+def clock_text(seconds: float) -> str:
+    """``1:02:03`` hours, minutes and seconds; days in front where there are any."""
+    sign, whole = ("-" if seconds < 0 else ""), round(abs(seconds))
+    days, rest = divmod(whole, 86400)
+    text = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return sign + (f"{days} d {text}" if days else text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttainReport:
     """How the cheapest fleet that keeps the promise was found.
 
@@ -42,7 +118,7 @@ class AttainReport:
     ``complete`` is false when the search ended before every cheaper fleet was ruled out; ``not_ruled_out`` then names
     the cheapest of those left. ``left_out`` are configs that serve no size in time. ``promise_*`` are None where the
     mean load alone has no plan. ``lone_share``: requests that keep the SLO on the best idle GPU, which no fleet
-    exceeds.
+    exceeds. ``standing``: what the promise stands, None where that was not asked.
     """
 
     target: float
@@ -67,6 +143,7 @@ class AttainReport:
     lone_share: float
     not_ruled_out: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    standing: Standing | None = None
 
     def __repr__(self) -> str:
         return short_repr("AttainReport", self._headline())

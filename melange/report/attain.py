@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 
 from melange.plan.costs import describe_instances
-from melange.plan.promise import AttainReport, SizedFleet
+from melange.plan.promise import AttainReport, SizedFleet, Standing
 from melange.report.tables import percent, table, usd
 
 
@@ -32,7 +32,22 @@ def _headline(report: AttainReport) -> list[str]:
         )
     if report.savings is not None:
         lines.append(f"savings on the best single type that keeps the same promise: {percent(report.savings)}")
+    if report.standing is not None:
+        lines.append(f"[bold]{escape(report.standing.describe())}[/bold] ({_how(report.standing)})")
     return lines
+
+
+def _how(standing: Standing) -> str:
+    """What the figures of a standing rest on."""
+    text = f"simulated one at a time to {100 * standing.resolution:g}%, {standing.replications} replications each"
+    if not standing.windows:
+        return f"{text}; the workload has no windows"
+    return f"{text}; {len(standing.windows)} windows one after another"
+
+
+def promise_warning(report: AttainReport | None) -> str | None:
+    """What comes first: that the promise is not kept within the workload's own windows."""
+    return None if report is None or report.standing is None else report.standing.shortfall(report.target)
 
 
 def _target(share: float) -> str:

@@ -17,7 +17,7 @@ from melange.plan.file import plan_record
 from melange.plan.odds import Uncertainty
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport
-from melange.report.attain import attain_parts
+from melange.report.attain import attain_parts, promise_warning
 from melange.report.tables import percent, rendered, table, usd
 from melange.solver.explanation import Explanation
 from melange.solver.problem import Status
@@ -49,7 +49,9 @@ def _csv(plan: Plan) -> str:
 
 
 def _parts(plan: Plan) -> list[RenderableType]:
-    parts: list[RenderableType] = [_headline(plan), ""]
+    first = promise_warning(plan.attain)
+    parts: list[RenderableType] = [] if first is None else [f"[bold]warning: {escape(first)}[/bold]", ""]
+    parts += [_headline(plan), ""]
     if plan.solved:
         parts += [_fleet_table(plan), "", _cost_lines(plan), "", _baseline_table(plan), ""]
         parts += [*_savings_lines(plan), ""]
@@ -67,7 +69,7 @@ def _parts(plan: Plan) -> list[RenderableType]:
     if plan.uncertainty is not None:
         parts += [*_uncertainty(plan.uncertainty), ""]
     parts += [escape(line) for line in _scope(plan)]
-    parts += [f"warning: {escape(warning)}" for warning in plan.warnings]
+    parts += [f"warning: {escape(warning)}" for warning in plan.warnings if warning != first]
     if plan.dropped_offers:
         parts.append(
             f"{len(plan.dropped_offers)} dearer offers of the same GPU and size left out (listed in plan.json)"

@@ -12,6 +12,7 @@ import numpy as np
 from rich.markup import escape
 
 from melange.errors import InputError
+from melange.plan.promise import clock_text
 from melange.report.figures import check_format, figure_bytes, new_figure
 from melange.report.tables import percent, rendered, table
 from melange.workload.drift import Drift
@@ -104,7 +105,7 @@ def _parts(workload: Workload, drift: Drift, measure: str) -> list[object]:
     columns = ("start", "load", "", "a request", "req/s", "input", "output", "mix off", "by chance")
     top = max(summary["peak_load_to_mean"], 1.0)
     rows = [_cells(drift, n, top) for n in range(len(drift))]
-    title = f"Windows of {_clock(float(np.median(drift.length_s)))}"
+    title = f"Windows of {clock_text(float(np.median(drift.length_s)))}"
     return [head, "", table(title, columns, rows, left=2), "", *_said(summary, measure)]
 
 
@@ -116,7 +117,7 @@ def _cells(drift: Drift, n: int, top: float) -> tuple[str, ...]:
         return "-" if value is None else text.format(value)
 
     return (
-        _clock(float(drift.start_s[n])),
+        clock_text(float(drift.start_s[n])),
         bar(float(drift.load[n]) / top),
         number("load", "{:.2f}"),
         number("load_per_request", "{:.2f}"),
@@ -130,13 +131,13 @@ def _cells(drift: Drift, n: int, top: float) -> tuple[str, ...]:
 
 def _said(summary: dict[str, float], measure: str) -> list[str]:
     return [
-        f"busiest window at {_clock(summary['busiest_start_s'])}: {summary['peak_load_to_mean']:.2f} times the mean "
-        f"load; 95% of the time at most {summary['p95_load_to_mean']:.2f} times; most requests "
+        f"busiest window at {clock_text(summary['busiest_start_s'])}: {summary['peak_load_to_mean']:.2f} times the "
+        f"mean load; 95% of the time at most {summary['p95_load_to_mean']:.2f} times; most requests "
         f"{summary['peak_rate_to_mean']:.2f} times the mean rate",
         f"a request's load runs from {summary['least_load_per_request']:.2f} to "
         f"{summary['most_load_per_request']:.2f} times the mean one's",
         f"the mix of sizes is {percent(summary['mean_variation'])} off the whole's in the mean, "
-        f"{percent(summary['worst_variation'])} in the worst window, at {_clock(summary['worst_start_s'])} "
+        f"{percent(summary['worst_variation'])} in the worst window, at {clock_text(summary['worst_start_s'])} "
         f"(total variation; chance alone: {percent(summary['mean_variation_by_chance'])})",
         f"load: {escape(measure)}, over the mean's",
     ]
@@ -146,14 +147,6 @@ def bar(share: float) -> str:
     """A bar of blocks for a share from 0 to 1, padded to its whole width."""
     eighths = round(max(0.0, min(share, 1.0)) * BAR_CELLS * 8)
     return ("█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()).ljust(BAR_CELLS)
-
-
-def _clock(seconds: float) -> str:
-    """``1:02:03`` hours, minutes and seconds; days in front where there are any."""
-    sign, whole = ("-" if seconds < 0 else ""), round(abs(seconds))
-    days, rest = divmod(whole, 86400)
-    text = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
-    return sign + (f"{days} d {text}" if days else text)
 
 
 def drift_figure(workload: Workload, drift: Drift, measure: str, image_format: str = "png") -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,8 +135,11 @@ class Sizes:
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
         """(input, output, cached) tokens of ``count`` requests."""
-        row = rng.choice(len(self.probability), size=count, p=self.probability)
-        tokens = self.tokens[row]
+        return self.of_rows(rng.choice(len(self.probability), size=count, p=self.probability), rng)
+
+    def of_rows(self, row: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray, IntArray]:
+        """(input, output, cached) tokens of requests of these rows, spread between the rows' bounds."""
+        count, tokens = len(row), self.tokens[row]
         if self.low is not None and self.high is not None:
             spread = rng.random((count, 2))
             for axis in (0, 1):
@@ -246,21 +249,42 @@ def recorded_rate_rps(trace: Trace, inside: BoolArray) -> float:
     return float(inside.sum()) / span
 
 
-def replayed_arrivals(trace: Trace, inside: BoolArray, count: int | None, rate_rps: float) -> Arrivals:
+def replayed_arrivals(
+    trace: Trace, inside: BoolArray, count: int | None, rate_rps: float, *, first: int | None = None
+) -> Arrivals:
     """A trace's own requests in their order, the first ``count`` of those inside the plan's sizes.
 
     Their times are the trace's, all stretched by one factor that makes :func:`recorded_rate_rps` the rate asked for.
-    Errors as there.
+    Errors as there. From the ``first``-th of them on where that is given: then the trace goes round, its first request
+    following its last one after a gap of the mean length, until there are ``count``.
     """
-    pace = recorded_rate_rps(trace, inside) / rate_rps
+    recorded = recorded_rate_rps(trace, inside)
     assert trace.arrival_s is not None
     rows = np.flatnonzero(inside)
-    rows = rows[np.argsort(trace.arrival_s[rows], kind="stable")][:count]
+    rows = rows[np.argsort(trace.arrival_s[rows], kind="stable")]
+    if first is None:
+        rows = rows[:count]
+        times = trace.arrival_s[rows]
+    else:
+        place = first + np.arange(len(rows) if count is None else count)
+        lap_s = trace.arrival_s[rows[-1]] - trace.arrival_s[rows[0]] + 1 / recorded
+        lap, rows = place // len(rows), rows[place % len(rows)]
+        times = trace.arrival_s[rows] + lap * lap_s
     cached = trace.cached_tokens[rows] if trace.cached_tokens is not None else np.zeros(len(rows), dtype=np.int64)
-    times = trace.arrival_s[rows]
     return Arrivals(
-        arrival_s=(times - times[0]) * pace,
+        arrival_s=(times - times[0]) * (recorded / rate_rps),
         input_tokens=trace.input_tokens[rows],
         output_tokens=trace.output_tokens[rows],
         cached_tokens=cached,
+    )
+
+
+def lengthened(arrivals: Arrivals, longer_input: float, longer_output: float) -> Arrivals:
+    """The same requests with so much longer inputs and outputs, 0.1 for 10%; cached prefixes stay as they are."""
+    if longer_input == 0 and longer_output == 0:
+        return arrivals
+    return replace(
+        arrivals,
+        input_tokens=np.rint(arrivals.input_tokens * (1 + longer_input)).astype(np.int64),
+        output_tokens=np.rint(arrivals.output_tokens * (1 + longer_output)).astype(np.int64),
     )

@@ -23,6 +23,7 @@ from melange.simulator.arrivals import (
     Sizes,
     drawn_arrivals,
     drawn_process,
+    lengthened,
     plan_sizes,
     recorded_rate_rps,
     replayed_arrivals,
@@ -45,6 +46,7 @@ from melange.simulator.report import (
     tpot_quantiles,
 )
 from melange.simulator.run import play_fleet
+from melange.simulator.stretches import Stretch, drawn_stretches
 
 if TYPE_CHECKING:
     from melange.traces import Trace
@@ -60,7 +62,9 @@ class SimulationOptions:
     times are replayed), of which the first ``warmup_share`` are not counted. ``rate_rps`` None is the plan's.
     ``process`` None replays the trace's times, scaled to the rate, where it has some, else draws arrivals as uneven as
     the workload says, Poisson ones where it does not.
-    ``spread`` as in plan_sizes. ``jobs`` runs so many replications at a time.
+    ``spread`` as in plan_sizes. ``jobs`` runs so many replications at a time. ``rotate``: every replication of a
+    replayed trace begins at another of its requests and goes round. ``longer_input`` and ``longer_output`` make every
+    request so much longer, 0.1 for 10%.
     """
 
     requests: int | None = None
@@ -73,6 +77,9 @@ class SimulationOptions:
     spread: bool = True
     failures: tuple[FailureRule, ...] = ()
     jobs: int = 1
+    rotate: bool = False
+    longer_input: float = 0.0
+    longer_output: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("requests", 1), ("replications", 1), ("jobs", 1), ("seed", 0)):
@@ -83,6 +90,9 @@ class SimulationOptions:
             raise InputError(f"warm-up share is {self.warmup_share}", fix="give a share from 0 to below 1")
         if self.rate_rps is not None and not (np.isfinite(self.rate_rps) and self.rate_rps > 0):
             raise InputError(f"rate is {self.rate_rps}", fix="give a positive number of requests per second")
+        for name in ("longer_input", "longer_output"):
+            if not (np.isfinite(value := getattr(self, name)) and value >= 0):
+                raise InputError(f"{name} is {value}", fix="give a share from 0, for example 0.1 for 10%")
 
 
 DEFAULT_REQUESTS = 10_000
@@ -93,7 +103,10 @@ LOOSE_FIT = 0.25  # median error of the rates of a clock fitted to latencies, be
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scenario:
-    """A plan made ready to be played: tables, clocks, and where its requests come from."""
+    """A plan made ready to be played: tables, clocks, and where its requests come from.
+
+    ``stretches``, where there are any, stand for one rate and mix: their sizes are the rows of ``sizes``.
+    """
 
     plan: Plan
     names: tuple[str, ...]
@@ -107,14 +120,21 @@ class Scenario:
     trace: Trace | None
     inside: BoolArray | None
     options: SimulationOptions
+    stretches: tuple[Stretch, ...] = ()
 
     def arrivals(self, replication: int) -> Arrivals:
         """The requests of one replication; every policy and fleet meets the same ones."""
+        rng = np.random.default_rng([self.options.seed, replication, 1])
+        return lengthened(self._as_long_as_now(rng), self.options.longer_input, self.options.longer_output)
+
+    def _as_long_as_now(self, rng: np.random.Generator) -> Arrivals:
         if self.process.kind == "trace":
             assert self.trace is not None
             assert self.inside is not None
-            return replayed_arrivals(self.trace, self.inside, self.requests, self.rate_rps)
-        rng = np.random.default_rng([self.options.seed, replication, 1])
+            first = int(rng.integers(self.inside.sum())) if self.options.rotate else None
+            return replayed_arrivals(self.trace, self.inside, self.requests, self.rate_rps, first=first)
+        if self.stretches:
+            return drawn_stretches(self.stretches, self.sizes, self.process, rng)
         return drawn_arrivals(self.sizes, self.process, self.requests, self.rate_rps, rng)
 
 
@@ -217,7 +237,7 @@ def _is_fixed(scenario: Scenario) -> bool:
     """Whether every replication would be the same: a replayed trace, and nothing else that is drawn."""
     if scenario.process.kind != "trace":
         return False
-    draws = scenario.policy.within in ("random", "weighted-random", "power-of-two")
+    draws = scenario.options.rotate or scenario.policy.within in ("random", "weighted-random", "power-of-two")
     return not draws and scenario.policy.estimator != "predictor" and not scenario.options.failures
 
 

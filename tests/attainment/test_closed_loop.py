@@ -190,13 +190,30 @@ def test_a_fleet_that_the_program_calls_too_small_is_found():
     assert any(line.startswith("2 x L40S: confirmed, attainment") for line in lines)
 
 
-def test_a_replayed_trace_confirms_nothing_and_a_trace_with_times_gives_sizes(spec):
-    with pytest.raises(InputError, match="replayed trace is the same in every replication"):
-        attain(spec.with_rate(1), 0.9, None, replace(QUICK, process=Process(kind="trace")))
+def test_a_replay_needs_a_trace_with_times_and_a_trace_gives_sizes(spec):
+    replay = replace(QUICK, process=Process(kind="trace"))
+    with pytest.raises(InputError, match="none was given"):
+        attain(spec.with_rate(1), 0.9, None, replay)
+    untimed = Trace(input_tokens=np.array([100, 200]), output_tokens=np.array([50, 80]))
+    with pytest.raises(InputError, match="no arrival times"):
+        attain(spec.with_rate(1), 0.9, None, replay, trace=untimed)
     trace = Trace(input_tokens=np.array([100, 200]), output_tokens=np.array([50, 80]), arrival_s=np.array([0.0, 1.0]))
     _, report = attain(spec.with_rate(1), 0.9, None, QUICK, trace=trace, single_types=False)
     assert report.arrivals == "poisson, 1 req/s"
     assert report.sizes == "the trace's sizes"
+
+
+def test_a_trace_in_bursts_takes_more_than_its_sizes_at_random(spec):
+    # A hundred requests at once every twenty-five seconds.
+    rng = np.random.default_rng(5)
+    times = np.repeat(np.arange(20) * 25.0, 100) + np.tile(np.arange(100) * 1e-3, 20)
+    sizes = rng.integers(20, 400, (2, len(times)))
+    trace = Trace(input_tokens=sizes[0], output_tokens=sizes[1], arrival_s=times)
+    asked = {"trace": trace, "single_types": False}
+    smooth, _ = attain(spec.with_rate(4), 0.9, None, replace(QUICK, process=Process(kind="poisson")), **asked)
+    bursty, report = attain(spec.with_rate(4), 0.9, None, replace(QUICK, process=Process(kind="trace")), **asked)
+    assert report.arrivals == "trace, 4 req/s"
+    assert bursty.cost_usd_per_hour > smooth.cost_usd_per_hour
 
 
 @pytest.mark.parametrize(("rate_rps", "warned"), [(2.0, False), (6.0, True)])

@@ -14,6 +14,7 @@ from melange.planning.case import case_of
 from melange.planning.planner import choices_of
 from melange.planning.workload_file import load_workload
 from melange.solver.problem import GroupLimit, Solution, Status
+from melange.traces import Trace
 
 EVERY = slice(None)
 # Machines of several GPUs multiply the clocks to be matched, and nothing of what is tested here.
@@ -170,3 +171,21 @@ def test_no_shipped_workload_stops_on_a_config_without_rates(name):
     assert found.left_out == tuple(c.name for c, can in zip(choices.configs, able, strict=True) if not can)
     for i in range(len(found.in_time.instances)):
         assert found.plan(tuple(int(i == k) for k in range(len(found.in_time.instances)))) is not None
+
+
+def test_the_least_loads_are_those_of_the_traces_requests(choices, ground):
+    workload = choices.spec.workload
+    # A trace of the workload's own mean sizes at its own mix gives its own loads.
+    counts = np.rint(choices.rate_rps / choices.rate_rps.min()).astype(int)
+    means = np.array([(b.mean_input_tokens, b.mean_output_tokens) for b in choices.buckets])
+    sizes = np.maximum(np.repeat(np.rint(means), counts, axis=0).astype(int), 1)
+    trace = Trace(input_tokens=sizes[:, 0], output_tokens=sizes[:, 1])
+    same = ground_of(choices, trace=trace)
+    assert same.least.load.sum(axis=0) == pytest.approx(ground.least.load.sum(axis=0), rel=0.1)
+    # One of a single small size is next to no load, and every size can be served all the same.
+    small = Trace(input_tokens=np.full(50, 20), output_tokens=np.full(50, 10))
+    light = ground_of(choices, trace=small)
+    assert (light.least.load.sum(axis=0) < 0.3 * ground.least.load.sum(axis=0)).all()
+    assert np.array_equal(np.isfinite(light.least.load), np.isfinite(ground.least.load))
+    assert (light.least.load > 0).all()
+    assert workload.total_rate_rps == pytest.approx(3)

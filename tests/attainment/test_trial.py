@@ -27,7 +27,7 @@ def trials(monkeypatch):
         return drawn.rng.normal(drawn.mean, SPREAD, count).tolist()
 
     monkeypatch.setattr(Trials, "scenario", lambda self, plan: SimpleNamespace(requests=self.options.requests))
-    monkeypatch.setattr("melange.attainment.trial._attainments", attainments)
+    monkeypatch.setattr("melange.attainment.trial.attainments_of", attainments)
     return drawn
 
 

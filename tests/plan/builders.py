@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import FleetOdds, Uncertainty
-from melange.plan.promise import AttainReport, SizedFleet
+from melange.plan.promise import AttainReport, SizedFleet, Standing, WindowAttainment
 
 FLEET = SizedFleet(
     instances={"L4": 2}, replicas={"L4": 2}, cost_usd_per_hour=1.4, attainment=0.99, headroom={"L4": 0.5}
@@ -14,6 +14,14 @@ ATTAIN = AttainReport(
     single_type={"L4": FLEET, "H100": SizedFleet(reason="too dear")}, savings=None, policy="paper", arrivals="poisson",
     sizes="the plan's", requests=100, simulated=3, cut_off=1, overloaded=0, spot_checked=1, spot_check_passed=0,
     confirmations=1, complete=True, lone_share=0.999,
+    standing=Standing(
+        more_rate=0.21, longer_input=0.06, longer_output=1.0, at_most=1.0, resolution=0.01, replications=4,
+        windows=(
+            WindowAttainment(start_s=0.0, length_s=600.0, rate_rps=2.0, attainment=0.99),
+            WindowAttainment(start_s=600.0, length_s=600.0, rate_rps=3.0, attainment=0.92),
+            WindowAttainment(start_s=1200.0, length_s=600.0, rate_rps=0.0),
+        ),
+    ),
 )  # fmt: skip
 ODDS = FleetOdds(
     instances={"L4": 2}, cost_usd_per_hour=1.4, share_optimal=0.5, mean_cost_usd_per_hour=1.5,

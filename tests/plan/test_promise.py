@@ -41,3 +41,20 @@ def test_a_fleet_that_was_not_found_has_no_headroom_to_tell():
     empty = SizedFleet(reason="too dear")
     assert (empty.instances, empty.replicas, empty.attainment, empty.attainment_low) == (None, None, None, None)
     assert empty.headroom == {}
+
+
+def test_a_standing_says_how_far_and_the_worst_window():
+    standing = REPORT.standing
+    assert standing.describe() == (
+        "kept up to +21% rate, +6% input tokens, +100% output tokens (or more); worst window 0:10:00 to 0:20:00: 92.0%"
+    )
+    assert replace(standing, windows=()).describe().endswith("output tokens (or more)")
+    assert standing.worst_window is standing.windows[1]
+
+
+def test_a_promise_broken_within_its_own_windows_is_told():
+    text = REPORT.standing.shortfall(0.95)
+    assert "the promise of 95% is not kept in 1 of the 2 windows" in text
+    assert "0:10:00 to 0:20:00, 92.0% of the requests keep the SLO" in text
+    assert REPORT.standing.shortfall(0.92) is None
+    assert replace(REPORT.standing, windows=()).shortfall(0.95) is None

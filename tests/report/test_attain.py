@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from plan.builders import ATTAIN
 
 from melange.plan.promise import AttainReport, SizedFleet
-from melange.report.attain import attain_parts
+from melange.report.attain import attain_parts, promise_warning
 from melange.report.tables import rendered
 
 KEPT = SizedFleet(
@@ -82,3 +83,13 @@ def test_spot_checks_and_what_is_left_out():
     assert "of the fleets cut off, 5 were simulated after all: 1 pass" in said
     assert "left out, as they serve no size in time: A10G, T4" in said
     assert "savings" not in said
+
+
+def test_it_says_what_the_promise_stands_and_warns_first_where_its_own_windows_break_it():
+    report = replace(REPORT, standing=ATTAIN.standing)
+    assert "kept up to +21% rate, +6% input tokens" in text(report)
+    assert "simulated one at a time to 1%, 4 replications each; 3 windows one after another" in text(report)
+    assert promise_warning(report).startswith("the promise of 99.05% is not kept in 2 of the 2 windows")
+    assert promise_warning(replace(report, target=0.9)) is None
+    assert promise_warning(REPORT) is None
+    assert promise_warning(None) is None

@@ -5,7 +5,16 @@ import pytest
 
 from melange.errors import InputError
 from melange.planning.planner import plan_fleet
-from melange.simulator.arrivals import Process, Sizes, arrival_times, drawn_process, plan_sizes
+from melange.simulator.arrivals import (
+    Process,
+    Sizes,
+    arrival_times,
+    drawn_process,
+    lengthened,
+    plan_sizes,
+    replayed_arrivals,
+)
+from melange.traces import Trace
 
 
 @pytest.mark.parametrize(("text", "cv"), [("poisson", 1.0), ("gamma:2.5", 2.5), ("gamma:0.5", 0.5)])
@@ -53,3 +62,31 @@ def test_sizes_without_spread_are_the_means():
     sizes = Sizes(tokens=np.array([[30.4, 7.0, 50.0]]), probability=np.ones(1), source="")
     inputs, outputs, cached = sizes.draw(5, np.random.default_rng(0))
     assert (set(inputs.tolist()), set(outputs.tolist()), set(cached.tolist())) == ({30}, {7}, {30})
+
+
+TRACE = Trace(
+    input_tokens=np.array([10, 20, 9999, 30]),
+    output_tokens=np.array([1, 2, 3, 4]),
+    arrival_s=np.array([100.0, 101.0, 102.0, 104.0]),
+)
+INSIDE = np.array([True, True, False, True])
+
+
+def test_a_trace_goes_round_from_any_of_its_requests():
+    # Three requests in four seconds: at twice their rate they take half the time.
+    once = replayed_arrivals(TRACE, INSIDE, None, 1.5)
+    assert once.arrival_s == pytest.approx([0.0, 0.5, 2.0])
+    round_ = replayed_arrivals(TRACE, INSIDE, 5, 1.5, first=1)
+    assert round_.input_tokens.tolist() == [20, 30, 10, 20, 30]
+    assert round_.output_tokens.tolist() == [2, 4, 1, 2, 4]
+    # The gap from the last to the first is the mean one, 4/3 s in the trace.
+    assert np.diff(round_.arrival_s) == pytest.approx([1.5, 2 / 3, 0.5, 1.5])
+
+
+def test_longer_requests_come_at_the_same_times():
+    once = replayed_arrivals(TRACE, INSIDE, None, 1.5)
+    longer = lengthened(once, 0.5, 1.0)
+    assert longer.input_tokens.tolist() == [15, 30, 45]
+    assert longer.output_tokens.tolist() == [2, 4, 8]
+    assert np.array_equal(longer.arrival_s, once.arrival_s)
+    assert lengthened(once, 0.0, 0.0) is once
