@@ -75,6 +75,8 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan as Plan
     from melange.plan.promise import AttainReport as AttainReport
     from melange.plan.promise import SizedFleet as SizedFleet
+    from melange.plan.promise import Standing as Standing
+    from melange.plan.promise import WindowAttainment as WindowAttainment
     from melange.planning.limits import Limits as Limits
     from melange.planning.limits import TypeLimit as TypeLimit
     from melange.planning.options import SolveOptions as SolveOptions
@@ -176,12 +178,14 @@ _WHERE = {
     "Slo": "slo",
     "Solution": "solver.problem",
     "SolveOptions": "planning.options",
+    "Standing": "plan.promise",
     "Sweep": "analysis.sweep",
     "SweepPoint": "analysis.sweep",
     "Trace": "traces",
     "TraceReport": "traces",
     "TypeLimit": "planning.limits",
     "Uncertainty": "plan.odds",
+    "WindowAttainment": "plan.promise",
     "Workload": "workload.workload",
     "WorkloadSpec": "planning.spec",
     "additivity": "analysis.additivity",
