@@ -102,7 +102,10 @@ class FractionalCosts:
 
 
 def cost_efficiency(spec: WorkloadSpec) -> CostEfficiency:
-    """Tokens per dollar of every config that a workload could use, at its SLO and prices."""
+    """Tokens per dollar of every config that a workload could rent, at its SLO and prices; owned machines are left out.
+
+    InputError where nothing is rented.
+    """
     choices = choices_of(spec)
     tables = [choices.profile.configs[config.key] for config in choices.configs]
     inputs = np.unique(np.concatenate([table.input_tokens for table in tables]))
@@ -111,18 +114,24 @@ def cost_efficiency(spec: WorkloadSpec) -> CostEfficiency:
     prices = _replica_prices(choices)
     result = {}
     for c, (config, table) in enumerate(zip(choices.configs, tables, strict=True)):
+        if config.instance.owned:
+            continue
         rate = np.full(tokens.shape, np.nan)
         rate[np.ix_(np.searchsorted(inputs, table.input_tokens), np.searchsorted(outputs, table.output_tokens))] = (
             table.max_rate_rps
         )
         result[config.name] = rate * tokens * 3600 / prices[c]
+    if not result:
+        raise InputError("every machine of the workload is owned: there are no dollars to count tokens by")
     return CostEfficiency(input_tokens=inputs, output_tokens=outputs, tokens_per_usd=result)
 
 
 def fractional_costs(spec: WorkloadSpec) -> FractionalCosts:
     """The workload's cost without whole GPUs; raises InputError where a bucket can be served by no config."""
     case = prepare(spec)
-    usd = case.problem.load * _replica_prices(case.choices)
+    load = case.problem.load
+    prices = np.broadcast_to(_replica_prices(case.choices), load.shape)
+    usd = np.multiply(load, prices, out=np.full(load.shape, np.inf), where=np.isfinite(load))
     single: dict[str, float | None] = {}
     for gpu in dict.fromkeys(case.choices.gpus):
         columns = [c for c, other in enumerate(case.choices.gpus) if other == gpu]

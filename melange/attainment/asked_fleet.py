@@ -14,15 +14,15 @@ import numpy as np
 from melange.attainment.fleets import Counts
 from melange.attainment.ground import Ground, ground_of
 from melange.capacity.profile import Profile
-from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
-from melange.catalog.offers import keyed, offers_on_sale, read_prices
+from melange.catalog.offers import keyed
 from melange.errors import InputError
 from melange.plan.plan import Plan
 from melange.planning.choices import Choices, choose
 from melange.planning.fleet_notation import FleetPart, machine_of
 from melange.planning.limits import Limits
 from melange.planning.options import SolveOptions
+from melange.planning.owned import usable_offers
 from melange.planning.profile_source import ESTIMATED, load_profile
 from melange.planning.spec import WorkloadSpec
 
@@ -52,7 +52,7 @@ def asked_fleet(spec: WorkloadSpec, parts: Sequence[FleetPart], options: SolveOp
     """
     catalog = spec.catalog()
     counted: dict[tuple[InstanceType, tuple[object, ...]], FleetPart] = {}
-    offers = _offers(spec, catalog)
+    _, offers = usable_offers(spec, catalog)
     priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
     for part in parts:
         kind = (machine_of(part, offers, catalog, priced=priced), part.choices)
@@ -66,15 +66,6 @@ def asked_fleet(spec: WorkloadSpec, parts: Sequence[FleetPart], options: SolveOp
     ground = ground_of(_joined(spec, chosen), keep_late=True)
     number = {machine.key: part.count for machine, part in zip(machines, counted.values(), strict=True)}
     return AskedFleet(ground=ground, counts=tuple(number[key] for key in ground.in_time.instances))
-
-
-def _offers(spec: WorkloadSpec, catalog: Catalog) -> list[InstanceType]:
-    """What the workload's price choice admits."""
-    listed = read_prices(spec.prices.file, catalog) if spec.offers is None else spec.offers
-    try:
-        return offers_on_sale(listed, spec.prices)
-    except InputError as error:
-        raise spec.located(error, "prices") from error
 
 
 def _told_apart(machines: Sequence[InstanceType]) -> list[InstanceType]:

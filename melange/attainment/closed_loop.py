@@ -27,6 +27,7 @@ from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport, SizedFleet
 from melange.planning.assemble import additivity_warning
+from melange.planning.baselines import savings_of
 from melange.planning.options import SolveOptions
 from melange.planning.planner import choices_of, plan_fleet
 from melange.planning.profile_source import load_profile
@@ -175,9 +176,9 @@ def _answer(
         bound_usd_per_hour=paper.bound_usd_per_hour,
         paper=_mean_load_fleet(search, paper),
         promise_usd_per_hour=None if base is None else cost - base,
-        promise_share=None if base is None else cost / base - 1,
+        promise_share=cost / base - 1 if base else None,
         single_type=single,
-        savings=1 - cost / min(costs) if costs else None,
+        savings=savings_of(cost, min(costs, default=None)),
         policy=scenario.policy.name,
         arrivals=f"{scenario.process.describe()}, {scenario.rate_rps:g} req/s",
         sizes=scenario.sizes.source,
@@ -230,7 +231,7 @@ def _baselines(single: Mapping[str, SizedFleet], cost_usd_per_hour: float) -> di
             instances=f.instances,
             replicas=f.replicas,
             cost_usd_per_hour=f.cost_usd_per_hour,
-            savings=None if f.cost_usd_per_hour is None else 1 - cost_usd_per_hour / f.cost_usd_per_hour,
+            savings=savings_of(cost_usd_per_hour, f.cost_usd_per_hour),
             reason=f.reason,
         )
         for gpu, f in single.items()

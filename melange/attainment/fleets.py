@@ -9,6 +9,9 @@ from melange.solver.problem import GroupLimit, Problem
 
 Counts = tuple[int, ...]
 
+MOST_FREE = 100_000
+"""Machines that cost nothing and that no limit counts: no fleet takes more of them."""
+
 
 def fleet_cost(problem: Problem, counts: Counts) -> float:
     """USD per hour of these instance counts, in the order of the problem's instances."""
@@ -40,7 +43,8 @@ def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | 
         ceiling = min(ceiling, problem.max_cost_usd_per_hour * (1 + 1e-9))
     for depth, i in enumerate(order.tolist()):
         room = _room(problem, i, partial, ceiling - spent)
-        last = depth == count - 1
+        # What is left alone by every other type's limits and costs nothing is taken whole.
+        last = depth == count - 1 or (prices[i] == 0 and not _shares_limits(problem, i))
         repeats = np.ones(len(partial), dtype=np.int64) if last else room + 1
         if repeats.sum() > most:
             return None
@@ -49,15 +53,25 @@ def maximal_fleets(problem: Problem, below_usd: float, most: int) -> IntArray | 
         partial, spent = partial[at], spent[at] + added * prices[i]
         partial[:, i] = added
     grows = [_room(problem, i, partial, ceiling - spent) > 0 for i in range(count)]
-    kept = ~np.any(grows, axis=0) & (spent > 0)
+    kept = ~np.any(grows, axis=0) & partial.any(axis=1) & (spent < below_usd)
     for limit in problem.limits:
         kept &= partial @ _weights(problem, limit) >= limit.minimum
     return np.asarray(partial[kept])
 
 
+def _shares_limits(problem: Problem, i: int) -> bool:
+    """Whether a limit counts an instance type together with others."""
+    key = problem.instances[i]
+    return any(len(limit.weights) > 1 and limit.weights.get(key) for limit in problem.limits)
+
+
 def _room(problem: Problem, i: int, fleets: IntArray, left_usd: FloatArray) -> IntArray:
     """(n_fleets,) how many instances of type ``i`` each fleet can take more, within its money and the caps."""
-    room = np.floor(left_usd / problem.price_usd_per_hour[i] - 1e-12).astype(np.int64).clip(0)
+    price = float(problem.price_usd_per_hour[i])
+    if price == 0:
+        room: IntArray = MOST_FREE - fleets[:, i]
+    else:
+        room = np.floor(left_usd / price - 1e-12).astype(np.int64).clip(0)
     for limit in problem.limits:
         weights = _weights(problem, limit)
         if limit.maximum is not None and weights[i] > 0:

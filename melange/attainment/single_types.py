@@ -51,7 +51,9 @@ def _sized(search: FleetSearch, gpu: str, guesses: Mapping[int, int]) -> Counts 
     search.progress(f"sizing {gpu} alone")
     prices = search.problem.price_usd_per_hour
     costs = {i: float(prices[i]) * guesses[i] for i in sizes}
-    likely = [i for i in sizes if costs[i] <= ALIKE * min(costs.values())]
+    # What costs nothing may not suffice: the cheapest of what is rented is sized beside it.
+    paid = [cost for cost in costs.values() if cost > 0]
+    likely = [i for i in sizes if costs[i] <= ALIKE * min(paid, default=0.0)]
     sized = [counts for i in likely if (counts := _least_passing(search, i, guesses[i], sizes[i])) is not None]
     if not sized:
         return SizedFleet(reason="no fleet of it alone looked like keeping the promise")
@@ -100,14 +102,24 @@ def _least_passing(search: FleetSearch, i: int, guess: int, sizes: range) -> Cou
 
 
 def _of(search: FleetSearch, i: int, count: int) -> Counts:
-    return tuple(count if place == i else 0 for place in range(len(search.problem.instances)))
+    """So many machines of a type, beside rented ones whatever machines of the same GPU are owned."""
+    offers, limits = search.ground.choices.offers, search.problem.limits
+    owned = {
+        place: min(
+            (limit.maximum for limit in limits if limit.maximum is not None and offer.key in limit.weights), default=0
+        )
+        for place, offer in enumerate(offers)
+        if offer.owned and offer.gpu == offers[i].gpu and not offers[i].owned
+    }
+    return tuple(count if place == i else owned.get(place, 0) for place in range(len(search.problem.instances)))
 
 
 def cheapest_single(search: FleetSearch, singles: dict[str, Counts | SizedFleet]) -> Counts | None:
     """The cheapest of the sized fleets that stands the sequential test, one machine more where it falls short of it."""
     sized = [found for found in singles.values() if not isinstance(found, SizedFleet)]
     for counts in sorted(sized, key=lambda counts: (search.cost(counts), counts)):
-        one_more = tuple(n + (n > 0) for n in counts)
+        paid = [bool(n) and not free for n, free in zip(counts, search.problem.is_free, strict=True)]
+        one_more = tuple(n + (more if any(paid) else n > 0) for n, more in zip(counts, paid, strict=True))
         for tried in (counts, one_more):
             if allowed(search.problem, tried) and search.screen([tried])[0] and search.confirm(tried):
                 return tried

@@ -16,7 +16,8 @@ class InstanceType:
 
     ``read_on`` is the date the price was read, ISO 8601 and possibly partial (``2026-06``); None is unknown.
     ``key`` is the name it goes by in plans: its own name, the GPU's name for a single-GPU machine, or
-    ``GPU@provider`` where several such offers stay in play.
+    ``GPU@provider`` where several such offers stay in play. An ``owned`` machine is there anyway and costs
+    nothing more; its key ends in ``@owned``.
     """
 
     name: str
@@ -31,9 +32,12 @@ class InstanceType:
     read_on: str | None = None
     source: str = ""
     key: str = ""
+    owned: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.price_usd_per_hour <= MOST_USD_PER_HOUR:
+        if self.owned and self.price_usd_per_hour:
+            raise InputError(f"instance {self.name}: it is owned at {self.price_usd_per_hour}", fix="give it no price")
+        if not self.owned and not 0 < self.price_usd_per_hour <= MOST_USD_PER_HOUR:
             raise InputError(f"instance {self.name}: price is {self.price_usd_per_hour}", fix="give a positive price")
         if self.gpus < 1:
             raise InputError(f"instance {self.name}: it has {self.gpus} GPUs", fix="give at least 1")

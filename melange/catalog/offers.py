@@ -184,7 +184,7 @@ def _label(offer: InstanceType) -> str:
 
 # From the shortest name of an offer to the one that says everything.
 _STYLES: tuple[Callable[[InstanceType], str], ...] = (
-    lambda o: o.gpu if o.gpus == 1 else o.name,
+    lambda o: (o.gpu if o.gpus == 1 else o.name) + ("@owned" if o.owned else ""),
     lambda o: f"{o.gpu if o.gpus == 1 else o.name}@{o.provider}",
     lambda o: f"{o.name}@{o.provider}",
     lambda o: f"{o.name}@{o.provider}/{o.region}",

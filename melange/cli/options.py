@@ -45,6 +45,21 @@ def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     return result
 
 
+def owned(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[int, int | None]]:
+    """``("L4=3", "H100:8=16")`` -> ``{"L4": (3, None), "H100": (16, 8)}``: how many, and the GPUs of a machine."""
+    result: dict[str, tuple[int, int | None]] = {}
+    for name, count in pairs(ctx, param, values).items():
+        gpu, colon, size = name.rpartition(":")
+        if colon and not re.fullmatch("[1-9][0-9]{0,4}", size):
+            raise click.BadParameter(f"{name!r} has no number of GPUs after its colon, as H100:8 has", ctx, param)
+        if (gpu or name) in result:
+            raise click.BadParameter(f"{gpu or name} is given twice", ctx, param)
+        if colon and count % int(size):
+            raise click.BadParameter(f"{count} {gpu} are no whole number of machines of {size}", ctx, param)
+        result[gpu or name] = (count, int(size) if colon else None)
+    return result
+
+
 def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """``("L4,A10G", "H100")`` -> ``("L4", "A10G", "H100")``."""
     parts = tuple(part.strip() for value in values for part in value.split(","))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import names, numbers, pairs
+from melange.cli.options import names, numbers, owned, pairs
 from melange.cli.slo_options import share, tpot_definition_option, tpot_limit_option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from melange.planning.spec import WorkloadSpec
 
 _SERVING = ("precisions", "tp", "kv_dtypes", "batched_tokens")
-_LIMITS = ("maximum", "minimum", "only", "exclude", "max_cost_usd_per_hour")
+_LIMITS = ("maximum", "minimum", "only", "exclude", "max_cost_usd_per_hour", "owned")
 
 STATISTICS = ("mean", "peak", "p95")
 
@@ -65,6 +65,15 @@ _LIMITING = (
     ),
     click.option(
         "--min", "minimum", multiple=True, callback=pairs, metavar="NAME=N", help="At least N of a GPU or instance."
+    ),
+    click.option(
+        "--own",
+        "owned",
+        multiple=True,
+        callback=owned,
+        metavar="NAME[:SIZE]=N",
+        help="N GPUs of a type, in machines of SIZE (by default 1), or N instances that are there anyway and cost "
+        "nothing more, e.g. H100:8=16.",
     ),
     click.option("--only", multiple=True, callback=names, metavar="NAMES", help="Rent only these GPUs or instances."),
     click.option(
@@ -207,6 +216,11 @@ def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tp
         (_prices(given), "a price set", "its costs are in gpu_info"),
         (given["fill"], "a model to estimate with", "its throughputs are all there is"),
         (any(given[name] for name in _SERVING), "a serving choice", "it does not say how its GPUs serve"),
+        (
+            given["owned"],
+            "owned machines",
+            "its costs are in gpu_info",
+        ),
     ):
         if asked:
             raise lacks(file, what, why)
@@ -215,7 +229,7 @@ def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tp
         solve_options(given),
         rate_rps=rate_rps,
         headroom=0.0 if given["headroom"] is None else given["headroom"],
-        limits=Limits().narrowed(**{name: given[name] for name in _LIMITS}),
+        limits=Limits().narrowed(**{name: given[name] for name in _LIMITS if name != "owned"}),
     )
 
 

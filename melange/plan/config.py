@@ -16,11 +16,11 @@ class PlanConfig:
     ``instance`` is the provider's name of the machine, ``instance_key`` the one it goes by in Plan.instances.
     ``precision`` and ``engine`` are ``unspecified`` where the source does not say. ``kv_dtype`` and
     ``max_batched_tokens`` are settings of the engine that the config chooses, ``auto`` and None what it takes itself.
-    ``price_usd_per_hour`` is that of one whole instance, of the set ``price_set``, read on ``price_read_on`` (ISO 8601,
-    possibly partial). ``headroom``: its load was scaled by 1 + headroom. ``sources``: what its rates rest on
-    (``measured``, ``published``, ``estimated``). ``hardware`` and ``model_shape`` are the catalog's figures (without
-    aliases and source), None where it has none; ``profile`` is the max-rate table, None where only bucket rates are
-    known.
+    ``price_usd_per_hour`` is that of one whole instance, 0 of an ``owned`` one; of the set ``price_set``, read on
+    ``price_read_on`` (ISO 8601, possibly partial). ``headroom``: its load was scaled by 1 + headroom. ``sources``: what
+    its rates rest on (``measured``, ``published``, ``estimated``). ``hardware`` and ``model_shape`` are the catalog's
+    figures (without aliases and source), None where it has none; ``profile`` is the max-rate table, None where only
+    bucket rates are known.
     """
 
     gpu: str
@@ -44,6 +44,7 @@ class PlanConfig:
     hardware: Gpu | None = None
     model_shape: Model | None = None
     profile: RateTable | None = None
+    owned: bool = False
 
     @property
     def key(self) -> ConfigKey | None:

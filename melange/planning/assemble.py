@@ -215,6 +215,7 @@ def _config(choices: Choices, c: int) -> PlanConfig:
         hardware=replace(catalog.gpu(offer.gpu), aliases=(), source=""),
         model_shape=shape,
         profile=table.table(),
+        owned=offer.owned,
     )
 
 
@@ -237,7 +238,7 @@ def _limits(problem: Problem, solution: Solution) -> tuple[PlanLimit, ...]:
             )
     if problem.max_cost_usd_per_hour is not None:
         cost = float(solution.cost_usd_per_hour or 0.0)
-        cheapest = float(problem.price_usd_per_hour.min())
+        cheapest = problem.least_price_usd_per_hour
         rows.append(
             PlanLimit(
                 name="cost_usd_per_hour",

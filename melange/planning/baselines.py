@@ -78,9 +78,18 @@ def _baseline(
         instances=counts(alone.instances, best.instances),
         replicas=counts(alone.configs, best.replicas),
         cost_usd_per_hour=best.cost_usd_per_hour,
-        savings=None if cost_usd_per_hour is None else 1 - cost_usd_per_hour / best.cost_usd_per_hour,
+        savings=savings_of(cost_usd_per_hour, best.cost_usd_per_hour),
         proven=best.status == Status.OPTIMAL,
     )
+
+
+def savings_of(cost_usd_per_hour: float | None, baseline_usd_per_hour: float | None) -> float | None:
+    """The share that a plan saves on a baseline; None where either has no cost, 0 on one that costs nothing as it."""
+    if cost_usd_per_hour is None or baseline_usd_per_hour is None:
+        return None
+    if baseline_usd_per_hour == 0:
+        return 0.0 if cost_usd_per_hour == 0 else None
+    return 1 - cost_usd_per_hour / baseline_usd_per_hour
 
 
 def _stuck_reason(labels: list[str], unmeasured: bool) -> str:

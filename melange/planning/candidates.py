@@ -33,14 +33,15 @@ class Machines:
 
 
 def machines_of(offers: Iterable[InstanceType], limits: Limits, catalog: Catalog) -> Machines:
-    """The machines among ``offers`` that the limits allow, and the catalog's other GPU types with the reason."""
+    """The machines among ``offers`` that the limits allow or that are owned; the catalog's other GPU types, and why."""
     limits = limits.resolved(catalog)
     offered: set[str] = set()
     most: dict[str, int] = {}
     for offer in offers:
         offered.add(offer.gpu)
         names = {offer.gpu, *offer_names(offer)}
-        if (limits.allowed is None or not names.isdisjoint(limits.allowed)) and names.isdisjoint(limits.exclude):
+        allowed = limits.allowed is None or not names.isdisjoint(limits.allowed)
+        if offer.owned or (allowed and names.isdisjoint(limits.exclude)):
             most[offer.gpu] = max(most.get(offer.gpu, 0), offer.gpus)
     left_out = tuple(
         LeftOut(gpu=gpu, reason="not allowed" if gpu in offered else "no offer")

@@ -11,7 +11,7 @@ from melange.arrays import BoolArray, FloatArray
 from melange.capacity.profile import Profile
 from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
-from melange.catalog.offers import DroppedOffer, read_prices
+from melange.catalog.offers import DroppedOffer
 from melange.errors import InputError
 from melange.planning.options import SolveOptions
 from melange.planning.rentable import rentable
@@ -87,8 +87,7 @@ def choose(
     """
     catalog = spec.catalog(catalog)
     keys = served_keys(spec, profile, catalog)
-    listed = read_prices(spec.prices.file, catalog) if spec.offers is None else spec.offers
-    rented = rentable(spec, keys, listed, catalog, profile.left_out)
+    rented = rentable(spec, keys, catalog, profile.left_out)
     configs = _configs(keys, rented.offers)
     buckets = spec.workload.buckets()
     max_rate = _max_rates(spec, profile, configs, _load_tokens(buckets))

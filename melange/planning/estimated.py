@@ -13,7 +13,6 @@ import numpy as np
 from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from
 from melange.catalog.hardware import Catalog, Model
-from melange.catalog.offers import offers_on_sale, read_prices
 from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import Measurement
@@ -22,6 +21,7 @@ from melange.perfmodel.calibration import Calibration, read_calibration
 from melange.perfmodel.fill import filled_table
 from melange.perfmodel.profile import bare_tables, cached_tokens_at, estimated_tables, profile_sizes, warnings_of
 from melange.planning.candidates import Machines, candidates, machines_of, refused, useful
+from melange.planning.owned import usable_offers
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import EngineSettings
@@ -80,12 +80,7 @@ def _calibration(spec: WorkloadSpec) -> Calibration:
 
 
 def _machines(spec: WorkloadSpec, catalog: Catalog) -> Machines:
-    listed = read_prices(spec.prices.file, catalog) if spec.offers is None else spec.offers
-    try:
-        on_sale = offers_on_sale(listed, spec.prices)
-    except InputError as error:
-        raise spec.located(error, "prices") from error
-    return machines_of(on_sale, spec.limits, catalog)
+    return machines_of(usable_offers(spec, catalog)[1], spec.limits, catalog)
 
 
 def filled_profile(

@@ -6,8 +6,9 @@
     choice  = "tp" N | precision | "kv-" dtype | "bt" tokens
 
 A count is of machines, as in a plan's ``instances``; without one it is 1. ``H100:8`` is a machine of eight, ``H100``
-alone the smallest on offer that holds a replica of the TP degree named (one GPU where none is). The choices are those
-of a config's name and hold for every replica on the part's machines; what is not named stays open.
+alone the smallest on offer that holds a replica of the TP degree named (one GPU where none is), and one that is owned
+only where none is rented out: ``H100@owned`` names those. The choices are those of a config's name and hold for every
+replica on the part's machines; what is not named stays open.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def machine_of(part: FleetPart, offers: Sequence[InstanceType], catalog: Catalog
     """
     meant = catalog_name(part.name, catalog)
     of_gpu = [offer for offer in offers if offer.gpu == meant]
+    of_gpu = [offer for offer in of_gpu if not offer.owned] or of_gpu
     named = of_gpu or [offer for offer in offers if part.name in {offer.key, *offer_names(offer)}]
     if not named:
         on_offer = f"on offer: {', '.join(sorted({offer.gpu for offer in offers}))}"

@@ -12,10 +12,16 @@ from melange.errors import InputError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeLimit:
-    """How many of a GPU type (counted in GPUs) or of an instance type may or must be rented."""
+    """How many of a GPU type (counted in GPUs) or of an instance type may or must be rented, and how many are owned.
+
+    Owned machines cost nothing more and come on top of what is rented. Those named by a GPU type have
+    ``gpus_per_machine`` of it each (None: 1).
+    """
 
     minimum: int = 0
     maximum: int | None = None
+    owned: int = 0
+    gpus_per_machine: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +30,8 @@ class Limits:
 
     ``fleet`` lists all that may be rented, None whatever is on sale; ``only`` stands in its place where it is given,
     ``exclude`` is left out in any case. ``types`` are caps and floors. A floor whose name is in ``required`` must be
-    met; the others lapse where their type is left out. ``max_cost_usd_per_hour`` is the budget.
+    met; the others lapse where their type is left out. ``max_cost_usd_per_hour`` is the budget. None of these
+    limits what is owned.
     """
 
     fleet: tuple[str, ...] | None = None
@@ -35,11 +42,18 @@ class Limits:
     max_cost_usd_per_hour: float | None = None
 
     def __post_init__(self) -> None:
-        for kind in ("maximum", "minimum"):
+        for kind in ("maximum", "minimum", "owned"):
             for name, limit in self.types.items():
                 count = getattr(limit, kind)
                 if count is not None and count < 0:
-                    raise InputError(f"the {kind} of {name} is {count}", fix="give a whole number from 0")
+                    what = "number owned" if kind == "owned" else kind
+                    raise InputError(f"the {what} of {name} is {count}", fix="give a whole number from 0")
+        for name, limit in self.types.items():
+            size = limit.gpus_per_machine
+            if size is not None and (size < 1 or limit.owned % size):
+                raise InputError(
+                    f"{limit.owned} {name} are owned in machines of {size}", fix="give a multiple of the machine's GPUs"
+                )
         object.__setattr__(self, "types", MappingProxyType(dict(self.types)))
 
     @property
@@ -60,7 +74,12 @@ class Limits:
             name, limit = catalog_name(written, catalog), self.types.get(written, TypeLimit())
             old = types.get(name, TypeLimit())
             highs = [high for high in (old.maximum, limit.maximum) if high is not None]
-            types[name] = TypeLimit(minimum=max(old.minimum, limit.minimum), maximum=min(highs, default=None))
+            types[name] = TypeLimit(
+                minimum=max(old.minimum, limit.minimum),
+                maximum=min(highs, default=None),
+                owned=max(old.owned, limit.owned),
+                gpus_per_machine=limit.gpus_per_machine or old.gpus_per_machine,
+            )
         return replace(
             self,
             fleet=None if self.fleet is None else _catalog_names(self.fleet, catalog),
@@ -78,15 +97,23 @@ class Limits:
         only: Iterable[str] = (),
         exclude: Iterable[str] = (),
         max_cost_usd_per_hour: float | None = None,
+        owned: Mapping[str, tuple[int, int | None]] | None = None,
     ) -> Limits:
-        """These limits with others in place of what they say; a new maximum lowers a minimum above it."""
+        """These limits with others in place of what they say; a new maximum lowers a minimum above it.
+
+        ``owned`` is how many are owned and the GPUs of each machine, None as before.
+        """
         catalog, types = load_catalog(), self.types
         for name, count in (maximum or {}).items():
             old = _limit_on(types, name, catalog)
-            types = _with(types, name, TypeLimit(minimum=min(old.minimum, count), maximum=count), catalog)
+            types = _with(types, name, replace(old, minimum=min(old.minimum, count), maximum=count), catalog)
         for name, count in (minimum or {}).items():
             old = _limit_on(types, name, catalog)
-            types = _with(types, name, TypeLimit(minimum=count, maximum=old.maximum), catalog)
+            types = _with(types, name, replace(old, minimum=count), catalog)
+        for name, (count, size) in (owned or {}).items():
+            old = _limit_on(types, name, catalog)
+            size = size or (old.gpus_per_machine if old.owned else None)
+            types = _with(types, name, replace(old, owned=count, gpus_per_machine=size), catalog)
         budget = self.max_cost_usd_per_hour if max_cost_usd_per_hour is None else max_cost_usd_per_hour
         return replace(
             self,

@@ -59,11 +59,28 @@ def load_measure(spec: WorkloadSpec, *, gpu: str | None = None, profile: Profile
 def _least_cost(choices: Choices, gpu: str | None) -> FloatArray:
     """(n_buckets,) least cost of a request over the configs, each filling its machine; inf where none serves it."""
     usable = np.array([gpu in (None, config.instance.gpu) for config in choices.configs])
-    price = np.array([c.instance.price_usd_per_hour * c.tp / c.instance.gpus for c in choices.configs])
+    price = _gpu_time_price(choices)
     rate = np.where(usable, np.nan_to_num(choices.max_rate_rps), 0.0)
     with np.errstate(divide="ignore"):
         cost: FloatArray = np.min(np.where(rate > 0, price / rate, np.inf), axis=1)
     return cost
+
+
+def _gpu_time_price(choices: Choices) -> FloatArray:
+    """(n_configs,) what a replica's GPUs cost an hour; owned ones as much as rented ones of the type do at the least.
+
+    Where none is on offer, as much as the cheapest rented GPU; 1 where nothing is rented.
+    """
+    machines = [config.instance for config in choices.configs]
+    paid = {m.gpu: m.price_usd_per_hour / m.gpus for m in sorted(machines, key=lambda m: -m.price_usd_per_hour / m.gpus)
+            if not m.owned}  # fmt: skip
+    other = min(paid.values(), default=1.0)
+    return np.array(
+        [
+            config.tp * (paid.get(m.gpu, other) if m.owned else m.price_usd_per_hour / m.gpus)
+            for config, m in zip(choices.configs, machines, strict=True)
+        ]
+    )
 
 
 def _filled(weight: FloatArray, workload: Workload) -> FloatArray:

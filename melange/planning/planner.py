@@ -115,7 +115,7 @@ def _bounded(best: Solution, bound_usd_per_hour: float | None, proven: bool) -> 
     usd = best.cost_usd_per_hour
     if usd is None:
         return replace(best, bound_usd_per_hour=bound_usd_per_hour)
-    gap = None if bound_usd_per_hour is None else max(0.0, (usd - bound_usd_per_hour) / usd)
+    gap = None if bound_usd_per_hour is None else max(0.0, (usd - bound_usd_per_hour) / (usd or 1.0))
     status = best.status if proven else Status.FEASIBLE
     return replace(best, bound_usd_per_hour=bound_usd_per_hour, gap=gap, status=status)
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
-from melange.catalog.offers import DroppedOffer, offer_names, offers_on_sale, without_dominated
+from melange.catalog.offers import DroppedOffer, keyed, offer_names, without_dominated
 from melange.errors import InputError
 from melange.planning.limits import Limits, catalog_name
+from melange.planning.owned import OwnedMachines, owned_machines, usable_offers
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey
 from melange.serving.considered import LeftOut
@@ -19,7 +20,7 @@ from melange.solver.problem import GroupLimit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rentable:
-    """Offers that may be rented and fit what is profiled.
+    """Offers that may be rented and fit what is profiled, owned machines among them.
 
     ``dropped`` are those that a cheaper one of the same kind keeps out, ``limits`` caps and floors over the offers,
     ``warnings`` name what is left out for want of an offer.
@@ -34,7 +35,6 @@ class Rentable:
 def rentable(
     spec: WorkloadSpec,
     keys: Sequence[ConfigKey],
-    listed: tuple[InstanceType, ...],
     catalog: Catalog,
     left_out: Sequence[LeftOut] = (),
 ) -> Rentable:
@@ -44,10 +44,7 @@ def rentable(
     nothing is left.
     """
     least_tp = {gpu: min(key.tp for key in keys if key.gpu == gpu) for gpu in {key.gpu for key in keys}}
-    try:
-        on_sale = offers_on_sale(listed, spec.prices)
-    except InputError as error:
-        raise spec.located(error, "prices") from error
+    listed, on_sale = usable_offers(spec, catalog)
     usable = [offer for offer in on_sale if offer.gpu in least_tp and offer.gpus >= least_tp[offer.gpu]]
     priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
     if not usable:
@@ -64,20 +61,42 @@ def rentable(
     allowed = [
         offer
         for offer in usable
-        if (limits.allowed is None or not _names(offer).isdisjoint(limits.allowed))
+        if not offer.owned
+        and (limits.allowed is None or not _names(offer).isdisjoint(limits.allowed))
         and _names(offer).isdisjoint(limits.exclude)
     ]
-    if not allowed:
+    own = [row for row in owned_machines(spec, catalog) if row.machine in usable]
+    if not allowed and not own:
         raise InputError("no GPU type is left to rent", fix="check fleet, --only, --exclude and the price set")
     capped = [name for name, limit in limits.types.items() if limit.maximum is not None]
-    chosen, dropped = without_dominated(allowed, capped=capped, kept=limits.types)
+    rented, dropped = without_dominated(allowed, capped=capped, kept=limits.types)
+    chosen = keyed((*rented, *(row.machine for row in own)))
     missing = sorted(set(least_tp) - {offer.gpu for offer in usable}) if limits.allowed is None else ()
     return Rentable(
         offers=chosen,
         dropped=dropped,
-        limits=_group_limits(limits, chosen),
-        warnings=tuple(f"{gpu} is profiled but {priced} has no offer that fits it: left out" for gpu in missing),
+        limits=(*_group_limits(limits, chosen), *_owned_limits(own, chosen)),
+        warnings=(
+            *(f"{gpu} is profiled but {priced} has no offer that fits it: left out" for gpu in missing),
+            *_idle_warnings(spec, own, catalog),
+        ),
     )
+
+
+def _owned_limits(own: Sequence[OwnedMachines], offers: Sequence[InstanceType]) -> tuple[GroupLimit, ...]:
+    """No more of an owned machine than there are."""
+    keys = [offer.key for offer in offers if offer.owned]
+    return tuple(GroupLimit(name=key, weights={key: 1}, maximum=row.count) for key, row in zip(keys, own, strict=True))
+
+
+def _idle_warnings(spec: WorkloadSpec, own: Sequence[OwnedMachines], catalog: Catalog) -> list[str]:
+    """A sentence for owned machines that nothing profiled fits."""
+    return [
+        f"{row.count} owned {row.machine.key} stay idle: nothing that is profiled fits {row.machine.gpus} GPUs of it "
+        "(gpus_per_machine says how many a machine has)"
+        for row in owned_machines(spec, catalog)
+        if row not in own
+    ]
 
 
 def _names(offer: InstanceType) -> set[str]:
@@ -118,7 +137,8 @@ def _group_limits(limits: Limits, offers: Sequence[InstanceType]) -> tuple[Group
     """Caps and floors over the offers in play; a floor that must be met on what is not among them raises."""
     result = []
     for name, limit in limits.types.items():
-        weights = {o.key: o.gpus for o in offers if o.gpu == name} or {o.key: 1 for o in offers if name in _names(o)}
+        rented = [offer for offer in offers if not offer.owned]
+        weights = {o.key: o.gpus for o in rented if o.gpu == name} or {o.key: 1 for o in rented if name in _names(o)}
         if not weights and limit.minimum and name in limits.required:
             raise InputError(
                 f"at least {limit.minimum} of {name} is asked for, but it may not be rented",

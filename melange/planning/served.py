@@ -145,7 +145,8 @@ def considered_of(
     chosen = any(config.max_batched_tokens is not None for config in configs)
     return Considered(
         gpus=tuple(dict.fromkeys(config.instance.gpu for config in configs)),
-        prices="the price file" if spec.prices.file else f"price set {spec.prices.price_set}",
+        prices=("the price file" if spec.prices.file else f"price set {spec.prices.price_set}")
+        + (" and owned machines" if any(config.instance.owned for config in configs) else ""),
         precisions=tuple(dict.fromkeys(config.precision for config in configs)),
         tp=tuple(sorted({config.tp for config in configs})),
         checkpoint=checkpoint,

@@ -173,6 +173,7 @@ class WorkloadSpec:
         only: Iterable[str] = (),
         exclude: Iterable[str] = (),
         max_cost_usd_per_hour: float | None = None,
+        owned: Mapping[str, tuple[int, int | None]] | None = None,
     ) -> WorkloadSpec:
         """Other limits in place of the file's, as :meth:`Limits.narrowed` merges them."""
         limits = self.limits.narrowed(
@@ -181,6 +182,7 @@ class WorkloadSpec:
             only=only,
             exclude=exclude,
             max_cost_usd_per_hour=max_cost_usd_per_hour,
+            owned=owned,
         )
         return replace(self, limits=limits)
 

@@ -265,9 +265,14 @@ def _limits(document: Document) -> Limits:
     types = {}
     for name, row in document.data["fleet"].items():
         low, high = (row or {}).get("min", 0), (row or {}).get("max")
+        own, size = (row or {}).get("owned", 0), (row or {}).get("gpus_per_machine")
         if high is not None and high < low:
             raise document.error(("fleet", name), f"fleet.{name}: min {low} exceeds max {high}", "raise the maximum")
-        types[name] = TypeLimit(minimum=low, maximum=high)
+        if size is not None and own % size:
+            raise document.error(
+                ("fleet", name), f"fleet.{name}: {own} owned in machines of {size} GPUs", "give a multiple of the size"
+            )
+        types[name] = TypeLimit(minimum=low, maximum=high, owned=own, gpus_per_machine=size)
     return Limits(fleet=tuple(types), types=types)
 
 
@@ -369,7 +374,11 @@ def _profiles_row(choice: ProfileChoice) -> dict[str, Any]:
 
 
 def _limit_row(limit: TypeLimit) -> dict[str, int]:
-    return {name: n for name, n in (("min", limit.minimum or None), ("max", limit.maximum)) if n is not None}
+    row = {
+        "min": limit.minimum or None, "max": limit.maximum,
+        "owned": limit.owned or None, "gpus_per_machine": limit.gpus_per_machine,
+    }  # fmt: skip
+    return {name: n for name, n in row.items() if n is not None}
 
 
 def _prices_row(choice: PriceChoice) -> str | dict[str, Any]:

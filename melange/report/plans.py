@@ -140,11 +140,20 @@ def _cost_lines(plan: Plan) -> str:
             f"over input tokens alone {usd(costs.usd_per_million_input_tokens, 3)}, "
             f"over output tokens alone {usd(costs.usd_per_million_output_tokens, 3)})"
         )
+    lines += [escape(text) for text in _owned_lines(plan)]
     if plan.continuous_cost_usd_per_hour is not None:
         lines.append(
             f"with slices of 1/{plan.slice_factor}; with continuous shares {usd(plan.continuous_cost_usd_per_hour)}/h"
         )
     return "\n".join(lines)
+
+
+def _owned_lines(plan: Plan) -> list[str]:
+    """How many of the owned machines the fleet takes."""
+    owned = dict.fromkeys(config.instance_key for config in plan.configs.values() if config.owned)
+    there = {limit.name: f" of {limit.value:g}" for limit in plan.limits if limit.kind == "max"}
+    used = [f"{plan.instances.get(key, 0)}{there.get(key, '')} {key}" for key in owned]
+    return [f"owned, at no further cost: {', '.join(used)}"] if used else []
 
 
 def _baseline_table(plan: Plan) -> Group:
@@ -234,7 +243,11 @@ def _explanation(explanation: Explanation) -> list[RenderableType]:
         for row in explanation.break_even
     ]
     rivals = [
-        (describe_instances(row.instances), usd(row.cost_usd_per_hour), f"+{percent(row.above_best)}")
+        (
+            describe_instances(row.instances),
+            usd(row.cost_usd_per_hour),
+            _more(row.above_best),
+        )
         for row in explanation.next_best
     ]
     parts: list[RenderableType] = []
@@ -245,6 +258,10 @@ def _explanation(explanation: Explanation) -> list[RenderableType]:
     if rivals:
         parts.append(table("The next-best fleets", ("fleet", "$/h", "dearer by"), rivals))
     return parts
+
+
+def _more(share: float | None) -> str:
+    return "-" if share is None else f"+{percent(share)}"
 
 
 def _change(cost: float | None, now: float) -> str:

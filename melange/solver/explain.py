@@ -53,7 +53,7 @@ def explain(
         ),
         break_even=tuple(
             found
-            for i in np.flatnonzero(solution.instances == 0).tolist()
+            for i in np.flatnonzero((solution.instances == 0) & ~problem.is_free).tolist()
             if (found := _break_even(problem, solution, i, again)) is not None
         ),
         next_best=_next_best(problem, solution, fleets, again),
@@ -174,7 +174,9 @@ def _next_best(problem: Problem, solution: Solution, wanted: int, again: _Again)
         if fleet not in seen:
             seen.add(fleet)
             named = {key: n for key, n in zip(problem.instances, fleet, strict=True) if n}
-            found.append(NextFleet(instances=named, cost_usd_per_hour=cost, above_best=cost / best - 1))
+            found.append(
+                NextFleet(instances=named, cost_usd_per_hour=cost, above_best=cost / best - 1 if best > 0 else None)
+            )
         if len(found) < wanted:
             _split(region, fleet, heap, tie, again)
     return tuple(found)

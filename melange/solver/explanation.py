@@ -38,11 +38,11 @@ class BreakEven:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextFleet:
-    """Another fleet, what it costs, and how much that is above the cheapest (a fraction)."""
+    """Another fleet, what it costs, and how much that is above the cheapest: a fraction, None above one for nothing."""
 
     instances: Mapping[str, int]
     cost_usd_per_hour: float
-    above_best: float
+    above_best: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

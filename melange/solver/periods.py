@@ -83,6 +83,6 @@ def _one_config(problem: Problem, found: Solution) -> Solution:
         instances=fleet.instances,
         cost_usd_per_hour=fleet.cost,
         bound_usd_per_hour=bound,
-        gap=(fleet.cost - bound) / fleet.cost,
+        gap=(fleet.cost - bound) / fleet.cost if fleet.cost > 0 else 0.0,
         binding=tuple(range(problem.periods)),
     )

@@ -84,7 +84,8 @@ class Problem:
     ``load``: (n_buckets, n_configs), the replicas that serving *all* of a bucket on a config takes (rate / max
     rate); ``inf`` where the config may not serve the bucket. Buckets without demand are left out.
     ``config_instance``: (n_configs,) index into ``instances``; ``gpus_per_replica``: (n_configs,) the TP degree.
-    ``price_usd_per_hour`` and ``gpus_per_instance``: (n_instances,).
+    ``price_usd_per_hour`` and ``gpus_per_instance``: (n_instances,). A price of 0 is that of a machine that is there
+    anyway; a limit says how many of it there are.
     Replicas share instances: for each instance type, sum of tp x replicas <= gpus x instances.
     ``slice_factor`` None lets shares be continuous; N makes each share a multiple of 1/N (the paper's slices).
     ``period``: (n_buckets,) whole numbers from 0 without a gap, None: all 0. The buckets of one period are served
@@ -144,8 +145,8 @@ class Problem:
         least = max(self.period_sums(np.where(np.isfinite(lightest), lightest, 0.0)).tolist())
         if least > MOST_REPLICAS:
             raise InputError(f"the load takes {least:.3g} replicas", fix="check the rate, its unit and the headroom")
-        if not (np.isfinite(self.price_usd_per_hour) & (self.price_usd_per_hour > 0)).all():
-            raise InputError("problem: prices are finite and positive")
+        if not (np.isfinite(self.price_usd_per_hour) & (self.price_usd_per_hour >= 0)).all():
+            raise InputError("problem: prices are finite and not negative")
         if ((self.config_instance < 0) | (self.config_instance >= len(self.instances))).any():
             raise InputError("problem: a config names an instance that is not there")
         if (self.gpus_per_replica > self.gpus_per_instance[self.config_instance]).any():
@@ -236,6 +237,16 @@ class Problem:
         late = self.lateness
         lateness = None if late is None else replace(late, load=late.load * factor)
         return replace(self, load=self.load * factor, lateness=lateness)
+
+    @property
+    def is_free(self) -> BoolArray:
+        """(n_instances,) which instance types cost nothing."""
+        return np.asarray(self.price_usd_per_hour == 0)
+
+    @property
+    def least_price_usd_per_hour(self) -> float:
+        """That of the cheapest instance type that costs something; 0 where none does."""
+        return float(self.price_usd_per_hour[~self.is_free].min(initial=np.inf)) if not self.is_free.all() else 0.0
 
     def only_instances(self, keys: set[str]) -> Problem | None:
         """The problem with these instance types alone, or None if no config is left.

@@ -16,7 +16,7 @@ from melange.solver import allocation, formulation
 from melange.solver.fleet import Fleet, carried_by, exact_fleet, is_cheaper, one_config_fleet
 from melange.solver.formulation import ProgramResult
 from melange.solver.periods import solved_by_few
-from melange.solver.problem import Problem, Solution, Status, split_ways
+from melange.solver.problem import GroupLimit, Problem, Solution, Status, split_ways
 
 SMALL_PROBLEM_SHARES = 100 * 8
 SMALL_GAP = 1e-6
@@ -60,8 +60,9 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
 
     ``gap`` is relative: (cost - bound) / cost at which a plan counts as optimal; None takes ``default_gap``.
     ``time_limit_s`` None runs until that is proven. Of several periods those that bind are found on the way (see
-    periods). Replicas use every GPU that is rented, and continuous shares
-    spread the load evenly over them. Raises InputError for a gap or time limit that is not one.
+    periods). Replicas use every GPU that is rented, and continuous shares spread the load evenly over them. Of machines
+    that cost nothing as few are taken as the cheapest cost needs, by their GPUs; that they are the fewest is not part
+    of the proof. Raises InputError for a gap or time limit that is not one.
 
     A proof is not taken on trust. HiGHS's bound must not lie above a fleet that is known to hold, and unless the
     problem is large or a wider gap was asked than the default, HiGHS has to prove under other settings, too, that
@@ -84,7 +85,33 @@ def solve(problem: Problem, *, gap: float | None = None, time_limit_s: float | N
     else:
         heaviest = int(np.argmax(problem.period_sums(_unit_costs(problem).min(axis=1))))
         solution = solved_by_few(problem, heaviest, alone)
+    if deadline is None or time.monotonic() < deadline:
+        solution = _of_fewest_free(problem, solution, deadline)
     return replace(solution, solve_s=time.monotonic() - started)
+
+
+def _of_fewest_free(problem: Problem, solution: Solution, deadline: float | None) -> Solution:
+    """The solution with as few GPUs of free machines as its paid ones leave need of, as far as a search finds that."""
+    free = problem.is_free
+    if solution.instances is None or not solution.instances[free].any():
+        return solution
+    kept = tuple(
+        GroupLimit(name=f"as many {key}", weights={key: 1}, minimum=count, maximum=count)
+        for key, count, costs_nothing in zip(problem.instances, solution.instances.tolist(), free, strict=True)
+        if not costs_nothing
+    )
+    gpus = np.where(free, problem.gpus_per_instance, 0).astype(float)
+    fewest = replace(problem, price_usd_per_hour=gpus, limits=(*problem.limits, *kept), max_cost_usd_per_hour=None)
+    found = _Search(fewest, LARGE_GAP, deadline, prove_again=False).run()
+    if found.instances is None or gpus @ found.instances >= gpus @ solution.instances:
+        return solution
+    return replace(
+        solution,
+        shares=found.shares,
+        late_shares=found.late_shares,
+        replicas=found.replicas,
+        instances=found.instances,
+    )
 
 
 def undercut(
@@ -165,7 +192,11 @@ def _unit_costs(problem: Problem) -> FloatArray:
     """(n_buckets, n_ways) USD/h of the GPU time that a whole bucket takes in each way."""
     price = problem.price_usd_per_hour / problem.gpus_per_instance
     by_config = price[problem.config_instance] * problem.gpus_per_replica
-    costs: FloatArray = problem.way_load * by_config[problem.way_config]
+    load = problem.way_load
+    way = np.broadcast_to(by_config[problem.way_config], load.shape)
+    # A machine that costs nothing still cannot serve what it cannot serve.
+    costs: FloatArray = np.full(load.shape, np.inf)
+    np.multiply(load, way, out=costs, where=np.isfinite(load))
     return costs
 
 
@@ -190,7 +221,7 @@ class _Search:
         """Cheap searches first: near-best pairs of a large fleet, all pairs with continuous shares, then slices."""
         if math.isinf(self.bound):
             return Solution(status=Status.INFEASIBLE)
-        if self.gap * self.bound >= self.problem.price_usd_per_hour.min():
+        if 0 < self.problem.least_price_usd_per_hour <= self.gap * self.bound:
             self._solve_near(NEAR[0])
         infeasible = not self._over() and self._solve_relaxed()
         if not infeasible and self.problem.slice_factor is not None and not self._over():
@@ -209,6 +240,8 @@ class _Search:
     def _refuted_again(self, problem: Problem) -> bool:
         """Whether other settings find what HiGHS said is not there: any fleet, or one cheaper by the gap."""
         below = None if self.best is None else self.best.cost * (1 - max(self.gap, CHEAPER))
+        if below == 0:  # nothing is cheaper than nothing
+            return False
         outcome = self._solve(problem, at_most_usd_per_hour=below, mip_max_nodes=MOST_NODES_AGAIN, **AGAIN[0])
         found = exact_fleet(problem, outcome)
         self._keep(exact_fleet(self.problem, outcome))
@@ -324,7 +357,7 @@ class _Search:
 
     def _safe(self, bound: float) -> float:
         """HiGHS's bound less its tolerances, then up to the next cost that whole instances can have."""
-        low = bound - BOUND_SLACK * abs(bound)
+        low = bound - BOUND_SLACK * max(abs(bound), self.problem.least_price_usd_per_hour)
         if self.step is None or not math.isfinite(low):
             return low
         return max(low, math.ceil(low * UNITS_PER_USD / self.step) * self.step / UNITS_PER_USD)

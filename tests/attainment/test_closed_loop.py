@@ -243,3 +243,30 @@ def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
         "sequential test",
     ):
         assert words in text
+
+
+def test_owned_machines_come_first_and_the_rest_is_rented(spec, judged):
+    """Brute force: of what is owned and rented beside it, no cheaper fleet passes."""
+    owning = spec.with_rate(3).limited(owned={"L4": (2, None)}, exclude=("H100",))
+    plan, report = attain(owning, 0.98, None, QUICK)
+    assert report.complete
+    assert plan.instances.get("L4@owned", 0) > 0
+    _, passes = judged  # on rented machines, which do as well
+    prices = {config.instance_key: config.price_usd_per_hour for config in plan.configs.values()}
+    assert prices["L4@owned"] == 0
+    assert plan.cost_usd_per_hour == pytest.approx(sum(prices[key] * n for key, n in plan.instances.items()))
+    rented = [key for key in ("L4", "A10G", "A100-80GB") if key in prices]
+    ranges = [range(int(plan.cost_usd_per_hour / prices[key]) + 1) for key in rented]
+    for counts in product(*ranges):
+        if np.dot([prices[key] for key in rented], counts) < plan.cost_usd_per_hour - 1e-9:
+            named = dict(zip(rented, counts, strict=True))
+            assert not passes({**named, "L4": named["L4"] + 2}), named
+
+
+def test_enough_machines_owned_cost_nothing_and_nothing_is_cheaper(spec):
+    plan, report = attain(spec.with_rate(3).limited(owned={"A100-80GB": (4, None)}), 0.98, None, QUICK)
+    assert plan.cost_usd_per_hour == 0
+    assert report.complete
+    assert 1 <= plan.instances["A100-80GB@owned"] < 4
+    assert set(plan.instances) == {"A100-80GB@owned"}
+    assert report.savings == 0

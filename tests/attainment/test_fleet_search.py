@@ -81,6 +81,26 @@ def test_the_answer_is_the_cheapest_of_brute_force_and_every_cheaper_fleet_is_ru
     assert search.complete
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_machines_that_cost_nothing_come_first_and_the_answer_is_that_of_brute_force(seed):
+    search = drawn(seed)
+    owned = int(np.random.default_rng(seed).integers(1, 7))
+    problem = search.problem
+    prices = problem.price_usd_per_hour.copy()
+    prices[0] = 0.0
+    limits = (*problem.limits, GroupLimit(name="owned", weights={"a": 1}, maximum=owned))
+    changed = replace(problem, price_usd_per_hour=prices, limits=limits)
+    least = np.array(search.model.least.problem.load)
+    search = search_of(changed, least, search.trials.score, strict=search.trials.strict)
+    ranges = [range(owned + 1), *(range(int(12 / price) + 2) for price in prices[1:])]
+    good = [
+        c for c in product(*ranges) if any(c) and allowed(changed, c) and search.trials.score(c) >= search.trials.strict
+    ]
+    best = cheapest(search, None)
+    assert search.cost(best) == pytest.approx(min(map(search.cost, good)))
+    assert search.complete
+
+
 def test_any_confirmed_fleet_will_do_to_start_from():
     one = drawn(3)
     best = cheapest(one, None)

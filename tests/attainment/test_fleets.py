@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -60,6 +61,32 @@ def test_maximal_fleets_are_those_of_brute_force(seed):
     assert len(found) == len(set(found))
     assert set(found) == largest
     assert all(any(dominates(larger, counts) for larger in found) for counts in every)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_machines_that_cost_nothing_are_taken_whole_and_no_fleet_is_missed(seed):
+    problem, below_usd = drawn(seed)
+    prices = problem.price_usd_per_hour.copy()
+    prices[0] = 0.0
+    owned = int(np.random.default_rng(seed).integers(0, 4))
+    cap = GroupLimit(name="owned", weights={"a": 1}, maximum=owned)
+    problem = replace(problem, price_usd_per_hour=prices, limits=(*problem.limits, cap))
+    ranges = [range(owned + 1), *(range(int(below_usd / price) + 1) for price in prices[1:])]
+    every = {
+        counts
+        for counts in product(*ranges)
+        if any(counts) and allowed(problem, counts) and fleet_cost(problem, counts) < below_usd * (1 - 1e-9)
+    }
+    unit = np.eye(len(prices), dtype=int)
+    largest = {c for c in every if not any(tuple(np.array(c) + more) in every for more in unit)}
+    assert {tuple(row) for row in maximal_fleets(problem, below_usd, 10_000).tolist()} == largest
+
+
+def test_nothing_is_below_a_cost_of_nothing():
+    free = problem_of([0.0, 1.0], [GroupLimit(name="owned", weights={"a": 1}, maximum=2)])
+    assert maximal_fleets(free, 0.0, 10).tolist() == []
+    assert maximal_fleets(free, 0.5, 10).tolist() == [[2, 0]]
+    assert maximal_fleets(free, 1.5, 10).tolist() == [[2, 1]]
 
 
 def test_a_fleet_of_just_the_cost_is_not_below_it():

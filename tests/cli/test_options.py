@@ -10,7 +10,17 @@ import click
 import pytest
 
 from melange import parallel
-from melange.cli.options import jobs_options, names, numbers, output_option, pairs, place, progress_bar, waiting
+from melange.cli.options import (
+    jobs_options,
+    names,
+    numbers,
+    output_option,
+    owned,
+    pairs,
+    place,
+    progress_bar,
+    waiting,
+)  # fmt: skip
 
 
 def test_pairs():
@@ -22,6 +32,15 @@ def test_pairs():
 def test_what_are_no_pairs(values):
     with pytest.raises(click.BadParameter):
         pairs(None, None, values)
+
+
+def test_owned():
+    assert owned(None, None, ("L4=3", "H100:8=16", "p5.48xlarge=2")) == {
+        "L4": (3, None), "H100": (16, 8), "p5.48xlarge": (2, None)
+    }  # fmt: skip
+    for values in (("H100",), ("H100:=8",), ("H100:x=8",), ("H100:0=8",), ("H100:8=4",), ("H100=8", "H100:8=8")):
+        with pytest.raises(click.BadParameter):
+            owned(None, None, values)
 
 
 def test_names():

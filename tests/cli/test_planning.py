@@ -36,7 +36,7 @@ NOTHING = {
     **dict.fromkeys((
         "precisions", "tp", "kv_dtypes", "batched_tokens", "only", "exclude", "providers", "regions",
     ), ()),
-    "maximum": {}, "minimum": {}, "margin": 0.0, "routing": "by-size",
+    "maximum": {}, "owned": {}, "minimum": {}, "margin": 0.0, "routing": "by-size",
 }  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def test_how_to_solve():
         ({"price_set": "2026-11"}, "a price set"),
         ({"fill": "estimated"}, "a model to estimate with"),
         ({"tp": (2,)}, "a serving choice"),
+        ({"owned": {"L4": (1, None)}}, "owned machines"),
     ],
 )
 def test_a_release_config_states_no_such_thing(change, message):
