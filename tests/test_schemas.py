@@ -28,6 +28,7 @@ from melange.plan.file import plan_record
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import FleetOdds, Uncertainty
 from melange.plan.promise import AttainReport, SizedFleet, Standing, WindowAttainment
+from melange.plan.windows import PlanWindow, PlanWindows
 from melange.serving.considered import Considered, LeftOut
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings
@@ -101,6 +102,8 @@ def test_every_field_is_described(name):
         ("plan", "attain", names(AttainReport)),
         ("plan", "sized_fleet", names(SizedFleet)),
         ("plan", "standing", names(Standing)),
+        ("plan", "plan_windows", names(PlanWindows)),
+        ("plan", "plan_window", names(PlanWindow)),
         ("plan", "window_attainment", names(WindowAttainment)),
         ("plan", "uncertainty", names(Uncertainty)),
         ("plan", "fleet_odds", names(FleetOdds)),

@@ -128,7 +128,7 @@ def cost_efficiency(spec: WorkloadSpec) -> CostEfficiency:
 
 def fractional_costs(spec: WorkloadSpec) -> FractionalCosts:
     """The workload's cost without whole GPUs; raises InputError where a bucket can be served by no config."""
-    case = prepare(spec)
+    case = prepare(spec.for_windows(None))
     load = case.problem.load
     prices = np.broadcast_to(_replica_prices(case.choices), load.shape)
     usd = np.multiply(load, prices, out=np.full(load.shape, np.inf), where=np.isfinite(load))

@@ -134,7 +134,12 @@ def solve_with_uncertainty(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Plan:
-    """The cheapest fleet at the figures as they stand, with the odds of it and its rivals as ``uncertainty``."""
+    """The cheapest fleet at the figures as they stand, with the odds of it and its rivals as ``uncertainty``.
+
+    InputError for a fleet for every window: what is drawn is the demand of a whole mix.
+    """
+    if spec.window_share is not None:
+        raise InputError("odds are those of the whole mix, not of its windows", fix="ask for one of them at a time")
     plan = plan_fleet(spec, options)
     if not plan.solved:
         return plan

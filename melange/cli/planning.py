@@ -89,6 +89,21 @@ _LIMITING = (
         "that promises and simulations hold at it.",
     ),
 )
+_WINDOWED = (
+    click.option(
+        "--for-every-window/--for-whole-mix",
+        "every_window",
+        default=None,
+        help="Find the fleet that keeps the promise in every window of the workload's time, machines common, shares "
+        "free in each; or for its whole mix, whatever the file says.",
+    ),
+    click.option(
+        "--window-share",
+        callback=share,
+        metavar="SHARE",
+        help="The same for this share of the windows, 0.95 or 95%; those of the most load are left out.",
+    ),
+)
 _SERVED = (
     click.option("--price-set", help="Price set, in place of the file's (see 'melange gpus')."),
     click.option("--prices", "price_file", type=click.Path(dir_okay=False), help="A CSV of your own prices."),
@@ -157,7 +172,7 @@ _SOLVING = (
 
 def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add everything that changes how a workload is solved, the rate and the TPOT limit left out."""
-    return _added(command, (*_PROMISE, *_LIMITING, *_SERVED, *_SOLVING))
+    return _added(command, (*_PROMISE, *_LIMITING, *_WINDOWED, *_SERVED, *_SOLVING))
 
 
 def fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,11 +214,26 @@ def asked_spec(
     spec = spec if given["fill"] is None else spec.with_fill(given["fill"])
     spec = spec.with_serving(**{name: given[name] for name in _SERVING if given[name]})
     spec = spec.limited(**{name: given[name] for name in _LIMITS if name in given})
+    spec = _windowed(spec, given, statistic)
     if statistic is None and not given.get("margin"):
         return spec
     from melange.planning.load import load_scale_of
 
     return spec.with_load_scale(load_scale_of(spec, statistic, margin=given["margin"]))
+
+
+def _windowed(spec: WorkloadSpec, given: dict[str, Any], statistic: str | None) -> WorkloadSpec:
+    """The spec for the windows that a command was asked to keep; those of a statistic and all of them are at odds."""
+    every, share_asked = given.get("every_window"), given.get("window_share")
+    if every is not None and share_asked is not None:
+        raise click.UsageError("give --window-share or --for-every-window, not both")
+    if every is not None:
+        spec = spec.for_windows(1.0 if every else None)
+    if share_asked is not None:
+        spec = spec.for_windows(share_asked)
+    if spec.window_share is not None and statistic in ("peak", "p95"):
+        raise click.UsageError(f"--rate {statistic} stands for the windows: leave it out, or plan --for-whole-mix")
+    return spec
 
 
 def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tpot_ms: float | None) -> Plan:
@@ -214,6 +244,7 @@ def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tp
     for asked, what, why in (
         (_slo(given, tpot_ms), "an SLO", "its throughputs hold for whatever SLO they were measured at"),
         (_prices(given), "a price set", "its costs are in gpu_info"),
+        (given["every_window"] or given["window_share"], "windows", "it is one histogram"),
         (given["fill"], "a model to estimate with", "its throughputs are all there is"),
         (any(given[name] for name in _SERVING), "a serving choice", "it does not say how its GPUs serve"),
         (

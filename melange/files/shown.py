@@ -39,3 +39,11 @@ def share(value: float | None, digits: int = 1) -> str:
 
 def _cell(value: object) -> str:
     return f"<td>{'' if value is None else escape(str(value))}</td>"
+
+
+def clock_text(seconds: float) -> str:
+    """``1:02:03`` hours, minutes and seconds; days in front where there are any."""
+    sign, whole = ("-" if seconds < 0 else ""), round(abs(seconds))
+    days, rest = divmod(whole, 86400)
+    text = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return sign + (f"{days} d {text}" if days else text)

@@ -17,6 +17,7 @@ from melange.plan.demand import PlanDemand
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import Uncertainty
 from melange.plan.promise import AttainReport
+from melange.plan.windows import PlanWindows
 from melange.serving.considered import Considered
 from melange.slo import Slo
 from melange.solver.explanation import Explanation
@@ -54,6 +55,9 @@ class Plan:
     cheapest fleet that keeps the promise in simulation was found, ``uncertainty`` how fleets fare under drawn rates and
     demand, ``nanobatching`` what nano-batching changes.
 
+    ``windows``: those of the workload's time that the fleet was planned for, None where it was for the whole mix.
+    Shares and utilization are those of the mean mix either way, which a router that knows no windows follows.
+
     ``reasons``: why there is no fleet. ``warnings``: what a reader must know. ``provenance``: where every input came
     from, for reading only: nothing computes with it.
     """
@@ -85,6 +89,7 @@ class Plan:
     attain: AttainReport | None = None
     uncertainty: Uncertainty | None = None
     nanobatching: NanoBatchingEffect | None = None
+    windows: PlanWindows | None = None
     routing: Routing | None = None
     basis: Basis = field(default_factory=Basis)
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from melange.files.shown import html_table, number, share, short_repr
+from melange.files.shown import clock_text, html_table, number, share, short_repr
 from melange.plan.costs import describe_instances
 
 if TYPE_CHECKING:
@@ -97,14 +97,6 @@ class Standing:
             f"own time: in the worst, {worst.describe()}, {share(worst.attainment)} of the requests keep the SLO; "
             "--for-every-window plans for them all"
         )
-
-
-def clock_text(seconds: float) -> str:
-    """``1:02:03`` hours, minutes and seconds; days in front where there are any."""
-    sign, whole = ("-" if seconds < 0 else ""), round(abs(seconds))
-    days, rest = divmod(whole, 86400)
-    text = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
-    return sign + (f"{days} d {text}" if days else text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import numpy as np
 from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
 from melange.planning.choices import Choices
+from melange.planning.every_window import over_windows
 from melange.planning.late import Late, late_by_type, late_choices, late_share, may_be_late
 from melange.solver.problem import Problem
 
@@ -35,6 +36,10 @@ class Case:
         """Shares of the problem's rows -> shares of the buckets, (n_buckets, n_configs); zero rows for late ones."""
         wide = np.vstack([shares, np.zeros(shares.shape[1])])
         return np.asarray(wide[self.group])
+
+    def program(self, rate_rps: FloatArray) -> Problem:
+        """The program of another demand, (n_buckets,) in requests/s, on its own."""
+        return _problem(self.choices, self.barred, self.group, rate_rps, self.choices.max_rate_rps)
 
     def unmeasured(self) -> BoolArray:
         """(problem's buckets, n_configs): where a config was not measured for some bucket of the row."""
@@ -92,7 +97,7 @@ def cases(choices: Choices) -> list[Case]:
 def case_of(choices: Choices, late: Late = frozenset(), barred: frozenset[str] = frozenset()) -> Case:
     """The case of these late buckets and barred GPU types; its problem may have buckets that no config serves."""
     group = _groups(choices, late)
-    problem = _problem(choices, barred, group, choices.rate_rps, choices.max_rate_rps)
+    problem = over_windows(choices, lambda rates_rps: _problem(choices, barred, group, rates_rps, choices.max_rate_rps))
     return Case(choices=choices, late=late, barred=barred, group=group, problem=problem)
 
 
@@ -125,6 +130,8 @@ def _problem(
     usable = (np.nan_to_num(max_rate_rps, nan=0.0) > 0) & ~shut
     with np.errstate(divide="ignore", invalid="ignore"):
         load = rate_rps[:, None] * (1 + choices.headroom) / np.where(usable, max_rate_rps, 0.0)
+    # In a window there may be sizes of which nothing comes, whoever could serve them.
+    load = np.where(rate_rps[:, None] > 0, load, 0.0)
     rows = np.zeros((group.max() + 1, load.shape[1]))
     np.add.at(rows, group[group >= 0], load[group >= 0])
     keys = tuple(offer.key for offer in choices.offers)

@@ -15,6 +15,7 @@ from melange.planning.assemble import plan_of, plan_without_fleet
 from melange.planning.baselines import single_type_baselines, undercut_by_baselines
 from melange.planning.case import Case, case_of, cases, seen_by_type
 from melange.planning.choices import Choices, choose
+from melange.planning.every_window import with_windows
 from melange.planning.late import Late
 from melange.planning.options import SolveOptions
 from melange.planning.profile_source import load_profile
@@ -62,6 +63,7 @@ def plan_fleet(spec: WorkloadSpec, options: SolveOptions | None = None, *, profi
     if sound is not solution:
         solution, baselines = _checked(case.problem, sound), _baselines(case, sound)
     plan = replace(plan_of(case, solution, baselines), reasons=reasons)
+    plan = with_windows(plan, choices, solution, case.program)
     return with_extras(plan, case.problem, solution, choices.options)
 
 

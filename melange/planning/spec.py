@@ -85,6 +85,9 @@ class WorkloadSpec:
     ``headroom_by_config`` replaces it for the configs it names. ``load_scale`` says what the workload's rate already
     holds over the mean's.
 
+    ``window_share`` is the share of the workload's windows in which the promise must hold, 1 for every one; None plans
+    for its whole mix.
+
     ``model_file`` is the config.json that describes the model, None where the catalog or a profile knows it.
     ``stated_slo`` is the SLO that the file states where another one was asked for since: what the file assumes of its
     profiles holds for that one alone. ``places`` are (line, column) in ``file`` of what can only be judged beside a
@@ -100,6 +103,7 @@ class WorkloadSpec:
     load_scale: LoadScale | None = None
     headroom: float = 0.0
     headroom_by_config: Mapping[str, float] = field(default_factory=dict)
+    window_share: float | None = None
     stated_slo: Slo | None = None
     model_file: str | None = None
     file: str | None = None
@@ -109,6 +113,10 @@ class WorkloadSpec:
         for headroom in (self.headroom, *self.headroom_by_config.values()):
             if not (np.isfinite(headroom) and headroom >= 0):
                 raise InputError(f"headroom is {headroom}", fix="give a share from 0, for example 0.1 for 10%")
+        if self.window_share is not None and not 0 < self.window_share <= 1:
+            raise InputError(
+                f"the share of windows is {self.window_share}", fix="give a share above 0 up to 1, for example 0.95"
+            )
         object.__setattr__(self, "headroom_by_config", MappingProxyType(dict(self.headroom_by_config)))
         object.__setattr__(self, "places", MappingProxyType(dict(self.places)))
 
@@ -143,6 +151,10 @@ class WorkloadSpec:
     def with_headroom(self, headroom: float, by_config: Mapping[str, float] | None = None) -> WorkloadSpec:
         """The rate scaled up by this share, or by another one for some configs."""
         return replace(self, headroom=headroom, headroom_by_config=by_config or {})
+
+    def for_windows(self, share: float | None = 1.0) -> WorkloadSpec:
+        """Planned for this share of its windows, every one by default; None: for its whole mix."""
+        return replace(self, window_share=share)
 
     def with_fill(self, fill: str | None) -> WorkloadSpec:
         """What may stand in for missing rates: ``estimated`` or nothing."""

@@ -52,6 +52,7 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
             limits=_limits(document),
             serving=_serving(document),
             headroom=data.get("headroom", 0.0),
+            window_share=_window_share(data.get("for_every_window", False)),
             model_file=_model(document)[1],
             file=document.file,
             places=_places(document),
@@ -62,7 +63,8 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
 
 def _places(document: Document) -> dict[str, tuple[int, int]]:
     """Where the keys stand that WorkloadSpec.places speaks of."""
-    paths: list[tuple[str, ...]] = [("model",), ("prices",), ("profiles",), ("profiles", "set"), ("serving",)]
+    keys = ("model", "prices", "profiles", "serving", "for_every_window")
+    paths: list[tuple[str, ...]] = [*((key,) for key in keys), ("profiles", "set")]
     paths += [("sizes", f"{axis}_edges_tokens") for axis in ("input", "output")]
     paths += [("fleet", name, "#key") for name in document.data.get("fleet", {})]
     return {
@@ -70,6 +72,11 @@ def _places(document: Document) -> dict[str, tuple[int, int]]:
         for path in paths
         if path in document.marks
     }
+
+
+def _window_share(written: bool | float) -> float | None:
+    """``for_every_window: true`` is a share of 1, ``false`` none."""
+    return (1.0 if written else None) if isinstance(written, bool) else float(written)
 
 
 def _find(file: str | os.PathLike[str]) -> Path:
@@ -304,6 +311,8 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     serving = {n: list(v) for n in _SERVING if (v := getattr(spec.serving, n))}
     if serving:
         data["serving"] = serving
+    if spec.window_share is not None:
+        data["for_every_window"] = True if spec.window_share == 1 else spec.window_share
     data["headroom"] = spec.headroom
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     head = "".join(f"# {line}\n" for line in (comment or "").splitlines())

@@ -85,6 +85,8 @@ def _headline(plan: Plan) -> str:
     head += f", {escape(plan.slo.describe())}{headroom}\n"
     if w.load_scale is not None:
         head += f"planned for {w.load_scale.describe(w.rate_rps)}\n"
+    if plan.windows is not None:
+        head += f"{escape(plan.windows.describe())}\n"
     if plan.status == Status.INFEASIBLE:
         return head + "[bold]no fleet can serve it:[/bold]"
     if not plan.solved:
@@ -141,6 +143,8 @@ def _cost_lines(plan: Plan) -> str:
             f"over output tokens alone {usd(costs.usd_per_million_output_tokens, 3)})"
         )
     lines += [escape(text) for text in _owned_lines(plan)]
+    if plan.windows is not None:
+        lines.append(plan.windows.describe_use(plan.cost_usd_per_hour))
     if plan.continuous_cost_usd_per_hour is not None:
         lines.append(
             f"with slices of 1/{plan.slice_factor}; with continuous shares {usd(plan.continuous_cost_usd_per_hour)}/h"

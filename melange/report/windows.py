@@ -12,7 +12,7 @@ import numpy as np
 from rich.markup import escape
 
 from melange.errors import InputError
-from melange.plan.promise import clock_text
+from melange.files.shown import clock_text
 from melange.report.figures import check_format, figure_bytes, new_figure
 from melange.report.tables import percent, rendered, table
 from melange.workload.drift import Drift

@@ -10,7 +10,7 @@ the fleet carries anyway.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,35 @@ from melange.arrays import FloatArray, IntArray
 from melange.solver import allocation
 from melange.solver.fleet import one_config_fleet
 from melange.solver.problem import Problem, Solution, Status, split_ways
+
+
+def joined(parts: Sequence[Problem], names: Sequence[str]) -> Problem:
+    """The problem of several periods, in order; ``names`` tell their buckets apart, an empty one changes nothing.
+
+    The parts differ in demand alone. Buckets without load in a part are left out of it; each must keep one.
+    """
+    rows = [np.flatnonzero((part.load > 0).any(axis=1)) for part in parts]
+    first = parts[0]
+    late = [part.lateness for part in parts]
+    lateness = first.lateness
+    if lateness is not None:
+        kept = [(each, own) for each, own in zip(late, rows, strict=True) if each is not None]
+        lateness = replace(
+            lateness,
+            load=np.vstack([each.load[own] for each, own in kept]),
+            weight=np.vstack([each.weight[own] for each, own in kept]),
+        )
+    return replace(
+        first,
+        buckets=tuple(
+            f"{part.buckets[b]} {name}".rstrip()
+            for part, own, name in zip(parts, rows, names, strict=True)
+            for b in own.tolist()
+        ),
+        load=np.vstack([part.load[own] for part, own in zip(parts, rows, strict=True)]),
+        lateness=lateness,
+        period=np.repeat(np.arange(len(parts)), [len(own) for own in rows]),
+    )
 
 
 def solved_by_few(problem: Problem, first: int, solve_part: Callable[[Problem], Solution]) -> Solution:

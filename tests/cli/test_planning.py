@@ -31,7 +31,7 @@ def test_options_that_mean_nothing_are_one_line(capsys, arguments):
 NOTHING = {
     **dict.fromkeys((
         "slo_ttft_ms", "tpot_definition", "attainment", "headroom", "fill", "price_set", "price_file", "spot",
-        "max_cost_usd_per_hour", "slice_factor", "gap", "time_limit_s",
+        "max_cost_usd_per_hour", "slice_factor", "gap", "time_limit_s", "every_window", "window_share",
     )),
     **dict.fromkeys((
         "precisions", "tp", "kv_dtypes", "batched_tokens", "only", "exclude", "providers", "regions",
@@ -100,3 +100,47 @@ def test_a_rate_is_a_number_or_a_statistic():
     assert read == [None, 8.0, "mean", "peak", "p95"]
     with pytest.raises(click.BadParameter, match="neither a number nor one of mean, peak, p95"):
         rate_or_statistic(None, None, "p99")
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [({"every_window": True}, 1.0), ({"every_window": False}, None), ({"window_share": 0.9}, 0.9), ({}, 0.5)],
+)
+def test_windows_are_those_asked_for_or_the_files(small_spec, given, share):
+    assert asked_spec(small_spec.for_windows(0.5), NOTHING | given).window_share == share
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--for-every-window", "--window-share", "0.9"], "not both"),
+        (["--for-every-window", "--rate", "peak"], "stands for the windows"),
+        (["--window-share", "0"], "not between 0 and 1"),
+        (["--window-share", "some"], "not a share"),
+        (["--for-every-window", "--uncertainty", "20"], "odds are those of the whole mix"),
+    ],
+)
+def test_windows_that_cannot_be_asked_for_are_one_line(capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(["solve", "azure-conversation", *arguments])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    assert words in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_a_workload_without_windows_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["solve", "arena-120ms", "--for-every-window"])
+    assert ended.value.code == 2
+    assert "has no windows to plan for" in capsys.readouterr().err
+
+
+def test_the_windows_are_said(capsys):
+    main_arguments = ["solve", "azure-conversation", "--only", "L40S", "--batched-tokens", "512"]
+    with pytest.raises(SystemExit) as ended:
+        main([*main_arguments, "--for-every-window"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert not ended.value.code
+    assert "planned for every one of 19 windows; decided by 0:27:39 to 0:30:43" in said
+    assert "the mean load alone takes $" in said

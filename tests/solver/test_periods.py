@@ -18,8 +18,8 @@ from melange.errors import InputError
 from melange.solver import allocation
 from melange.solver.checker import violations
 from melange.solver.explain import explain
-from melange.solver.periods import solved_by_few
-from melange.solver.problem import Problem, Solution, Status
+from melange.solver.periods import joined, solved_by_few
+from melange.solver.problem import Lateness, Problem, Solution, Status
 from melange.solver.search import default_gap, relaxation_bound, solve
 
 INF = math.inf
@@ -174,3 +174,18 @@ def test_some_periods_alone() -> None:
     problem = problem_of([[1.0], [2.0], [3.0]], [1.0], period=np.array([0, 1, 2]))
     part = problem.of_periods([2, 0])
     assert (part.buckets, part.load.tolist(), part.bucket_period.tolist()) == (("b0", "b2"), [[1.0], [3.0]], [1, 0])
+
+
+def test_problems_of_several_times_are_joined_without_what_nothing_comes_of() -> None:
+    mean = problem_of([[1.0, 2.0], [3.0, INF]], [1.0, 1.0])
+    late = Lateness(load=np.array([[0.5, 1.0], [1.0, 2.0]]), weight=np.full((2, 2), 0.5), at_most=0.2)
+    mean = replace(mean, lateness=late)
+    window = replace(mean, load=np.array([[0.0, 0.0], [9.0, INF]]), lateness=replace(late, load=2 * late.load))
+    whole = joined([mean, window, window], ["", "at 5 s", "at 7 s"])
+    assert whole.buckets == ("b0", "b1", "b1 at 5 s", "b1 at 7 s")
+    assert whole.bucket_period.tolist() == [0, 0, 1, 2]
+    assert whole.load.tolist() == [[1.0, 2.0], [3.0, INF], [9.0, INF], [9.0, INF]]
+    assert whole.lateness is not None
+    assert whole.lateness.load.tolist() == [[0.5, 1.0], [1.0, 2.0], [2.0, 4.0], [2.0, 4.0]]
+    assert whole.lateness.weight.shape == (4, 2)
+    assert joined([replace(mean, lateness=None)], [""]).lateness is None
