@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -152,6 +153,14 @@ class Slo:
         names = list(other.thresholds_s)  # of one latency, both shapes say the same
         return len(names) == 1 and self.quantiles[names[0]] >= other.attainment
 
+    def replaced(self, **asked: Any) -> Slo:
+        """This SLO with some fields replaced; a quantile in place of a joint attainment, and the other way round."""
+        if any(name.endswith("_quantile") for name in asked):
+            asked = {"attainment": None, **asked}
+        elif asked.get("attainment") is not None:
+            asked |= {f"{name}_quantile": None for name in METRICS}
+        return replace(self, **asked)
+
     @property
     def thresholds_s(self) -> dict[str, float]:
         """The thresholds that are set, by name (``tpot``, ``ttft``, ``e2e``), in seconds."""
@@ -252,3 +261,13 @@ def lower_quantile(values: ArrayLike, quantile: float) -> float:
     if not len(ordered):
         return math.nan
     return float(ordered[max(0, math.ceil(quantile * len(ordered) - 1e-9) - 1)])
+
+
+def percentile_of(name: str) -> float | None:
+    """``p95`` -> 0.95, ``p99.9`` -> 0.999: the inverse of :func:`percentile_name`; None for any other text."""
+    found = _PERCENTILE.fullmatch(name)
+    quantile = round(float(found[1]) / 100, 12) if found else 0.0
+    return quantile if 0 < quantile < 1 else None
+
+
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,6})?)")

@@ -135,7 +135,7 @@ def _attainment(point: Measurement, slo: Slo) -> Bounds:
     limits = slo.thresholds_s
     marginals = [(stats, limits[name]) for name, stats in _recorded(point, slo).items()]
     missing = sum(1.0 if stats is None else 1.0 - stats.share_within(limit) for stats, limit in marginals)
-    most = min((stats.share_at_most(limit) for stats, limit in marginals if stats is not None), default=1.0)
+    most = min((_share_below(stats, limit) for stats, limit in marginals if stats is not None), default=1.0)
     return Bounds(value=max(0.0, 1.0 - missing), low=max(0.0, 1.0 - missing), high=most)
 
 
@@ -145,11 +145,16 @@ def _marginals(point: Measurement, slo: Slo) -> list[tuple[Bounds, float]]:
         return [(share, slo.quantiles[name]) for name, share in _shares(point, slo, _counts(point, slo)).items()]
     limits, found = slo.thresholds_s, []
     for name, stats in _recorded(point, slo).items():
-        low, high = (
-            (0.0, 1.0) if stats is None else (f(limits[name]) for f in (stats.share_within, stats.share_at_most))
-        )
+        limit = limits[name]
+        low, high = (0.0, 1.0) if stats is None else (stats.share_within(limit), _share_below(stats, limit))
         found.append((Bounds(value=low, low=low, high=high), slo.quantiles[name]))
     return found
+
+
+def _share_below(stats: LatencyStats, limit_s: float) -> float:
+    """What the share within a limit is no more than, and less than any percentile that lies beyond it."""
+    share = stats.share_at_most(limit_s)
+    return share if share == 1.0 else math.nextafter(share, 0.0)
 
 
 def _counts(point: Measurement, slo: Slo) -> dict[str, FloatArray]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from melange.cli.options import names, output_option
-from melange.cli.slo_options import share
+from melange.cli.slo_options import EACH, LIMIT, share
 
 
 def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[float], list[float]]:
@@ -48,7 +48,7 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 )
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
 @click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
-@click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms for the rates that are shown.")
+@click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms for the rates that are shown; {EACH}.")
 @click.option(
     "--tpot-definition",
     type=click.Choice(["decode", "e2e_per_token"]),
@@ -56,7 +56,7 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     show_default=True,
     help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
 )
-@click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms.")
+@click.option("--slo-ttft-ms", type=LIMIT, help=f"TTFT limit in ms; {EACH}.")
 @click.option(
     "--attainment",
     callback=share,
@@ -120,11 +120,10 @@ def _slo(given: dict[str, Any]) -> Any:
     if given["attainment"] is not None and given["slo_tpot_ms"] is None and given["slo_ttft_ms"] is None:
         raise click.UsageError("--attainment goes with --slo-tpot-ms or --slo-ttft-ms")
     limits = {name: given[f"slo_{name}_ms"] for name in ("tpot", "ttft")}
-    return Slo(
-        **{f"{name}_s": value / 1000 for name, value in limits.items() if value is not None},
-        tpot_definition=given["tpot_definition"],
-        attainment=given["attainment"],
-    )
+    asked: dict[str, Any] = {}
+    for name, limit in limits.items():
+        asked |= {} if limit is None else limit.of(name)
+    return Slo(**asked, tpot_definition=given["tpot_definition"], attainment=given["attainment"])
 
 
 def _degrees(values: tuple[str, ...]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import names, numbers, owned, pairs
-from melange.cli.slo_options import share, tpot_definition_option, tpot_limit_option
+from melange.cli.slo_options import Limit, share, tpot_definition_option, tpot_limit_option, ttft_limit_option
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -48,7 +48,7 @@ def _margin(ctx: click.Context, param: click.Parameter, value: str | None) -> fl
 
 _PROMISE = (
     tpot_definition_option,
-    click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms, in place of the file's."),
+    ttft_limit_option,
     click.option(
         "--attainment",
         callback=share,
@@ -202,12 +202,12 @@ def asked_spec(
     given: dict[str, Any],
     *,
     rate_rps: float | None = None,
-    tpot_ms: float | None = None,
+    tpot_ms: Limit | None = None,
     statistic: str | None = None,
 ) -> WorkloadSpec:
     """A workload's spec with what a command was given in place of its own values; last of all the load asked for."""
     slo, prices = _slo(given, tpot_ms), _prices(given)
-    spec = spec.with_slo(replace(spec.slo, **slo)) if slo else spec
+    spec = spec.with_slo(spec.slo.replaced(**slo)) if slo else spec
     spec = spec if rate_rps is None else spec.with_rate(rate_rps)
     spec = spec.with_prices(replace(spec.prices, **prices)) if prices else spec
     spec = spec if given.get("headroom") is None else spec.with_headroom(given["headroom"])
@@ -236,7 +236,7 @@ def _windowed(spec: WorkloadSpec, given: dict[str, Any], statistic: str | None) 
     return spec
 
 
-def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tpot_ms: float | None) -> Plan:
+def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tpot_ms: Limit | None) -> Plan:
     """The plan of a config.json of the original release; what it does not state cannot be asked for."""
     from melange.interop.release import lacks, plan_release
     from melange.planning.limits import Limits
@@ -275,10 +275,11 @@ def solve_options(given: dict[str, Any]) -> SolveOptions:
     )
 
 
-def _slo(given: dict[str, Any], tpot_ms: float | None) -> dict[str, Any]:
-    asked: dict[str, Any] = {} if tpot_ms is None else {"tpot_s": tpot_ms / 1000}
-    if given["slo_ttft_ms"] is not None:
-        asked["ttft_s"] = given["slo_ttft_ms"] / 1000
+def _slo(given: dict[str, Any], tpot_ms: Limit | None) -> dict[str, Any]:
+    limits = {"tpot": tpot_ms, "ttft": given["slo_ttft_ms"]}
+    asked: dict[str, Any] = {}
+    for name, limit in limits.items():
+        asked |= {} if limit is None else limit.of(name)
     return asked | {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}
 
 

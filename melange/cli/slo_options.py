@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -26,17 +27,56 @@ def share(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return found
 
 
-tpot_limit_option = click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms, in place of the file's.")
+class Limit(NamedTuple):
+    """A latency limit as it was asked for: milliseconds, and the quantile that must keep it by itself, if one was."""
+
+    ms: float
+    quantile: float | None = None
+
+    def of(self, name: str) -> dict[str, float]:
+        """As fields of an SLO's latency ``name``, such as ``ttft``."""
+        asked = {f"{name}_s": self.ms / 1000}
+        return asked if self.quantile is None else asked | {f"{name}_quantile": self.quantile}
+
+
+class LimitType(click.ParamType[Limit]):
+    """``500`` (milliseconds), or ``p95=500``: what the 95th percentile must keep, whatever the other latencies do."""
+
+    name = "MS|pN=MS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Limit:
+        """Read a limit; click.BadParameter for anything else."""
+        from melange.slo import percentile_of
+
+        if isinstance(value, Limit):
+            return value
+        name, equals, number = str(value).strip().rpartition("=")
+        quantile = percentile_of(name.strip()) if equals else None
+        try:
+            ms = float(number)
+        except ValueError:
+            ms = math.nan
+        if math.isnan(ms) or (equals and quantile is None):
+            self.fail(
+                f"{value!r} is neither a limit in ms, such as 500, nor a percentile's, such as p95=500", param, ctx
+            )
+        return Limit(ms, quantile)
+
+
+LIMIT = LimitType()
+EACH = "p95=50 limits that percentile by itself"
+tpot_limit_option = click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms, in place of the file's; {EACH}.")
+ttft_limit_option = click.option("--slo-ttft-ms", type=LIMIT, help=f"TTFT limit in ms, in place of the file's; {EACH}.")
 tpot_definition_option = click.option(
     "--tpot-definition",
     type=click.Choice(["decode", "e2e_per_token"]),
     help="Which TPOT: (latency - TTFT) / (tokens - 1), or latency / tokens.",
 )
 _SLO = (
-    click.option("--slo-tpot-ms", type=float, help="TPOT limit in ms; needs --tpot-definition."),
+    click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms; needs --tpot-definition. {EACH}."),
     tpot_definition_option,
-    click.option("--slo-ttft-ms", type=float, help="TTFT limit in ms."),
-    click.option("--slo-e2e-ms", type=float, help="Limit of the whole latency in ms."),
+    click.option("--slo-ttft-ms", type=LIMIT, help=f"TTFT limit in ms; {EACH}."),
+    click.option("--slo-e2e-ms", type=LIMIT, help=f"Limit of the whole latency in ms; {EACH}."),
     click.option(
         "--attainment",
         callback=share,
@@ -55,15 +95,14 @@ def slo_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def slo_of(given: dict[str, Any]) -> Slo:
     """The SLO that the options ask for."""
-    from melange.slo import Slo
+    from melange.slo import METRICS, Slo
 
     if (given["slo_tpot_ms"] is None) != (given["tpot_definition"] is None):
         raise click.UsageError("--slo-tpot-ms and --tpot-definition go together: there are two TPOTs in use")
-    asked: dict[str, Any] = {
-        f"{name}_s": given[f"slo_{name}_ms"] / 1000
-        for name in ("tpot", "ttft", "e2e")
-        if given[f"slo_{name}_ms"] is not None
-    }
+    asked: dict[str, Any] = {}
+    for name in METRICS:
+        if given[f"slo_{name}_ms"] is not None:
+            asked |= given[f"slo_{name}_ms"].of(name)
     if given["attainment"] is not None and not asked:
         raise click.UsageError("--attainment needs a limit to attain: --slo-tpot-ms, --slo-ttft-ms or --slo-e2e-ms")
     asked |= {name: given[name] for name in ("tpot_definition", "attainment") if given[name] is not None}

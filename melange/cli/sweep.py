@@ -8,6 +8,7 @@ import click
 
 from melange.cli.options import jobs_options, output_option, place, progress_bar
 from melange.cli.planning import STATISTICS, asked_spec, planning_options, solve_options
+from melange.cli.slo_options import Limit
 
 if TYPE_CHECKING:
     from melange.analysis.sweep import Sweep
@@ -110,7 +111,7 @@ def _swept(ctx: click.Context, given: dict[str, Any]) -> Sweep:
         load_workload(given["workload"]),
         given,
         rate_rps=rates[0] if rates and axis != "rates" else None,
-        tpot_ms=limits_ms[0] if limits_ms and axis != "slo-tpot-ms" else None,
+        tpot_ms=Limit(limits_ms[0]) if limits_ms and axis != "slo-tpot-ms" else None,
         statistic=given["statistic"],
     )
     if price and axis != "price":

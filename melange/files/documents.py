@@ -204,8 +204,11 @@ def _schema_error(document: Document, error: Any, see: str) -> InputError:
     path: Path = tuple(error.absolute_path)
     where = ".".join(str(part) for part in path) or "the document"
     if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        unknown = next(key for key in error.instance if key not in known)
+        known, patterns = list(error.schema.get("properties", {})), error.schema.get("patternProperties", {})
+        unknown = next(
+            key for key in error.instance if key not in known and not any(re.search(p, key) for p in patterns)
+        )
+        known += [pattern["title"] for pattern in patterns.values() if "title" in pattern]
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
         fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return document.error((*path, unknown, "#key"), f"unknown key {unknown!r} in {where}", fix)

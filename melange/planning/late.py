@@ -16,13 +16,11 @@ ROUNDING = 1e-9
 
 
 def may_be_late(late: Late, rate_rps: FloatArray, slo: Slo) -> bool:
-    """Whether the SLO lets these buckets miss altogether: at most 1 - p of the requests, over the whole workload.
+    """Whether the SLO lets these buckets miss altogether: at most the share ``slo.may_miss`` of the requests.
 
     ``rate_rps``: (n_buckets,). No bucket may be late under an SLO on means or one that holds within each bucket.
     """
-    if slo.attainment is None or slo.scope != "workload":
-        return not late
-    return late_share(late, rate_rps) <= 1 - slo.attainment + ROUNDING
+    return not late or (slo.may_miss > 0 and late_share(late, rate_rps) <= slo.may_miss + ROUNDING)
 
 
 def late_share(late: Late, rate_rps: FloatArray) -> float:

@@ -20,6 +20,7 @@ from melange.files.shipped import data_path
 from melange.files.text import write_atomic
 from melange.planning.limits import Limits, TypeLimit
 from melange.planning.spec import ProfileChoice, ServingChoice, WorkloadSpec
+from melange.planning.workload_slo import read_slo, slo_row
 from melange.planning.workload_windows import read_windows, window_rule
 from melange.slo import Slo
 from melange.workload.bucket import Bucket
@@ -39,7 +40,7 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
     document = read_document(_find(file), "workload")
     data = document.data
     try:
-        slo = _slo(document)
+        slo = read_slo(document)
         if "trace" in data and "buckets" in data.get("sizes", {}):
             raise document.error(("trace",), "both trace and sizes.buckets are given", "keep one of them")
         if "trace" in data and "windows" in data:
@@ -88,26 +89,6 @@ def _find(file: str | os.PathLike[str]) -> Path:
         if shipped.is_file() and path.parent.name in ("", "workloads"):
             return shipped
     return path
-
-
-def _slo(document: Document) -> Slo:
-    row = document.data.get("slo", {})
-    if row.get("statistic") == "attainment" and "attainment" not in row:
-        raise document.error(("slo", "statistic"), "slo.attainment is missing", "give the share, for example 0.99")
-    if row.get("statistic") == "mean" and "attainment" in row:
-        raise document.error(
-            ("slo", "attainment"), "slo has both statistic: mean and an attainment", "keep one of them"
-        )
-    if "tpot_ms" in row and "tpot_definition" not in row:
-        raise document.error(
-            ("slo",), "slo.tpot_definition is missing", "say decode (vLLM's TPOT) or e2e_per_token (the paper's)"
-        )
-    values = {f"{name}_s": row[f"{name}_ms"] / 1000 for name in ("tpot", "ttft", "e2e") if f"{name}_ms" in row}
-    rest = {key: row[key] for key in ("tpot_definition", "attainment", "scope") if key in row}
-    try:
-        return Slo(**values, **rest)
-    except InputError as error:
-        raise document.error(("slo",), error.problem, error.fix) from error
 
 
 def _grid(document: Document) -> SizeGrid:
@@ -289,7 +270,7 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     data: dict[str, Any] = {"version": 1, "name": w.name}
     if w.model:
         data["model"] = spec.model_file or w.model
-    data |= {"slo": _slo_row(w.slo), "rate_rps": _short(w.total_rate_rps)}
+    data |= {"slo": _Row(slo_row(w.slo)), "rate_rps": _short(w.total_rate_rps)}
     sizes: dict[str, Any] = {
         "input_edges_tokens": list(w.grid.input_edges_tokens),
         "output_edges_tokens": list(w.grid.output_edges_tokens),
@@ -360,16 +341,6 @@ def _window_row(w: Workload, window: Window) -> _Row:
 def _short(value: float) -> float | int:
     rounded = float(f"{float(value):.10g}")
     return int(rounded) if rounded == int(rounded) else rounded
-
-
-def _slo_row(slo: Slo) -> _Row:
-    row = _Row({f"{name}_ms": _short(value * 1000) for name, value in slo.thresholds_s.items()})
-    if slo.tpot_s is not None:
-        row["tpot_definition"] = slo.tpot_definition
-    row["statistic"] = slo.statistic
-    if slo.attainment is not None:
-        row |= {"attainment": slo.attainment, "scope": slo.scope}
-    return row
 
 
 def _profiles_row(choice: ProfileChoice) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def test_no_rate_rises_and_no_verdict_gets_better(points: Sequence[Measurement],
 def ladder() -> list[Slo]:
     """SLOs of every kind, each kind from loose to tight in small steps."""
     found = [Slo()]
-    for factor in np.geomspace(40.0, 0.02, 24):
+    for factor in np.geomspace(40.0, 0.02, 16):
         ttft, tpot = 0.5 * float(factor), 0.05 * float(factor)
         found += [Slo(ttft_s=ttft), Slo(tpot_s=tpot), Slo(tpot_s=tpot, tpot_definition="e2e_per_token")]
         found += [Slo(ttft_s=ttft, tpot_s=tpot), Slo(e2e_s=10 * float(factor))]
@@ -178,7 +178,7 @@ def never_rises(points: Sequence[Measurement]) -> None:
     found = ladder()
     shown = {slo: profiles(points, slo) for slo in found}
     pairs = neighbours(found)
-    assert len(pairs) > 300
+    assert len(pairs) > 200
     for tight, loose in pairs:
         for ours, theirs in zip(shown[tight], shown[loose], strict=True):
             no_higher(ours, theirs)
@@ -203,7 +203,7 @@ MODELLED = [
     )
     for model, gpu, tp, precision, engine in (
         ("llama-3.1-8b", "L4", 1, "fp8", "vllm"),
-        ("llama-3.1-8b", "H100", 1, "bf16", "nanoflow"),
+        ("llama-3.1-8b", "H100", 1, "bf16", "vllm"),
         ("llama-3.1-70b", "A100-80GB", 4, "bf16", "vllm"),
     )
 ]

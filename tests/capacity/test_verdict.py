@@ -66,6 +66,38 @@ def test_marginal_percentiles_bound_a_joint_attainment_from_both_sides() -> None
     assert judge(point, Slo(tpot_s=0.04, ttft_s=0.1, attainment=0.9)) == "fail"  # the median is beyond 40 ms
 
 
+def test_stated_percentiles_answer_percentiles_one_by_one() -> None:
+    point = stated(0.05)  # p50 is 50 ms, p99 100 ms
+    for quantile, limit, expected in (
+        (0.99, 0.1, "pass"),
+        (0.95, 0.1, "pass"),
+        (0.95, 0.09, "undecided"),
+        (0.99, 0.09, "fail"),
+        (0.999, 0.1, "undecided"),
+        (0.5, 0.05, "pass"),
+        (0.5, 0.04, "fail"),
+    ):
+        assert judge(point, Slo(ttft_s=limit, ttft_quantile=quantile)) == expected, (quantile, limit)
+    each = Slo(ttft_s=0.1, tpot_s=0.1, ttft_quantile=0.99, tpot_quantile=0.99)
+    assert judge(point, each) == "pass"
+    assert judge(point, Slo(ttft_s=0.1, tpot_s=0.1, attainment=0.99)) == "undecided"  # each may miss another 1%
+    assert judge(replace(point, tpot_decode_s=None), each) == "undecided"
+
+
+def test_samples_answer_percentiles_one_by_one(sampled: Measurement) -> None:
+    n = len(sampled.sample_e2e_s or ())
+    slow_starts = tuple(9.0 if k % 25 == 0 else t for k, t in enumerate(sampled.sample_ttft_s or ()))
+    slow_ends = tuple(99.0 if k % 25 == 12 else t for k, t in enumerate(sampled.sample_e2e_s or ()))
+    point = replace(sampled, sample_ttft_s=slow_starts, sample_e2e_s=slow_ends)  # 4% miss each, 8% miss one of them
+    limits = {"tpot_s": 0.1, "ttft_s": 1.0}
+    assert n > 4000
+    assert judge(point, Slo(**limits, tpot_quantile=0.95, ttft_quantile=0.95)) == "pass"
+    assert judge(point, Slo(**limits, attainment=0.95)) == "fail"
+    assert judge(point, Slo(**limits, tpot_quantile=0.97, ttft_quantile=0.95)) == "fail"
+    for share in (0.9, 0.95, 0.96, 0.97):
+        assert judge(point, Slo(ttft_s=1.0, ttft_quantile=share)) == judge(point, Slo(ttft_s=1.0, attainment=share))
+
+
 def test_samples_decide_a_joint_attainment_by_its_bounds(sampled: Measurement) -> None:
     met = Slo(tpot_s=0.1, ttft_s=1.0, attainment=0.9)
     assert judge(sampled, met) == "pass"

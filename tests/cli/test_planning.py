@@ -7,6 +7,7 @@ import pytest
 
 from melange.cli.main import main
 from melange.cli.planning import asked_spec, planning_options, rate_or_statistic, release_plan, solve_options
+from melange.cli.slo_options import Limit
 from melange.errors import InputError
 from melange.planning.options import SolveOptions
 
@@ -55,10 +56,10 @@ def test_without_options_the_spec_stays(small_spec):
 
 def test_what_is_asked_takes_the_place_of_the_files(small_spec):
     given = NOTHING | {
-        "slo_ttft_ms": 500.0, "attainment": 0.9, "price_set": "2026-11", "spot": True, "precisions": ("fp8",),
+        "slo_ttft_ms": Limit(500.0), "attainment": 0.9, "price_set": "2026-11", "spot": True, "precisions": ("fp8",),
         "tp": (1, 2), "maximum": {"L4": 3}, "exclude": ("H100",), "max_cost_usd_per_hour": 9.0,
     }  # fmt: skip
-    spec = asked_spec(small_spec, given, rate_rps=7.0, tpot_ms=80.0)
+    spec = asked_spec(small_spec, given, rate_rps=7.0, tpot_ms=Limit(80.0))
     assert (spec.slo.tpot_s, spec.slo.ttft_s, spec.slo.attainment) == (0.08, 0.5, 0.9)
     assert spec.slo.tpot_definition == small_spec.slo.tpot_definition
     assert spec.workload.total_rate_rps == pytest.approx(7)
@@ -66,6 +67,20 @@ def test_what_is_asked_takes_the_place_of_the_files(small_spec):
     assert (spec.serving.precisions, spec.serving.tp) == (("fp8",), (1, 2))
     assert (spec.limits.types["L4"].maximum, spec.limits.exclude) == (3, ("H100",))
     assert spec.limits.max_cost_usd_per_hour == 9.0
+
+
+def test_percentiles_take_the_place_of_a_joint_attainment_and_the_other_way_round(small_spec):
+    joint = asked_spec(small_spec, NOTHING | {"slo_ttft_ms": Limit(500.0), "attainment": 0.9})
+    each = {"slo_ttft_ms": Limit(400.0, 0.95)}
+    spec = asked_spec(joint, NOTHING | each, tpot_ms=Limit(80.0, 0.99))
+    assert spec.slo.quantiles == {"tpot": 0.99, "ttft": 0.95}
+    assert (spec.slo.attainment, spec.slo.ttft_s) == (None, 0.4)
+    assert asked_spec(spec, NOTHING | {"slo_ttft_ms": Limit(300.0)}).slo.quantiles == spec.slo.quantiles
+    assert asked_spec(spec, NOTHING | {"attainment": 0.9}).slo.statistic == "attainment"
+    with pytest.raises(InputError, match="TPOT has no percentile beside p95 TTFT"):
+        asked_spec(joint, NOTHING | each)
+    with pytest.raises(InputError, match="keep one of them"):
+        asked_spec(joint, NOTHING | each | {"attainment": 0.9}, tpot_ms=Limit(80.0, 0.99))
 
 
 def test_a_margin_scales_the_load_that_is_planned_for(small_spec):
@@ -83,7 +98,7 @@ def test_how_to_solve():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"slo_ttft_ms": 5.0}, "an SLO"),
+        ({"slo_ttft_ms": Limit(5.0)}, "an SLO"),
         ({"price_set": "2026-11"}, "a price set"),
         ({"fill": "estimated"}, "a model to estimate with"),
         ({"tp": (2,)}, "a serving choice"),

@@ -8,6 +8,7 @@ import pytest
 from melange.cli.main import main
 from melange.cli.slo_options import slo_of, slo_options
 from melange.cli.solve import solve
+from melange.errors import InputError
 from melange.slo import Slo
 
 
@@ -55,6 +56,22 @@ def test_limits_are_read_in_milliseconds():
     )  # fmt: skip
     assert slo == Slo(tpot_s=0.05, ttft_s=0.5, e2e_s=9.0, tpot_definition="decode", attainment=0.99)
     assert asked() == Slo()
+
+
+def test_a_limit_may_be_a_percentile_s():
+    slo = asked("--slo-tpot-ms", "p95=50", "--tpot-definition", "decode", "--slo-ttft-ms", "p99.9=500")
+    assert slo == Slo(tpot_s=0.05, tpot_quantile=0.95, ttft_s=0.5, ttft_quantile=0.999)
+    assert asked("--slo-e2e-ms", "p50=9000") == Slo(e2e_s=9.0, e2e_quantile=0.5)
+    with pytest.raises(InputError, match="percentiles, each of its own latency, and a joint attainment"):
+        asked("--slo-e2e-ms", "p50=9000", "--attainment", "0.9")
+
+
+@pytest.mark.parametrize("written", ["p95=", "p95", "p100=5", "95=5", "=5", "nan", "p95=nan", "fast"])
+def test_what_is_no_limit_is_one_line(written):
+    with pytest.raises(
+        click.BadParameter, match="neither a limit in ms, such as 500, nor a percentile's, such as p95=500"
+    ):
+        asked("--slo-ttft-ms", written)
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,15 @@ def test_a_saturated_replica_keeps_nothing():
 )
 def test_a_promise_is_kept_or_not(slo, kept):
     assert bool(only(POINT.meets(slo))) == kept
+
+
+def test_percentiles_are_kept_one_by_one():
+    # 97.9% of the first tokens within 2.06 s (a tenth waits, 1 s in the mean), 93.3% of the decoding within 23 ms
+    first, decode = only(POINT.ttft_within(2.06)), only(POINT.tpot_within(0.023))
+    assert (first, decode) == (pytest.approx(0.979, abs=1e-3), pytest.approx(0.933, abs=1e-3))
+    limits = {"ttft_s": 2.06, "tpot_s": 0.023}
+    assert only(POINT.meets(Slo(**limits, ttft_quantile=0.97, tpot_quantile=0.93)))
+    assert not only(POINT.meets(Slo(**limits, ttft_quantile=0.97, tpot_quantile=0.94)))
+    assert not only(POINT.meets(Slo(**limits, ttft_quantile=0.98, tpot_quantile=0.93)))
+    assert not only(POINT.meets(Slo(**limits, attainment=0.93)))
+    assert only(POINT.meets(Slo(e2e_s=4.0, e2e_quantile=0.95))) == only(POINT.meets(Slo(e2e_s=4.0, attainment=0.95)))

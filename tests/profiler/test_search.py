@@ -38,6 +38,7 @@ def search(
         Slo(tpot_s=0.03, tpot_definition="e2e_per_token"),
         Slo(ttft_s=0.03),
         Slo(tpot_s=0.025, ttft_s=0.2, attainment=0.9),
+        Slo(tpot_s=0.025, ttft_s=0.05, tpot_quantile=0.9, ttft_quantile=0.95),
     ],
     ids=lambda slo: slo.describe(),
 )
