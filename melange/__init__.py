@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from melange.analysis.sweep import sweep_tpot as sweep_tpot
     from melange.analysis.uncertainty import solve_with_uncertainty as solve_with_uncertainty
     from melange.attainment.closed_loop import attain as attain
+    from melange.attainment.given_machines import MachineRates as MachineRates
+    from melange.attainment.given_machines import WayRate as WayRate
+    from melange.attainment.given_machines import capacity_of as capacity_of
+    from melange.attainment.given_machines import capacity_of_plan as capacity_of_plan
     from melange.capacity.profile import ConfigProfile as ConfigProfile
     from melange.capacity.profile import Profile as Profile
     from melange.capacity.profile import profile_from as profile_from
@@ -87,6 +91,7 @@ if TYPE_CHECKING:
     from melange.planning.spec import WorkloadSpec as WorkloadSpec
     from melange.planning.workload_file import load_workload as load_workload
     from melange.planning.workload_file import write_workload as write_workload
+    from melange.report.capacity import render_capacity as render_capacity
     from melange.report.estimates import render_calibration as render_calibration
     from melange.report.estimates import render_estimates as render_estimates
     from melange.report.figures import draw_bars as draw_bars
@@ -152,6 +157,7 @@ _WHERE = {
     "InstanceType": "catalog.instances",
     "LatencyStats": "measurements.measurement",
     "Limits": "planning.limits",
+    "MachineRates": "attainment.given_machines",
     "Measurement": "measurements.measurement",
     "MeasurementFile": "measurements.file",
     "MelangeError": "errors",
@@ -186,12 +192,15 @@ _WHERE = {
     "TypeLimit": "planning.limits",
     "Uncertainty": "plan.odds",
     "WindowAttainment": "plan.promise",
+    "WayRate": "attainment.given_machines",
     "Workload": "workload.workload",
     "WorkloadSpec": "planning.spec",
     "additivity": "analysis.additivity",
     "append_measurements": "measurements.file",
     "attain": "attainment.closed_loop",
     "calibrate": "perfmodel.calibrate",
+    "capacity_of": "attainment.given_machines",
+    "capacity_of_plan": "attainment.given_machines",
     "compare_nanobatching": "analysis.nanobatching",
     "compare_policies": "simulator.simulate",
     "cost_efficiency": "analysis.efficiency",
@@ -224,6 +233,7 @@ _WHERE = {
     "read_profile_set": "capacity.profile",
     "read_trace": "traces",
     "render_calibration": "report.estimates",
+    "render_capacity": "report.capacity",
     "render_comparison": "report.simulation",
     "render_estimates": "report.estimates",
     "render_plan": "report.plans",

@@ -19,9 +19,9 @@ GOOD = """
 from pandas import DataFrame
 
 from melange import (
-    AttainReport, Plan, Profile, Router, SimulationOptions, SimulationReport, Slo, SolveOptions, Sweep, attain,
-    calibrate, estimate, load_profile, load_workload, plan_fleet, plan_router, read_measurements, read_plan, read_trace,
-    render_plan, simulate, sweep_rates, workload_from_trace, write_plan,
+    AttainReport, MachineRates, Plan, Profile, Router, SimulationOptions, SimulationReport, Slo, SolveOptions,
+    Sweep, attain, calibrate, capacity_of, estimate, load_profile, load_workload, plan_fleet, plan_router,
+    read_measurements, read_plan, read_trace, render_plan, simulate, sweep_rates, workload_from_trace, write_plan,
 )
 
 spec = load_workload("arena-120ms")
@@ -30,6 +30,7 @@ report: SimulationReport = simulate(plan, options=SimulationOptions(requests=100
 sweep: Sweep = sweep_rates(spec, [1.0, 2.0])
 frame: DataFrame = sweep.to_frame()
 best: tuple[Plan, AttainReport] = attain(spec, 0.99)
+rates: MachineRates = capacity_of(spec, "2xH100 + 7xL40S/fp8", SimulationOptions(requests=1000), simulated=False)
 profile: Profile = estimate("llama-3.1-8b", ["L4", "H100"], Slo(ttft_s=0.5), tp=(1, 2)).profile
 router: Router = plan_router(plan, "shares")
 error: float = calibrate(read_measurements("mine.jsonl").points, name="mine").model_error

@@ -15,7 +15,7 @@ from melange.attainment.fleets import Counts
 from melange.attainment.ground import Ground, ground_of
 from melange.capacity.profile import Profile
 from melange.catalog.instances import InstanceType
-from melange.catalog.offers import keyed
+from melange.catalog.offers import PriceChoice, keyed
 from melange.errors import InputError
 from melange.plan.plan import Plan
 from melange.planning.choices import Choices, choose
@@ -46,16 +46,15 @@ class AskedFleet:
 
 
 def asked_fleet(spec: WorkloadSpec, parts: Sequence[FleetPart], options: SolveOptions | None = None) -> AskedFleet:
-    """A workload on these machines; what its own limits say of what may be rented is not looked at.
+    """A workload's whole mix on these machines; what its own limits say of what may be rented is not looked at.
 
     InputError: a name that nothing carries, a machine without an offer, a choice that does not fit or is not profiled.
     """
-    catalog = spec.catalog()
+    catalog, spec = spec.catalog(), spec.for_windows(None)
     counted: dict[tuple[InstanceType, tuple[object, ...]], FleetPart] = {}
     _, offers = usable_offers(spec, catalog)
-    priced = "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
     for part in parts:
-        kind = (machine_of(part, offers, catalog, priced=priced), part.choices)
+        kind = (machine_of(part, offers, catalog, priced=priced(spec)), part.choices)
         old = counted.get(kind)
         counted[kind] = part if old is None else replace(part, count=part.count + old.count)
     machines = _told_apart([machine for machine, _ in counted])
@@ -66,6 +65,11 @@ def asked_fleet(spec: WorkloadSpec, parts: Sequence[FleetPart], options: SolveOp
     ground = ground_of(_joined(spec, chosen), keep_late=True)
     number = {machine.key: part.count for machine, part in zip(machines, counted.values(), strict=True)}
     return AskedFleet(ground=ground, counts=tuple(number[key] for key in ground.in_time.instances))
+
+
+def priced(spec: WorkloadSpec) -> str:
+    """What messages call the workload's price list."""
+    return "the price file" if spec.prices.file else f"price set {spec.prices.price_set}"
 
 
 def _told_apart(machines: Sequence[InstanceType]) -> list[InstanceType]:
@@ -92,15 +96,17 @@ def _choices(
         "batched_tokens": part.batched_tokens,
     }
     own = replace(spec, limits=Limits(), places={}).with_offers([machine])
+    if machine.owned:  # an offer in its stead, at a price that nothing compares, of whatever list
+        own = own.with_offers([replace(machine, owned=False, price_usd_per_hour=1.0)])
+        own = own.with_prices(PriceChoice(file=machine.provider))
     own = own.with_serving(**{name: (value,) for name, value in asked.items() if value is not None})  # type: ignore[arg-type]
     try:
         found = choose(own, shared or load_profile(own), options)
     except InputError as error:
         fix = "name a larger machine, as in 1xH100:8, or other choices, as in /fp8"
-        raise InputError(f"fleet: {part.count}x{part.name}: {error.problem}", fix=fix) from error
-    (offer,) = found.offers
-    named = replace(offer, key=machine.key)
-    return replace(found, offers=(named,), configs=tuple(replace(config, instance=named) for config in found.configs))
+        raise InputError(f"fleet: {part.machines}: {error.problem}", fix=fix) from error
+    configs = tuple(replace(config, instance=machine) for config in found.configs)
+    return replace(found, offers=(machine,), configs=configs)
 
 
 def _joined(spec: WorkloadSpec, chosen: Sequence[Choices]) -> Choices:

@@ -18,6 +18,7 @@ from melange.files.version import __version__
 COMMANDS = {
     "solve": ("melange.cli.solve:solve", "Find the cheapest fleet for a workload."),
     "simulate": ("melange.cli.simulate:simulate", "Play requests through a plan and see who keeps the SLO."),
+    "capacity": ("melange.cli.capacity:capacity", "Find the highest rate that given machines carry."),
     "sweep": ("melange.cli.sweep:sweep", "Solve over a range of rates, SLOs or prices."),
     "gpus": ("melange.cli.gpus:gpus", "List GPUs, models, and what renting them costs."),
     "workload": ("melange.cli.workload:workload", "Make workload files from traces or metrics, or show one."),

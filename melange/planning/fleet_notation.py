@@ -62,6 +62,11 @@ class FleetPart:
             )
 
     @property
+    def machines(self) -> str:
+        """``1xH100:8``, choices left out."""
+        return f"{self.count}x{self.name}" + (f":{self.gpus}" if (self.gpus or 1) > 1 else "")
+
+    @property
     def choices(self) -> tuple[object, ...]:
         """What is asked of its replicas."""
         return self.tp, self.precision, self.kv_dtype, self.batched_tokens
