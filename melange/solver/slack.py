@@ -55,8 +55,10 @@ class Arrangement:
         return self.highest <= 1 + 1e-9
 
 
-def most_slack(problem: Problem, instances: IntArray) -> Arrangement | None:
+def most_slack(problem: Problem, instances: IntArray, *, worth: float = ALIKE) -> Arrangement | None:
     """The replicas and continuous shares of these instance counts with the most slack, overloaded ones included.
+
+    Of those within ``worth`` of it, relatively, the fewest kinds of replica: so much another kind must be worth.
 
     None where some bucket can be served by no config on the machines, or only by more being late than may. Limits,
     budget and slices are not looked at.
@@ -69,7 +71,7 @@ def most_slack(problem: Problem, instances: IntArray) -> Arrangement | None:
         per_instance = np.array([alone.get(c, 0) for c in range(len(problem.configs))])
         replicas = instances[problem.config_instance] * per_instance
     else:
-        found = _best_replicas(problem, instances, rented)
+        found = _best_replicas(problem, instances, rented, worth)
         if found is None:
             return None
         replicas = found
@@ -88,11 +90,11 @@ def arrangement(problem: Problem, replicas: IntArray) -> Arrangement | None:
     return Arrangement(replicas=replicas, shares=shares, late_shares=late_shares, highest=highest)
 
 
-def _best_replicas(problem: Problem, instances: IntArray, rented: BoolArray) -> IntArray | None:
+def _best_replicas(problem: Problem, instances: IntArray, rented: BoolArray, worth: float) -> IntArray | None:
     """(n_configs,) whole replicas that fill the machines with the most slack, of the fewest configs among equals."""
     if problem.lateness is not None:
         in_time = replace(problem, lateness=None)
-        punctual = _best_replicas(in_time, instances, rented)
+        punctual = _best_replicas(in_time, instances, rented, worth)
         found = None if punctual is None else arrangement(in_time, punctual)
         if found is not None and found.carries:
             return punctual
@@ -105,10 +107,13 @@ def _best_replicas(problem: Problem, instances: IntArray, rented: BoolArray) -> 
     replicas, scale = first
     if np.count_nonzero(replicas) <= np.count_nonzero(instances):
         return replicas
-    fewer = _replicas(problem, most, room, at_least=scale * (1 - ALIKE))
-    if fewer is not None and np.count_nonzero(fewer[0]) < np.count_nonzero(replicas):
+    fewer = _replicas(problem, most, room, at_least=scale * (1 - worth))
+    if fewer is None or np.count_nonzero(fewer[0]) >= np.count_nonzero(replicas):
+        return replicas
+    if worth <= ALIKE:
         return fewer[0]
-    return replicas
+    best = _replicas(problem, most, room, at_least=None, most_kinds=np.count_nonzero(fewer[0]))
+    return fewer[0] if best is None else best[0]
 
 
 def _fewest_late(problem: Problem, instances: IntArray, rented: BoolArray) -> Problem:
@@ -125,17 +130,23 @@ def _fewest_late(problem: Problem, instances: IntArray, rented: BoolArray) -> Pr
 
 
 def _replicas(
-    problem: Problem, gpus: IntArray, room: IntArray, *, at_least: float | None, fewest_late: bool = False
+    problem: Problem,
+    gpus: IntArray,
+    room: IntArray,
+    *,
+    at_least: float | None,
+    fewest_late: bool = False,
+    most_kinds: int | None = None,
 ) -> tuple[IntArray, float] | None:
     """Replicas and the scale of demand that they carry: the largest, or the fewest kinds at a scale of at least.
 
-    ``fewest_late``: those with the fewest late requests at that scale instead.
+    ``fewest_late``: those with the fewest late requests at that scale instead. ``most_kinds`` bounds the kinds.
     """
     program = pulp.LpProblem("slack", pulp.LpMinimize)
     scale = program.add_variable("s", 0.0 if at_least is None else at_least, at_least if fewest_late else None)
     counts = {c: program.add_variable(f"r_{c}", 0, int(room[c]), pulp.LpInteger) for c in np.flatnonzero(room).tolist()}
-    fewest_kinds = at_least is not None and not fewest_late
-    kinds = {c: program.add_variable(f"u_{c}", 0, 1, pulp.LpInteger) for c in counts} if fewest_kinds else {}
+    count_kinds = most_kinds is not None or (at_least is not None and not fewest_late)
+    kinds = {c: program.add_variable(f"u_{c}", 0, 1, pulp.LpInteger) for c in counts} if count_kinds else {}
     late = _add_serving(program, problem, counts, scale)
     if fewest_late:
         program += pulp.LpAffineExpression(late)
@@ -147,6 +158,8 @@ def _replicas(
             program += pulp.LpAffineExpression(used) <= int(gpus[i])
     for c, kind in kinds.items():
         program += counts[c] - int(room[c]) * kind <= 0
+    if most_kinds is not None:
+        program += pulp.LpAffineExpression([(kind, 1.0) for kind in kinds.values()]) <= most_kinds
     values = run_program(program, {**SILENT, "mip_max_nodes": NODES}).values
     if values is None:
         return None
