@@ -51,10 +51,11 @@ class FleetSearch:
     """The state of one search.
 
     ``arrivals`` are those of the first replication. ``failed`` fleets rule out what they contain; ``results`` are all
-    that were simulated; ``overloaded`` cannot carry the demand and were not. ``attempts`` counts the confirmations
-    among which the test's error is divided. Once ``spent_requests`` reaches ``most_requests`` or as many as
-    ``most_fleets`` were simulated, and some fleet is confirmed, nothing more is begun. ``not_ruled_out``: fleets below
-    the best cost that nothing speaks against, cheapest first, once the search has ended.
+    that were simulated; ``overloaded`` cannot carry the demand and were not; ``undecided`` reached the target in the
+    confirming test, but by too little to promise it, and rule out nothing. ``attempts`` counts the confirmations among
+    which the test's error is divided. Once ``spent_requests`` reaches ``most_requests`` or as many as ``most_fleets``
+    were simulated, and some fleet is confirmed, nothing more is begun. ``not_ruled_out``: fleets below the best cost
+    that nothing speaks against, cheapest first, once the search has ended.
     """
 
     ground: Ground
@@ -71,6 +72,7 @@ class FleetSearch:
     cut_off: int = 0
     spot_checked: int = 0
     overloaded: set[Counts] = field(default_factory=set)
+    undecided: list[Counts] = field(default_factory=list)
     complete: bool = False
     not_ruled_out: tuple[Counts, ...] = ()
 
@@ -126,10 +128,17 @@ class FleetSearch:
     def _keep(self, counts: Counts, result: TrialResult, *, len_factor: int) -> None:
         self.results[counts] = result
         self.spent_requests += result.replications * len_factor * (self.trials.options.requests or 0)
-        if not result.passed:
+        if result.undecided and result.low is not None:
+            self.undecided.append(counts)
+        elif not result.passed and not result.undecided:
             self.failed.append(counts)
-        how = "confirmed" if result.low is not None and result.passed else "passes" if result.passed else "fails"
-        self.progress(f"{describe(self.problem, counts)}: {how}, attainment {100 * result.attainment:.2f}%")
+        self.progress(f"{describe(self.problem, counts)}: {_judged(result)}, attainment {100 * result.attainment:.2f}%")
+
+
+def _judged(result: TrialResult) -> str:
+    if result.low is None:
+        return "passes" if result.passed else "is near" if result.undecided else "fails"
+    return "confirmed" if result.passed else "too near to promise" if result.undecided else "fails"
 
 
 def cheapest(search: FleetSearch, best: Counts | None) -> Counts:
@@ -140,16 +149,18 @@ def cheapest(search: FleetSearch, best: Counts | None) -> Counts:
     if best is None:
         best = first_passing(search)
     fleets, listed = _below(search, best)
-    while len(pool := _left(search, fleets)) and not search.is_spent:
+    while len(pool := _left(search, fleets, best)) and not search.is_spent:
         usd = f"${search.cost(best):.2f}/h"
         search.progress(f"{len(pool)} largest fleets below {usd} to rule out" if listed else f"looking below {usd}")
         improved = _try_batch(search, pool)
         if improved is not None:
             best = improved
             fleets, listed = _below(search, best)
-    search.complete = listed and not len(pool)
+    near = [counts for counts in search.undecided if search.cost(counts) < search.cost(best) * (1 - 1e-9)]
+    search.complete = listed and not len(pool) and not near
+    pool_counts = {tuple(int(n) for n in row) for row in pool.tolist()}
     search.not_ruled_out = tuple(
-        sorted((tuple(row) for row in pool.tolist()), key=lambda counts: (search.cost(counts), counts))[:NAMED]
+        sorted({*near, *pool_counts}, key=lambda counts: (search.cost(counts), counts))[:NAMED]
     )
     return best
 
@@ -185,13 +196,29 @@ def _below(search: FleetSearch, best: Counts) -> tuple[IntArray, bool]:
     return (_around(search, best), False) if fleets is None else (fleets, True)
 
 
-def _left(search: FleetSearch, fleets: IntArray) -> IntArray:
-    """Those of the fleets that are not ruled out; what passed a quick look and was not confirmed yet is not."""
+def _left(search: FleetSearch, fleets: IntArray, best: Counts) -> IntArray:
+    """Those of the fleets that are not ruled out, and what is one machine less than one that is undecided.
+
+    What passed a quick look and was not confirmed yet is not ruled out.
+    """
+    fleets = _with_smaller(search, fleets, best)
     fleets = fleets[~_contained(fleets, search.failed)]
     fleets = fleets[search.model.least.bound(fleets) >= CARRIED]
     overloaded = np.array([tuple(row) in search.overloaded for row in fleets.tolist()], dtype=bool)
     left: IntArray = fleets[~overloaded]
     return left
+
+
+def _with_smaller(search: FleetSearch, fleets: IntArray, best: Counts) -> IntArray:
+    """The fleets without undecided ones, and with what is one machine smaller than those: they rule out nothing."""
+    near = [counts for counts in search.undecided if search.cost(counts) < search.cost(best)]
+    if not near:
+        return fleets
+    unit = np.eye(len(best), dtype=np.int64)
+    rows = {tuple(row) for row in fleets.tolist()}
+    rows |= {tuple((np.array(counts) - unit[i]).tolist()) for counts in near for i in np.flatnonzero(counts)}
+    kept = sorted(row for row in rows - set(near) if any(row) and allowed(search.problem, row))
+    return np.array(kept, dtype=np.int64).reshape(-1, len(best))
 
 
 def _contained(fleets: IntArray, failed: Sequence[Counts]) -> BoolArray:
@@ -225,13 +252,14 @@ def _try_batch(search: FleetSearch, pool: IntArray) -> Counts | None:
             batch.append(counts)
         if len(batch) == BATCH:
             break
-    passed = [counts for counts, good in zip(batch, search.screen(batch), strict=True) if good]
-    confirmed = [found for counts in passed if (found := _settled(search, counts)) is not None]
+    search.screen(batch)
+    hopeful = [counts for counts in batch if (look := search.results.get(counts)) and (look.passed or look.undecided)]
+    confirmed = [found for counts in hopeful if (found := _settled(search, counts)) is not None]
     return min(confirmed, key=lambda counts: (search.cost(counts), counts), default=None)
 
 
 def _settled(search: FleetSearch, counts: Counts) -> Counts | None:
-    """A fleet that passed its screening made as small as passes, and confirmed; None where nothing of it is."""
+    """A fleet that passed its screening, or nearly, made as small as passes, and confirmed; None where nothing is."""
     chain = [counts]
     while not search.is_spent and (smaller := _smaller(search, chain[-1])) is not None:
         chain.append(smaller)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from melange.traces import Trace
 
 SCREENING = 4
-LOOKS = (16, 24)
+LOOKS = (16, 32, 64)
 """Replications after which the confirming test may promise.
 
 Not sooner: a fleet near its limit does well in most replications and breaks down in some, which the spread of a few
@@ -27,7 +27,12 @@ good ones does not show.
 BATCH = 4
 """Replications after which the confirming test may give up."""
 ERROR = 0.05
-"""Chance that what any of a search's confirmations promises is not found again by a re-check."""
+"""Chance that the long-run mean is lower than any of a search's confirmations took it for."""
+NOISE = 0.05
+"""Chance that a re-check of a promise falls short by its own noise, if the long-run mean is what it was taken for.
+
+It does not add up over a search: which fleet a search settles on says nothing of replications that nobody has played.
+"""
 SHORTFALL = 0.05
 """Chance that a fleet which the confirming test would promise in the end is given up at one of its batches."""
 LONGER = 2
@@ -40,14 +45,16 @@ RECHECKED = 10
 class TrialResult:
     """What a trial found: whether it passed, the mean attainment, and over how many replications.
 
-    ``low`` is the bound that a confirming test compared with the target at its end: with confidence 1 - ERROR, what a
-    re-check reaches.
+    ``low`` is the bound that a confirming test compared with the target at its end: what a re-check reaches, but for
+    chances of ERROR and NOISE. ``undecided``: neither passed nor ruled out. Of a quick look, the mean is below the
+    target by less than its standard error; of a confirming test, it reached the target and the bound did not.
     """
 
     passed: bool
     attainment: float
     replications: int
     low: float | None = None
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,8 +77,9 @@ class Trials:
     def screen(self, plan: Plan) -> TrialResult:
         """A quick look: fails once three standard errors below the target, passes on the mean of four replications."""
         values, hopeful = self._look(plan)
-        mean = float(np.mean(values))
-        return TrialResult(passed=hopeful and mean >= self.target, attainment=mean, replications=len(values))
+        mean, passed = float(np.mean(values)), hopeful and float(np.mean(values)) >= self.target
+        near = hopeful and mean + float(np.std(values, ddof=1)) / np.sqrt(len(values)) >= self.target
+        return TrialResult(passed=passed, attainment=mean, replications=len(values), undecided=near and not passed)
 
     def expects(self, plan: Plan) -> bool:
         """Whether a quick look, on the same seeds, expects the confirming test to pass at its last look."""
@@ -97,12 +105,12 @@ class Trials:
     def confirm(self, plan: Plan, attempt: int) -> TrialResult:
         """Whether a re-check of the plan reaches the target, at an error of ERROR over all attempts (1, 2, ...).
 
-        A group-sequential test on fresh seeds. At each look the target is compared with the one-sided prediction bound
-        for the mean of the RECHECKED replications that somebody else may play: a confidence bound for the long-run
-        mean alone would let a fleet just above the target promise what every second re-check denies. The errors of all
-        looks and attempts add up to ERROR (see _error), so by the union bound no choice that the search makes among
-        them exceeds it: the test is valid as far as replication means are normal. Giving up early can only withhold
-        promises. Undecided at the last look counts as failed.
+        A group-sequential test on fresh seeds. At each look the target is compared with a one-sided bound for the mean
+        of the RECHECKED replications that somebody else may play (see :func:`promised`): a confidence bound for the
+        long-run mean alone would let a fleet just above the target promise what every second re-check denies. The
+        errors of all looks and attempts add up to ERROR (see _error), so by the union bound no choice that the search
+        makes among them exceeds it: the test is valid as far as replication means are normal. It gives up early where
+        the mean is below the target and the bound is out of reach, which can only withhold promises.
 
         Replications are LONGER than asked: a fleet near its limit breaks down sooner or later, and what is promised
         must not hang on when.
@@ -119,9 +127,11 @@ class Trials:
             low = promised(values, error, counted)
             if len(values) in LOOKS and low >= self.target:
                 return TrialResult(passed=True, attainment=float(np.mean(values)), replications=len(values), low=low)
-            if _within_reach(values, error, counted) < self.target:
+            if np.mean(values) < self.target and _within_reach(values, error, counted) < self.target:
                 break
-        return TrialResult(passed=False, attainment=float(np.mean(values)), replications=len(values), low=low)
+        mean = float(np.mean(values))
+        undecided = mean >= self.target
+        return TrialResult(passed=False, attainment=mean, replications=len(values), low=low, undecided=undecided)
 
 
 def _error(attempt: int) -> float:
@@ -130,12 +140,12 @@ def _error(attempt: int) -> float:
 
 
 def promised(values: Sequence[float], error: float, counted: float) -> float:
-    """What the mean of RECHECKED further replications, each 1/LONGER as long, reaches but for a chance of ``error``.
+    """What the mean of RECHECKED further replications, each 1/LONGER as long, reaches.
 
-    The t prediction bound for the mean of further observations (Hahn and Meeker, Statistical Intervals, 1991, section
-    4.7), a replication 1/LONGER as long varying LONGER times as much. Where no request missed there is no spread to go
-    by: then at most -ln(error) / n of them do (Hanley and Lippman-Hand, JAMA 249, 1983), n being ``counted`` requests
-    a replication. No bound is above that one.
+    The t bound for the long-run mean at ``error``, less what the re-check itself varies by at NOISE, a replication
+    1/LONGER as long varying LONGER times as much: both hold but for a chance of at most their sum (Bonferroni). Where
+    no request missed there is no spread to go by: then at most -ln(error) / n of them do (Hanley and Lippman-Hand, JAMA
+    249, 1983), n being ``counted`` requests a replication. No bound is above that one.
     """
     count = len(values)
     return min(float(np.mean(values)) - _margin(values, count, error), _ceiling(count, error, counted))
@@ -149,9 +159,10 @@ def _within_reach(values: Sequence[float], error: float, counted: float) -> floa
 
 
 def _margin(values: Sequence[float], count: int, error: float) -> float:
-    """Mean less prediction bound for ``count`` replications that spread as these do."""
-    spread = float(np.std(values, ddof=1) * np.sqrt(1.0 / count + LONGER / RECHECKED))
-    return float(student_t.ppf(1.0 - error, count - 1)) * spread
+    """Mean less bound for ``count`` replications that spread as these do."""
+    of_mean = float(student_t.ppf(1.0 - error, count - 1)) / np.sqrt(count)
+    of_recheck = float(student_t.ppf(1.0 - NOISE, count - 1)) * np.sqrt(LONGER / RECHECKED)
+    return float(np.std(values, ddof=1) * (of_mean + of_recheck))
 
 
 def _ceiling(count: int, error: float, counted: float) -> float:

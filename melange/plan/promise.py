@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class SizedFleet:
     """A fleet and what simulating it gave, or why a GPU type has none that keeps the promise.
 
-    ``attainment_low``: what a re-check of the promise reaches with 95% confidence (see Trials.confirm), None where it
+    ``attainment_low``: what a re-check of the promise reaches with 90% confidence (see Trials.confirm), None where it
     was not put to that test. ``headroom`` maps a config to replicas / load - 1: by how much its capacity exceeds the
     mean load that it carries.
     """
@@ -158,7 +158,7 @@ class AttainReport:
              number(fleet.cost_usd_per_hour), share(fleet.attainment, 2), share(fleet.attainment_low, 2))
             for name, fleet in self._fleets().items()
         ]  # fmt: skip
-        return html_table(self._headline(), ("", "fleet", "USD per hour", "keep the SLO", "at least (95%)"), rows)
+        return html_table(self._headline(), ("", "fleet", "USD per hour", "keep the SLO", "at least (90%)"), rows)
 
     def to_frame(self) -> DataFrame:
         """One row a fleet.

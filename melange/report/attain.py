@@ -20,7 +20,7 @@ def _headline(report: AttainReport) -> list[str]:
     lines = [
         f"[bold]{escape(describe_instances(fleet.instances or {}))} at {usd(fleet.cost_usd_per_hour)}/h[/bold]: "
         f"confirmed at {percent(fleet.attainment, 2)} of simulated requests keeping the SLO jointly; "
-        f"fresh replications reach at least {percent(fleet.attainment_low, 2)} with 95% confidence "
+        f"fresh replications reach at least {percent(fleet.attainment_low, 2)} with 90% confidence "
         f"(target {_target(report.target)})",
     ]
     if report.promise_usd_per_hour is not None and report.promise_share is not None:

@@ -233,7 +233,7 @@ def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
     text = render_plan(answer[0])
     for words in (
         "confirmed at",
-        "with 95% confidence",
+        "with 90% confidence",
         "target 98%",
         "than the plan for the mean load",
         "mean load only",

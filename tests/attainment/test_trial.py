@@ -91,8 +91,16 @@ def test_no_miss_at_all_promises_no_more_than_the_requests_played_can_show():
     assert promised([1.0] * 16, 0.05, 1e9) == pytest.approx(1.0)
 
 
-def test_the_bound_is_the_textbook_prediction_bound():
-    # Mean 0.99, s = 0.01, n = 16: 0.99 - t(0.95, 15) s sqrt(1/16 + 2/10), t = 1.753 from the tables.
+def test_the_bound_leaves_room_for_the_mean_and_for_the_re_check():
+    # Mean 0.99, s = 0.01, n = 16: t(0.95, 15) = 1.753 from the tables, for either part.
     values = [0.98, 1.0] * 8
     s = 0.01 * np.sqrt(16 / 15)
-    assert promised(values, 0.05, 1e9) == pytest.approx(0.99 - 1.7530 * s * np.sqrt(1 / 16 + 0.2), abs=1e-5)
+    assert promised(values, 0.05, 1e9) == pytest.approx(0.99 - 1.7530 * s * (0.25 + np.sqrt(0.2)), abs=1e-5)
+
+
+def test_what_reaches_the_target_by_too_little_is_undecided(trials):
+    trials.mean = TARGET + 0.2 * SPREAD
+    found = [trials.confirm() for _ in range(50)]
+    assert sum(result.undecided for result in found) > 25
+    assert all(result.undecided == (result.attainment >= TARGET) for result in found if not result.passed)
+    assert not any(result.undecided for result in found if result.passed)

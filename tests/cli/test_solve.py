@@ -38,7 +38,7 @@ def test_a_confirmed_plan_is_a_success_and_says_what_was_confirmed(tmp_path):
     shown = " ".join(result.stdout.split())
     for words in (
         f"confirmed at {100 * report['fleet']['attainment']:.2f}%",
-        f"at least {100 * report['fleet']['attainment_low']:.2f}% with 95% confidence (target 98%)",
+        f"at least {100 * report['fleet']['attainment_low']:.2f}% with 90% confidence (target 98%)",
         f"that is ${report['promise_usd_per_hour']:.2f}",
         "more than the plan for the mean load",
         "every cheaper fleet ruled out",

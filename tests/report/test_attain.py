@@ -51,7 +51,7 @@ def test_it_says_the_fleet_its_price_and_what_was_confirmed():
     said = text(REPORT)
     for words in (
         "2 x L4 at $3.00/h: confirmed at 99.12% of simulated requests",
-        "at least 99.01% with 95% confidence (target 99.05%)",
+        "at least 99.01% with 90% confidence (target 99.05%)",
         "that is $1.00 (+50.0%) more than the plan for the mean load, whose fleet attains 81.00%",
         "savings on the best single type that keeps the same promise: 12.5%",
         "L4 42%",
