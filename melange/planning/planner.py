@@ -24,6 +24,7 @@ from melange.slo import Slo
 from melange.solver.checker import violations
 from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
+from melange.solver.ties import with_most_slack
 
 _Solved = tuple[Case, Solution, tuple[str, ...]]
 
@@ -61,7 +62,8 @@ def plan_fleet(spec: WorkloadSpec, options: SolveOptions | None = None, *, profi
     gap, limit_s = choices.options.gap, choices.options.time_limit_s
     sound = undercut_by_baselines(case.problem, solution, baselines, gap=gap, time_limit_s=limit_s)
     if sound is not solution:
-        solution, baselines = _checked(case.problem, sound), _baselines(case, sound)
+        sound = _checked(case.problem, with_most_slack(case.problem, sound))
+        solution, baselines = sound, _baselines(case, sound)
     plan = replace(plan_of(case, solution, baselines), reasons=reasons)
     plan = with_windows(plan, choices, solution, case.program)
     return with_extras(plan, case.problem, solution, choices.options)
@@ -137,7 +139,8 @@ def _baselines(case: Case, solution: Solution) -> dict[str, Baseline]:
 
 def solve_checked(problem: Problem, options: SolveOptions) -> tuple[Solution, tuple[str, ...]]:
     """Solve and re-verify; beside the solution the reasons why there is none. A failed check raises MelangeError."""
-    solution = _checked(problem, solve(problem, gap=options.gap, time_limit_s=options.time_limit_s))
+    solution = solve(problem, gap=options.gap, time_limit_s=options.time_limit_s)
+    solution = _checked(problem, with_most_slack(problem, _checked(problem, solution)))
     if solution.status != Status.INFEASIBLE:
         return solution, ()
     from melange.solver.explain import infeasibility_reasons

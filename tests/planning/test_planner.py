@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from melange import InputError, Slo, SolveOptions, load_workload, plan_fleet, read_plan, write_plan
+from melange.planning.planner import prepare, solve_checked
+from melange.solver.ties import with_most_slack
 
 RATES = (1, 2, 4, 8, 16, 32)
 OPTIMA = (1.71, 2.72, 4.37, 8.35, 16.06, 32.12)
@@ -103,3 +105,19 @@ def test_input_only_routing_costs_at_least_as_much(small_spec):
     free, tied = plan_fleet(small_spec), plan_fleet(small_spec, SolveOptions(tie_outputs=True))
     assert tied.cost_usd_per_hour >= free.cost_usd_per_hour - 1e-9
     assert tied.buckets[0].shares == tied.buckets[1].shares
+
+
+def test_ties_in_cost_go_to_the_replicas_with_the_most_slack(shared):
+    """Two of TP 4 at 39%, not one of TP 8 at 51%, for the same machine."""
+    plan = plan_fleet(load_workload(shared / "cases" / "box-ties.yaml"))
+    assert plan.replicas == {"my-box/tp4/fp8": 2}
+    assert plan.utilization["my-box/tp4/fp8"] == pytest.approx(0.39, abs=0.01)
+    assert plan.cost_usd_per_hour == 20.0
+
+
+@pytest.mark.parametrize("name", ["azure-code", "azure-conversation", "mooncake-conversation", "arena-120ms"])
+def test_no_shipped_plan_runs_kinds_of_replica_that_bring_next_to_nothing(name):
+    """No kind in use can be left out for another of its machine with as much slack left (see solver.ties)."""
+    case = prepare(load_workload(name))
+    first, _ = solve_checked(case.problem, case.choices.options)
+    assert with_most_slack(case.problem, first) is first
