@@ -90,7 +90,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
     plan = _answer(given)
     if given["plan_file"]:
         write_plan(given["plan_file"], plan)
-    click.echo(render_plan(plan, given["output"]))
+    click.echo(render_plan(plan, given["output"], reasons=False))  # they are said once, on stderr
     if plan.status == Status.INFEASIBLE:
         click.echo("melange: no fleet serves the workload within its limits: " + "; ".join(plan.reasons), err=True)
         ctx.exit(3)

@@ -9,18 +9,18 @@ import numpy as np
 
 from melange.capacity.profile import Profile
 from melange.errors import InputError, MelangeError
-from melange.plan.costs import Baseline
+from melange.plan.costs import Baseline, describe_instances
 from melange.plan.plan import Plan
-from melange.planning.assemble import plan_of, plan_without_fleet
+from melange.planning.assemble import counts, plan_of, plan_without_fleet
 from melange.planning.baselines import single_type_baselines, undercut_by_baselines
 from melange.planning.case import Case, case_of, cases, seen_by_type
 from melange.planning.choices import Choices, choose
 from melange.planning.every_window import with_windows
 from melange.planning.late import Late
+from melange.planning.nearest_slo import nearest_slo_reasons
 from melange.planning.options import SolveOptions
 from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
-from melange.slo import Slo
 from melange.solver.checker import violations
 from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
@@ -64,7 +64,7 @@ def plan_fleet(spec: WorkloadSpec, options: SolveOptions | None = None, *, profi
     if sound is not solution:
         sound = _checked(case.problem, with_most_slack(case.problem, sound))
         solution, baselines = sound, _baselines(case, sound)
-    plan = replace(plan_of(case, solution, baselines), reasons=reasons)
+    plan = replace(plan_of(case, solution, baselines), reasons=(*reasons, *_best_effort(case, solution)))
     plan = with_windows(plan, choices, solution, case.program)
     return with_extras(plan, case.problem, solution, choices.options)
 
@@ -170,39 +170,33 @@ def with_extras(plan: Plan, problem: Problem, solution: Solution, options: Solve
     return plan
 
 
+def _best_effort(case: Case, solution: Solution) -> tuple[str, ...]:
+    """What rate the limits allow at the most, where they allow no fleet."""
+    if solution.status != Status.INFEASIBLE:
+        return ()
+    from melange.solver.best_effort import best_effort
+
+    problem, options = case.problem, case.choices.options
+    found = best_effort(problem, time_limit_s=options.time_limit_s)
+    if found is None or found.solution.instances is None:
+        return ()
+    fleet = describe_instances(counts(problem.instances, found.solution.instances))
+    rate_rps = case.choices.spec.workload.total_rate_rps
+    at_most = f"{found.share * rate_rps:.3g} of {rate_rps:.3g} req/s"
+    return (f"best effort: within all of these limits {at_most} can be carried, by {fleet}",)
+
+
 def _unservable_reasons(choices: Choices) -> tuple[str, ...]:
     names = ", ".join(choices.unservable[:6]) + (" ..." if len(choices.unservable) > 6 else "")
     slo = choices.spec.slo
     among = f"considered: {choices.considered.describe()}"
     reasons = [f"no config meets {slo.describe()} for requests of size {names}, whatever their rate ({among})"]
-    factor = nearest_slo_factor(choices.spec)
-    if factor is not None:
-        relaxed = scaled_slo(slo, factor)
-        reasons.append(f"the nearest SLO that the same GPUs can meet is {relaxed.describe()}")
-    else:
-        reasons.append("even a hundredfold looser SLO is not met there: leave these sizes out or allow more configs")
-    return tuple(reasons)
+    return (*reasons, *nearest_slo_reasons(slo, lambda other: _serves(choices.spec.with_slo(other))))
 
 
-def scaled_slo(slo: Slo, factor: float) -> Slo:
-    """The SLO with every threshold multiplied."""
-    values = {f"{name}_s": value * factor for name, value in slo.thresholds_s.items()}
-    return replace(slo, **values)  # type: ignore[arg-type]
-
-
-def nearest_slo_factor(spec: WorkloadSpec) -> float | None:
-    """The least factor (to 1%) by which all thresholds must grow until every bucket can be served; None above 100."""
-
-    def serves(factor: float) -> bool:
-        try:
-            return bool(cases(choices_of(spec.with_slo(scaled_slo(spec.slo, factor)))))
-        except InputError:
-            return False
-
-    low, high = 1.0, 100.0
-    if not spec.slo.thresholds_s or not serves(high):
-        return None
-    while high / low > 1.01:
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if serves(middle) else (middle, high)
-    return float(np.ceil(high * 100) / 100)
+def _serves(spec: WorkloadSpec) -> bool:
+    """Whether every bucket of a workload that may not be late can be served."""
+    try:
+        return bool(cases(choices_of(spec)))
+    except InputError:
+        return False

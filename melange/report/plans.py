@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import yaml
 from rich.console import Group, RenderableType
@@ -23,15 +24,18 @@ from melange.solver.explanation import Explanation
 from melange.solver.problem import Status
 
 
-def render_plan(plan: Plan, output: str = "table", *, colour: bool | None = None) -> str:
-    """The plan as ``table``, ``json``, ``yaml`` or ``csv`` (one row per config in use)."""
+def render_plan(plan: Plan, output: str = "table", *, colour: bool | None = None, reasons: bool = True) -> str:
+    """The plan as ``table``, ``json``, ``yaml`` or ``csv`` (one row per config in use).
+
+    A table of a plan without a fleet says why there is none, unless ``reasons`` is False.
+    """
     if output == "json":
         return json.dumps(plan_record(plan), indent=2, ensure_ascii=False, allow_nan=False)
     if output == "yaml":
         return yaml.safe_dump(plan_record(plan), sort_keys=False, allow_unicode=True, width=120).rstrip()
     if output == "csv":
         return _csv(plan)
-    return rendered(*_parts(plan), colour=colour)
+    return rendered(*_parts(plan if reasons else replace(plan, reasons=())), colour=colour)
 
 
 def _csv(plan: Plan) -> str:
@@ -88,7 +92,7 @@ def _headline(plan: Plan) -> str:
     if plan.windows is not None:
         head += f"{escape(plan.windows.describe())}\n"
     if plan.status == Status.INFEASIBLE:
-        return head + "[bold]no fleet can serve it:[/bold]"
+        return head + "[bold]no fleet can serve it" + (":" if plan.reasons else "") + "[/bold]"
     if not plan.solved:
         return head + "[bold]time ran out before any fleet was found[/bold]"
     fleet = escape(describe_instances(plan.instances))

@@ -142,3 +142,13 @@ def test_no_fleet_is_exit_3_and_says_why():
     assert done.exit_code == 3
     assert done.stderr.startswith("melange: no fleet serves the workload within its limits: ")
     assert len(done.stderr.splitlines()) == 1
+    # Said once: what is on stdout is the plan's data.
+    for reason in ("the load cannot be met under L4 <= 2", "nearest: raise L4 <= 2 to", "best effort: within all"):
+        assert done.stderr.count(reason) == 1
+        assert reason not in done.stdout
+    assert "no fleet can serve it" in done.stdout
+    record = json.loads(
+        CliRunner().invoke(solve, ["arena-120ms", "--only", "L4", "--max", "L4=2", "-o", "json"]).stdout
+    )
+    assert record["status"] == "infeasible"
+    assert len(record["reasons"]) == 3
