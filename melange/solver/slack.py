@@ -112,7 +112,7 @@ def _best_replicas(problem: Problem, instances: IntArray, rented: BoolArray, wor
         return replicas
     if worth <= ALIKE:
         return fewer[0]
-    best = _replicas(problem, most, room, at_least=None, most_kinds=np.count_nonzero(fewer[0]))
+    best = _replicas(problem, most, room, at_least=None, most_kinds=int(np.count_nonzero(fewer[0])))
     return fewer[0] if best is None else best[0]
 
 
