@@ -45,7 +45,7 @@ def search_of(
     """A search over a problem's fleets; GPUs are named like the machines unless ``gpus`` says otherwise."""
     least = replace(problem, load=np.array(least_load, dtype=float))
     keys = problem.instances
-    offers = [SimpleNamespace(gpu=gpu, key=key) for gpu, key in zip(gpus or keys, keys, strict=True)]
+    offers = [SimpleNamespace(gpu=gpu, key=key, owned=False) for gpu, key in zip(gpus or keys, keys, strict=True)]
     ground = SimpleNamespace(
         in_time=problem,
         least=least,

@@ -247,11 +247,11 @@ def test_the_table_names_the_price_of_the_promise_and_every_type(answer):
 
 def test_owned_machines_come_first_and_the_rest_is_rented(spec, judged):
     """Brute force: of what is owned and rented beside it, no cheaper fleet passes."""
-    owning = spec.with_rate(3).limited(owned={"L4": (2, None)}, exclude=("H100",))
+    owning = spec.with_rate(3.5).limited(owned={"L4": (2, None)}, exclude=("H100",))
     plan, report = attain(owning, 0.98, None, QUICK)
     assert report.complete
     assert plan.instances.get("L4@owned", 0) > 0
-    _, passes = judged  # on rented machines, which do as well
+    _, passes = judged  # on rented machines, which do as well, and at a little less load
     prices = {config.instance_key: config.price_usd_per_hour for config in plan.configs.values()}
     assert prices["L4@owned"] == 0
     assert plan.cost_usd_per_hour == pytest.approx(sum(prices[key] * n for key, n in plan.instances.items()))
