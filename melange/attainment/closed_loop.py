@@ -6,7 +6,7 @@ single_types); below the cheapest of them, mixed fleets are simulated until all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,10 @@ from melange.attainment.standing import REPLICATIONS as STANDING_REPLICATIONS
 from melange.attainment.standing import standing_of
 from melange.attainment.surrogate import MissModel
 from melange.attainment.trial import Trials
+from melange.attainment.window_demands import WindowDemand, attained, harder, of_whole, spec_of, window_demands
 from melange.capacity.profile import Profile
 from melange.errors import InfeasibleError, InputError
+from melange.files.shown import clock_text
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport, SizedFleet
@@ -76,13 +78,16 @@ def attain(
         raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
     if not spec.slo.thresholds_s:
         raise InputError("the workload's SLO has no threshold to attain", fix="give it a TPOT, TTFT or E2E limit")
+    if spec.window_share is not None and (trace is not None or (simulation and simulation.rate_rps)):
+        raise InputError("windows have rates and sizes of their own", fix="leave the trace and the rate out")
     options = replace(options or SolveOptions(), slice_factor=None)
     simulation = _repeatable(simulation or SimulationOptions(), spec, trace)
     tell = on_progress or (lambda line: None)
     profile = profile or load_profile(spec)
     paper = plan_fleet(spec, options, profile=profile)
-    choices = choices_of(spec, options, profile)
-    ground = ground_of(choices, trace=trace)
+    windows = window_demands(spec, paper)
+    hardest = spec_of(spec, windows[0].demand) if windows else spec
+    ground = ground_of(choices_of(hardest, options, profile), trace=trace)
     search = _search(ground, target, simulation, trace, max_fleets, max_requests, tell)
     lone = lone_share(search)
     if lone < target:
@@ -90,16 +95,46 @@ def attain(
             f"{100 * lone:.2f}% of the requests keep {spec.slo.describe()} even alone on the fastest GPU: "
             f"no fleet reaches {100 * target:g}%"
         )
-    singles = sized_singles(search) if single_types else {}
-    best = cheapest(search, cheapest_single(search, singles))
-    passed = spot_check(search, best)
-    best = min([best, *passed], key=search.cost)
+    search, best, passed, singles = _settled(search, windows, single_types)
     plan, report = _answer(search, paper, best, len(passed), report_singles(search, singles), lone)
+    if windows:
+        report = replace(report, windows=attained(search, plan, windows))
     if standing:
         tell("what the promise stands")
         report = replace(report, standing=standing_of(plan, search.trials, spec.workload, replications=standing))
-        plan = replace(plan, attain=report, warnings=(*_shortfall(report), *plan.warnings))
-    return plan, report
+    if windows:
+        plan = of_whole(plan, spec, paper)
+    return replace(plan, attain=report, warnings=(*_shortfall(report), *plan.warnings)), report
+
+
+def _settled(
+    search: FleetSearch, windows: Sequence[WindowDemand], single_types: bool
+) -> tuple[FleetSearch, Counts, list[Counts], dict[str, Counts | SizedFleet]]:
+    """The search at its end, its best fleet, the spot checks that passed, and the single types that were sized.
+
+    Where the best fleet falls short in a window, the search goes on with that one among its demands.
+    """
+    while True:
+        singles: dict[str, Counts | SizedFleet] = sized_singles(search) if single_types else {}
+        best = cheapest(search, cheapest_single(search, singles))
+        passed = spot_check(search, best)
+        best = min([best, *passed], key=search.cost)
+        broken = _worst_window(search, best, windows)
+        if broken is None:
+            return search, best, passed, singles
+        search.progress(f"{describe(search.problem, best)} falls short in the window at {clock_text(broken.start_s)}")
+        search = harder(search, broken)
+
+
+def _worst_window(search: FleetSearch, best: Counts, windows: Sequence[WindowDemand]) -> WindowDemand | None:
+    """The window, not yet among the demands, in which the fleet falls furthest below the target; None where in none."""
+    plan = search.ground.plan(best)
+    assert plan is not None
+    known = {id(demand) for demand in search.trials.demands}
+    others = [window for window in windows[1:] if id(window.demand) not in known]
+    results = [(search.trials.look_at(plan, window.demand), window) for window in others]
+    broken = [(result.attainment, n) for n, (result, _) in enumerate(results) if not result.passed]
+    return others[min(broken)[1]] if broken else None
 
 
 def _search(
@@ -151,7 +186,7 @@ def _repeatable(simulation: SimulationOptions, spec: WorkloadSpec, trace: Trace 
 
 
 def _shortfall(report: AttainReport) -> tuple[str, ...]:
-    short = None if report.standing is None else report.standing.shortfall(report.target)
+    short = report.shortfall
     return () if short is None else (short,)
 
 

@@ -81,11 +81,13 @@ def _largest_kept(keeps: Callable[[float], bool]) -> float:
 
 def _keeps(plan: Plan, trials: Trials, replications: int) -> bool:
     """Whether the mean attainment of these replications reaches the target; one that is hopeless is not repeated."""
-    scenario, target = trials.scenario(plan), trials.target
-    values = attainments_of(scenario, 0, 1)
-    if replications > 1 and values[0] + max(0.02, 2.0 * (1.0 - target)) >= target:
-        values += attainments_of(scenario, 1, replications - 1)
-    return float(np.mean(values)) >= target
+    for scenario in trials.scenarios(plan):
+        values = attainments_of(scenario, 0, 1)
+        if replications > 1 and values[0] + max(0.02, 2.0 * (1.0 - trials.target)) >= trials.target:
+            values += attainments_of(scenario, 1, replications - 1)
+        if float(np.mean(values)) < trials.target:
+            return False
+    return True
 
 
 def _drawn(plan: Plan, trials: Trials, workload: Workload, replications: int) -> tuple[WindowAttainment, ...]:
@@ -93,8 +95,8 @@ def _drawn(plan: Plan, trials: Trials, workload: Workload, replications: int) ->
     if not workload.windows:
         return ()
     # The rate that is played may be another than the workload's: windows keep their proportions to it.
-    scenario = trials.scenario(plan)
-    rates = workload.window_rates_rps()[:, workload.rate_rps > 0] * (scenario.rate_rps / workload.total_rate_rps)
+    scale = 1.0 if trials.options.rate_rps is None else trials.options.rate_rps / workload.total_rate_rps
+    rates = workload.window_rates_rps()[:, workload.rate_rps > 0] * scale
     # A trace without times gives its sizes to the promise; windows have those of the workload.
     scenario = replace(trials, trace=None).scenario(plan)
     lengths = np.array([window.length_s for window in workload.windows])

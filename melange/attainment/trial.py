@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import t as student_t
 
+from melange.arrays import FloatArray
 from melange.plan.plan import Plan
 from melange.simulator.clocks import ConfigClock
 from melange.simulator.metrics import attainment_of
@@ -58,40 +59,82 @@ class TrialResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Demand:
+    """A rate and a mix over a plan's buckets, ``probability`` (n_buckets,), in place of the plan's own."""
+
+    rate_rps: float
+    probability: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trials:
     """Everything that trials of different fleets share: requests, clocks, policy, target.
 
-    Screening uses the replications 0, 1, ... for every fleet alike (common random numbers), the k-th confirmation
-    replications of its own.
+    A fleet passes if it does at the plan's own demand and at each of the ``demands``; its attainment is then the least,
+    and a promise holds for each of them at the error of one, as all have to pass. Screening uses the replications
+    0, 1, ... for every fleet alike (common random numbers), the k-th confirmation replications of its own.
     """
 
     target: float
     options: SimulationOptions
     clocks: Mapping[str, ConfigClock]
     trace: Trace | None = None
+    demands: tuple[Demand, ...] = ()
 
-    def scenario(self, plan: Plan) -> Scenario:
-        """The plan made ready to be played."""
-        return scenario_of(plan, self.trace, self.options, clocks=self.clocks)
+    def scenario(self, plan: Plan, demand: Demand | None = None) -> Scenario:
+        """The plan made ready to be played, at its own demand by default."""
+        own = scenario_of(plan, self.trace, self.options, clocks=self.clocks)
+        if demand is None:
+            return own
+        scale = 1.0 if self.options.rate_rps is None else self.options.rate_rps / sum(b.rate_rps for b in plan.buckets)
+        sizes = replace(own.sizes, probability=demand.probability)
+        return replace(own, sizes=sizes, rate_rps=demand.rate_rps * scale)
+
+    def scenarios(self, plan: Plan) -> list[Scenario]:
+        """The plan at each demand that it must stand, its own first."""
+        return [self.scenario(plan), *(self.scenario(plan, demand) for demand in self.demands)]
 
     def screen(self, plan: Plan) -> TrialResult:
         """A quick look: fails once three standard errors below the target, passes on the mean of four replications."""
-        values, hopeful = self._look(plan)
+        return self._each(plan, self._screened)
+
+    def look_at(self, plan: Plan, demand: Demand) -> TrialResult:
+        """A quick look at one demand alone."""
+        return self._screened(self.scenario(plan, demand))
+
+    def _each(self, plan: Plan, judge: Callable[[Scenario], TrialResult]) -> TrialResult:
+        """The verdict over all demands, up to the first that fails: least figures, all replications."""
+        found: list[TrialResult] = []
+        for scenario in self.scenarios(plan):
+            found.append(judge(scenario))
+            if not found[-1].passed:
+                break
+        lows = [result.low for result in found if result.low is not None]
+        return TrialResult(
+            passed=found[-1].passed,
+            attainment=min(result.attainment for result in found),
+            replications=sum(result.replications for result in found),
+            low=min(lows) if lows else None,
+            undecided=found[-1].undecided,
+        )
+
+    def _screened(self, scenario: Scenario) -> TrialResult:
+        values, hopeful = self._look(scenario)
         mean, passed = float(np.mean(values)), hopeful and float(np.mean(values)) >= self.target
         near = hopeful and mean + float(np.std(values, ddof=1)) / np.sqrt(len(values)) >= self.target
         return TrialResult(passed=passed, attainment=mean, replications=len(values), undecided=near and not passed)
 
     def expects(self, plan: Plan) -> bool:
         """Whether a quick look, on the same seeds, expects the confirming test to pass at its last look."""
-        values, hopeful = self._look(plan)
+        values, hopeful = self._look(self.scenario(plan))
         if not hopeful:
             return False
         margin = _margin(values, LOOKS[-1], _error(1)) / float(np.sqrt(LONGER))
         return float(np.mean(values)) - margin >= self.target
 
-    def _look(self, plan: Plan) -> tuple[list[float], bool]:
+    def _look(self, scenario: Scenario) -> tuple[list[float], bool]:
         """Attainments of one replication, or of SCREENING where it leaves hope, and whether they leave hope."""
-        scenario, values = self.scenario(plan), list[float]()
+        values = list[float]()
         for count in (1, SCREENING - 1):
             values += attainments_of(scenario, len(values), count)
             if len(values) > 1:
@@ -115,10 +158,13 @@ class Trials:
         Replications are LONGER than asked: a fleet near its limit breaks down sooner or later, and what is promised
         must not hang on when.
         """
-        error = _error(attempt)
         asked = self.options.requests
         longer = replace(self.options, requests=None if asked is None else LONGER * asked)
-        scenario = replace(self, options=longer).scenario(plan)
+        return replace(self, options=longer)._each(plan, lambda scenario: self._confirmed(scenario, attempt))
+
+    def _confirmed(self, scenario: Scenario, attempt: int) -> TrialResult:
+        """The sequential test at one demand."""
+        error = _error(attempt)
         counted = scenario.requests * (1.0 - self.options.warmup_share)
         values: list[float] = []
         low = 0.0

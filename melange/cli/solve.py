@@ -155,6 +155,8 @@ def _check_combination(given: dict[str, Any]) -> None:
         raise click.UsageError(
             "--attain stands alone: leave --uncertainty, --explain, --slice-factor and --nano-batching out"
         )
+    if given["trace_file"] and (given["every_window"] or given["window_share"] is not None):
+        raise click.UsageError("--trace gives sizes, and windows have their own: leave one of them out")
     if given["arrivals"] == "trace" and not given["trace_file"]:
         raise click.UsageError("--arrivals trace needs --trace: the file whose requests are replayed")
     if given["nano_batching"] and given["draws"]:

@@ -27,11 +27,17 @@ def _headline(report: AttainReport) -> list[str]:
         more = f"{usd(abs(report.promise_usd_per_hour))} ({100 * report.promise_share:+.1f}%)"
         how = "more" if report.promise_usd_per_hour >= 0 else "less"
         lines.append(
-            f"that is {more} {how} than the plan for the mean load, whose fleet attains "
+            f"that is {more} {how} than the plan for {report.rival}, whose fleet attains "
             f"{percent(report.paper.attainment, 2)}"
         )
     if report.savings is not None:
         lines.append(f"savings on the best single type that keeps the same promise: {percent(report.savings)}")
+    told = [window.attainment for window in report.windows if window.attainment is not None]
+    if told:
+        lines.append(
+            f"kept in {sum(value >= report.target for value in told)} of {len(told)} windows played as if they lasted, "
+            f"{percent(min(told), 2)} in the hardest"
+        )
     if report.standing is not None:
         lines.append(f"[bold]{escape(report.standing.describe())}[/bold] ({_how(report.standing)})")
     return lines
@@ -47,7 +53,7 @@ def _how(standing: Standing) -> str:
 
 def promise_warning(report: AttainReport | None) -> str | None:
     """What comes first: that the promise is not kept within the workload's own windows."""
-    return None if report is None or report.standing is None else report.standing.shortfall(report.target)
+    return None if report is None else report.shortfall
 
 
 def _target(share: float) -> str:
@@ -64,7 +70,7 @@ def _row(name: str, fleet: SizedFleet) -> list[str]:
 
 
 def _fleets(report: AttainReport) -> RenderableType:
-    rows = [_row("promise kept", report.fleet), _row("mean load only", report.paper)]
+    rows = [_row("promise kept", report.fleet), _row(f"{report.rival.removeprefix('the ')} only", report.paper)]
     rows += [_row(f"{gpu} alone", fleet) for gpu, fleet in report.single_type.items()]
     return table("Fleets", ("", "fleet", "cost/h", "attainment", "headroom found"), rows, left=2)
 

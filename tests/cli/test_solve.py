@@ -66,6 +66,8 @@ def test_targets_that_are_no_shares_are_refused_in_one_line(capsys, share):
         (["--policy", "bogus"], "unknown policy 'bogus'"),
         (["--arrivals", "trace"], "needs --trace"),
         (["--stands", "-1"], "--stands"),
+        (["--for-every-window", "--trace", "nowhere.csv"], "windows have their own"),
+        (["--for-every-window"], "no windows to plan for"),
         (["--trace", "nowhere.csv"], "nowhere.csv"),
         (["--rate", "1e5"], "more than the 1,000,000"),
     ],

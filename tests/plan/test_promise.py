@@ -58,3 +58,12 @@ def test_a_promise_broken_within_its_own_windows_is_told():
     assert "0:10:00 to 0:20:00, 92.0% of the requests keep the SLO" in text
     assert REPORT.standing.shortfall(0.92) is None
     assert replace(REPORT.standing, windows=()).shortfall(0.95) is None
+    assert REPORT.shortfall == f"{text}; --for-every-window plans for them all"
+    assert replace(REPORT, windows=REPORT.standing.windows).shortfall == text
+    assert replace(REPORT, standing=None).shortfall is None
+
+
+def test_a_fleet_for_every_window_is_compared_with_the_programs():
+    report = replace(REPORT, windows=REPORT.standing.windows)
+    assert "the windows' loads alone takes $0.70/h" in repr(report)
+    assert list(report.to_frame().index)[1] == "windows' loads only"

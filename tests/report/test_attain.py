@@ -93,3 +93,9 @@ def test_it_says_what_the_promise_stands_and_warns_first_where_its_own_windows_b
     assert promise_warning(replace(report, target=0.9)) is None
     assert promise_warning(REPORT) is None
     assert promise_warning(None) is None
+
+
+def test_it_says_in_how_many_windows_the_promise_is_kept():
+    said = text(replace(REPORT, windows=ATTAIN.standing.windows))
+    assert "kept in 0 of 2 windows played as if they lasted, 92.00% in the hardest" in said
+    assert "than the plan for the windows' loads" in said
