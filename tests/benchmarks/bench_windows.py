@@ -1,9 +1,9 @@
 """Does a promise made from one half of a trace hold in the other? Plain, and made for every window.
 
-Run: python tests/benchmarks/bench_windows.py TRACE [RATE ...] (default 4 and 12 req/s). The trace, one with times such as
-Azure's conversation trace of 2023, is cut in two halves of equal time. From each half a promise of 99% is made for the
-shipped workload's model and SLO, at the half's mix and the rate; then the other half is replayed, its requests in order,
-at that same mean rate ("same rate") and at the rate that it has beside the first half in the trace ("own rate").
+Run: python tests/benchmarks/bench_windows.py TRACE [RATE ...] (default 4 and 12 req/s). The trace, one with times such
+as Azure's conversation trace of 2023, is cut in two halves of equal time. From each half a promise of 99% is made for
+the shipped workload's model and SLO, at the half's mix and the rate; then the other half is replayed, its requests in
+order, at that same mean rate ("same rate") and at the rate that it has beside the first half in the trace ("own rate").
 """
 
 from __future__ import annotations
