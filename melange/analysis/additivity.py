@@ -65,8 +65,9 @@ class Additivity:
 def additivity(plan: Plan, *, seed: int = 0, requests: int = REQUESTS) -> dict[str, Additivity]:
     """The additivity test of each config that the plan uses, on mixes of the buckets that it serves there.
 
-    The limit is the plan's SLO on means (an attainment SLO is tested at its share); without one, and below it, the
-    replica's queue must not grow. A config that serves fewer than two sizes has nothing to add and is left out.
+    The limit is the plan's SLO on means (one of an attainment or of percentiles is tested at its shares); without one,
+    and below it, the replica's queue must not grow. A config that serves fewer than two sizes has nothing to add and is
+    left out.
     """
     clocks = plan_clocks(plan, fleet_configs(plan))
     result = {}
@@ -149,6 +150,9 @@ def _within(requests: Any, slo: Slo) -> bool:
         return False
     if slo.attainment is not None:
         return bool(slo.met(e2e_s=e2e, ttft_s=ttft, output_tokens=requests.output_tokens).mean() >= slo.attainment)
+    if slo.quantiles:
+        kept = slo.within(e2e_s=e2e, ttft_s=ttft, output_tokens=requests.output_tokens)
+        return all(bool(kept[name].mean() >= quantile) for name, quantile in slo.quantiles.items())
     tpot = tpot_s(slo.tpot_definition, e2e_s=e2e, ttft_s=ttft, output_tokens=requests.output_tokens)
     values = {"tpot": tpot, "ttft": ttft, "e2e": e2e}
     return all(float(np.nanmean(values[name])) <= limit for name, limit in slo.thresholds_s.items())

@@ -36,6 +36,7 @@ from melange.planning.profile_source import load_profile
 from melange.planning.spec import WorkloadSpec
 from melange.simulator.arrivals import drawn_process
 from melange.simulator.simulate import LEAST_SPAN_S, SimulationOptions
+from melange.slo import Slo
 from melange.solver.problem import Status
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ MOST_REQUESTS = 1_000_000
 
 def attain(
     spec: WorkloadSpec,
-    target: float,
+    target: float | None = None,
     options: SolveOptions | None = None,
     simulation: SimulationOptions | None = None,
     *,
@@ -64,6 +65,9 @@ def attain(
 ) -> tuple[Plan, AttainReport]:
     """The cheapest fleet for which at least ``target`` of the requests jointly meet the SLO's thresholds.
 
+    ``target`` None takes the promise from the SLO: the share that it states, or its percentiles, which are kept one by
+    one and leave no target to give.
+
     ``simulation`` says how to play a fleet (policy, arrivals, by default as uneven as the workload says; requests a
     replication, by default 5,000 or ten minutes of arrivals; its replications are the test's own); ``trace`` gives
     sizes. A process of kind ``trace`` plays the trace's own requests at its own times, each replication once round from
@@ -74,10 +78,7 @@ def attain(
     cheapest fleet may then be missed). InputError for a target outside (0, 1), an SLO without thresholds or a replay
     without times, InfeasibleError when no fleet can keep the promise.
     """
-    if not 0 < target < 1:
-        raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
-    if not spec.slo.thresholds_s:
-        raise InputError("the workload's SLO has no threshold to attain", fix="give it a TPOT, TTFT or E2E limit")
+    target = _promised(spec.slo, target)
     if spec.window_share is not None and (trace is not None or (simulation and simulation.rate_rps)):
         raise InputError("windows have rates and sizes of their own", fix="leave the trace and the rate out")
     options = replace(options or SolveOptions(), slice_factor=None)
@@ -91,8 +92,9 @@ def attain(
     search = _search(ground, target, simulation, trace, max_fleets, max_requests, tell)
     lone = lone_share(search)
     if lone < target:
+        limit = "the worst limit of " if spec.slo.quantiles else ""
         raise InfeasibleError(
-            f"{100 * lone:.2f}% of the requests keep {spec.slo.describe()} even alone on the fastest GPU: "
+            f"{100 * lone:.2f}% of the requests keep {limit}{spec.slo.describe()} even alone on the fastest GPU: "
             f"no fleet reaches {100 * target:g}%"
         )
     search, best, passed, singles = _settled(search, windows, single_types)
@@ -135,6 +137,24 @@ def _worst_window(search: FleetSearch, best: Counts, windows: Sequence[WindowDem
     results = [(search.trials.look_at(plan, window.demand), window) for window in others]
     broken = [(result.attainment, n) for n, (result, _) in enumerate(results) if not result.passed]
     return others[min(broken)[1]] if broken else None
+
+
+def _promised(slo: Slo, target: float | None) -> float:
+    """The share to attain (see Slo.attained): the one that was asked for, or the SLO's own."""
+    if not slo.thresholds_s:
+        raise InputError("the workload's SLO has no threshold to attain", fix="give it a TPOT, TTFT or E2E limit")
+    if target is None:
+        if slo.share is None:
+            raise InputError("the workload's SLO is about means and states no share to attain", fix="give one: 0.99")
+        return slo.share
+    if not 0 < target < 1:
+        raise InputError(f"attainment target is {target}", fix="give a share between 0 and 1, for example 0.99")
+    if slo.quantiles:
+        raise InputError(
+            f"the SLO promises percentiles, {slo.describe()}, and the target {target:g} is of a joint attainment",
+            fix="leave the target out (--attain alone), or the percentiles",
+        )
+    return target
 
 
 def _search(
@@ -207,6 +227,7 @@ def _answer(
     base = paper.cost_usd_per_hour
     report = AttainReport(
         target=search.trials.target,
+        percentiles=bool(plan.slo.quantiles),
         fleet=sized_fleet(plan, results[best]),
         bound_usd_per_hour=paper.bound_usd_per_hour,
         paper=_mean_load_fleet(search, paper),

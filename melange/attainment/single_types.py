@@ -10,7 +10,7 @@ from melange.attainment.fleet_search import FleetSearch
 from melange.attainment.fleets import Counts, allowed
 from melange.attainment.promise import sized_fleet
 from melange.plan.promise import SizedFleet
-from melange.simulator.metrics import lone_met
+from melange.simulator.metrics import lone_met, lone_within
 
 MOST_TIMES = 8.0
 """How many times the machines that the SLO's rates ask for are tried before a type is given up."""
@@ -144,12 +144,15 @@ def report_singles(search: FleetSearch, singles: dict[str, Counts | SizedFleet])
 
 
 def lone_share(search: FleetSearch, configs: Sequence[int] | None = None) -> float:
-    """Share of requests that some of these configs (all by default) keeps within the SLO when it is idle."""
+    """What of the SLO's share is attained where each of some configs (all by default) is idle: no fleet exceeds it."""
     names = search.problem.configs
     chosen = [names[c] for c in (range(len(names)) if configs is None else configs)]
     clocks = [search.ground.clocks[name].clock for name in chosen if name in search.ground.clocks]
     if not clocks:
         return 0.0
     arrivals, slo = search.arrivals, search.ground.choices.spec.slo
-    alone = [lone_met(clock, slo, arrivals.input_tokens, arrivals.output_tokens) for clock in clocks]
-    return float(np.any(alone, axis=0).mean())
+    sizes = arrivals.input_tokens, arrivals.output_tokens
+    joint = np.any([lone_met(clock, slo, *sizes) for clock in clocks], axis=0)
+    within = [lone_within(clock, slo, *sizes) for clock in clocks]
+    each = {name: float(np.any([kept[name] for kept in within], axis=0).mean()) for name in slo.quantiles}
+    return slo.attained(each, float(joint.mean()))

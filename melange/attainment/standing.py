@@ -17,6 +17,8 @@ from melange.attainment.trial import Trials, attainments_of
 from melange.plan.plan import Plan
 from melange.plan.promise import Standing, WindowAttainment
 from melange.simulator.arrivals import Process, recorded_rate_rps
+from melange.simulator.metrics import attained_by
+from melange.simulator.report import joined
 from melange.simulator.simulate import Scenario, SimulationOptions, replications_of
 from melange.simulator.stretches import stretches_of
 from melange.workload.windows import REQUESTS_PER_WINDOW
@@ -134,10 +136,8 @@ def _replayed(plan: Plan, trials: Trials) -> tuple[WindowAttainment, ...]:
 
 def _met_by_window(scenario: Scenario, ends_s: FloatArray, replications: int) -> list[float | None]:
     """The share of each window's requests that keep the SLO, over all replications; ``ends_s`` (n_windows,)."""
-    count, met = np.zeros(len(ends_s)), np.zeros(len(ends_s))
-    for replication in replications_of(scenario, 0, replications):
-        outcome = replication.outcome
-        window = np.minimum(np.searchsorted(ends_s, outcome.arrival_s, side="right"), len(ends_s) - 1)
-        count += np.bincount(window, minlength=len(ends_s))
-        met += np.bincount(window, weights=outcome.met, minlength=len(ends_s))
-    return [float(m / n) if n >= LEAST_COUNTED else None for m, n in zip(met, count, strict=True)]
+    outcome = joined([r.outcome for r in replications_of(scenario, 0, replications)])
+    window = np.minimum(np.searchsorted(ends_s, outcome.arrival_s, side="right"), len(ends_s) - 1)
+    attained = attained_by(outcome, scenario.plan.slo, window, len(ends_s))
+    enough = np.bincount(window, minlength=len(ends_s)) >= LEAST_COUNTED
+    return [float(share) if known else None for share, known in zip(attained, enough, strict=True)]

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from melange.planning.spec import WorkloadSpec
 
 
+OWN = "own"
+"""What --attain alone asks for: the SLO's own promise."""
+
+
+def _promise(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    """A share, OWN, or None where nothing is asked."""
+    return OWN if value == OWN else share(ctx, param, value)
+
+
 @click.command()
 @click.argument("workload")
 @click.option(
@@ -43,9 +52,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--attain",
-    callback=share,
-    metavar="SHARE",
-    help="Find the cheapest fleet whose simulated attainment reaches this share, 0.99 or 99%.",
+    is_flag=False,
+    flag_value=OWN,
+    callback=_promise,
+    metavar="[SHARE]",
+    help="Find the cheapest fleet that keeps the promise in simulation: for this share of requests, 0.99 or 99%, or, "
+    "alone at the end, for the share or the percentiles that the SLO states.",
 )
 @click.option("--trace", "trace_file", type=click.Path(dir_okay=False), help="With --attain: a trace that gives sizes.")
 @click.option(
@@ -80,6 +92,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve azure-conversation --precision any --kv-dtype auto,fp8 --batched-tokens 2048,8192
       melange solve arena-120ms --uncertainty 200
       melange solve arena-120ms-mean --attain 0.99
+      melange solve azure-code --slo-ttft-ms p95=1000 --slo-tpot-ms p95=50 --attain
       melange solve workload.yaml --attain 0.99 --trace requests.csv --arrivals trace
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
@@ -182,7 +195,7 @@ def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) 
     with where:
         plan, _ = attain(
             spec,
-            given["attain"],
+            None if given["attain"] == OWN else given["attain"],
             options,
             simulation,
             trace=trace,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from melange.files.shown import clock_text, html_table, number, share, short_repr
 from melange.plan.costs import describe_instances
+from melange.slo import percentile_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -113,6 +114,8 @@ class AttainReport:
     window (or a share of them) was asked for, the attainment in each that was to be kept, as if it lasted. That is a
     quick look; the confirming test was passed in the hardest, and in those that the search took in because a fleet that
     passed there fell short in them. ``paper`` is then the program's fleet for these windows.
+    ``percentiles``: the promise is the SLO's percentiles, one by one: attainments are what
+    :meth:`melange.slo.Slo.attained` says, ``target`` the highest.
     """
 
     target: float
@@ -139,6 +142,7 @@ class AttainReport:
     left_out: tuple[str, ...] = ()
     standing: Standing | None = None
     windows: tuple[WindowAttainment, ...] = ()
+    percentiles: bool = False
 
     @property
     def rival(self) -> str:
@@ -156,8 +160,9 @@ class AttainReport:
 
     def _headline(self) -> str:
         fleet = describe_instances(self.fleet.instances or {})
+        promise = percentile_name(self.target) if self.percentiles else share(self.target)
         return (
-            f"{fleet} at ${number(self.fleet.cost_usd_per_hour)}/h keeps the promise for {share(self.target)} "
+            f"{fleet} at ${number(self.fleet.cost_usd_per_hour)}/h keeps the promise for {promise} "
             f"(simulated {share(self.fleet.attainment, 2)}); {self.rival} alone "
             f"takes ${number(self.paper.cost_usd_per_hour)}/h"
         )

@@ -19,9 +19,8 @@ def _headline(report: AttainReport) -> list[str]:
     fleet = report.fleet
     lines = [
         f"[bold]{escape(describe_instances(fleet.instances or {}))} at {usd(fleet.cost_usd_per_hour)}/h[/bold]: "
-        f"confirmed at {percent(fleet.attainment, 2)} of simulated requests keeping the SLO jointly; "
-        f"fresh replications reach at least {percent(fleet.attainment_low, 2)} with 90% confidence "
-        f"(target {_target(report.target)})",
+        f"{confirmed(report)}; fresh replications reach at least {percent(fleet.attainment_low, 2)} "
+        f"with 90% confidence (target {_target(report.target)})",
     ]
     if report.promise_usd_per_hour is not None and report.promise_share is not None:
         more = f"{usd(abs(report.promise_usd_per_hour))} ({100 * report.promise_share:+.1f}%)"
@@ -41,6 +40,14 @@ def _headline(report: AttainReport) -> list[str]:
     if report.standing is not None:
         lines.append(f"[bold]{escape(report.standing.describe())}[/bold] ({_how(report.standing)})")
     return lines
+
+
+def confirmed(report: AttainReport) -> str:
+    """What the simulations confirm of the fleet's promise."""
+    share = percent(report.fleet.attainment, 2)
+    if report.percentiles:
+        return f"confirmed with at least {share} of simulated requests within each limit of the SLO"
+    return f"confirmed at {share} of simulated requests keeping the SLO jointly"
 
 
 def _how(standing: Standing) -> str:
@@ -81,7 +88,8 @@ def _search(report: AttainReport) -> list[str]:
         f"policy {escape(report.policy)}; sizes: {escape(report.sizes)}), "
         f"{report.confirmations} of them put to the sequential test; "
         f"{report.overloaded} cannot carry the load at all, whatever the latency",
-        f"{percent(report.lone_share, 2)} of the requests keep the SLO on the best idle GPU",
+        f"{percent(report.lone_share, 2)} of the requests keep {'each limit of ' if report.percentiles else ''}the SLO "
+        "on the best idle GPU",
     ]
     if report.spot_checked:
         lines.append(

@@ -18,7 +18,7 @@ from melange.plan.file import plan_record
 from melange.plan.odds import Uncertainty
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport
-from melange.report.attain import attain_parts, promise_warning
+from melange.report.attain import attain_parts, confirmed, promise_warning
 from melange.report.tables import percent, rendered, table, usd
 from melange.solver.explanation import Explanation
 from melange.solver.problem import Status
@@ -115,7 +115,7 @@ def _scope(plan: Plan) -> list[str]:
 
 
 def _promise(report: AttainReport) -> str:
-    kept = f"confirmed at {percent(report.fleet.attainment, 2)} of simulated requests keeping the SLO"
+    kept = confirmed(report).removesuffix(" jointly")
     ruled = "every cheaper fleet ruled out" if report.complete else "cheaper fleets may keep it too"
     return f"{kept}, {ruled}"
 

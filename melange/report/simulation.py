@@ -116,10 +116,15 @@ def _setting(report: SimulationReport) -> str:
 
 
 def _headline(report: SimulationReport) -> str:
-    text = (
-        f"{_setting(report)}\npolicy {escape(report.policy)}: [bold]{percent(report.attainment.mean, 2)}[/bold] of the "
-    )
-    text += f"requests meet the limits jointly (95% interval {_interval(report.attainment)})"
+    attained = f"[bold]{percent(report.attainment.mean, 2)}[/bold] of the requests"
+    interval = f"(95% interval {_interval(report.attainment)})"
+    policy = f"{_setting(report)}\npolicy {escape(report.policy)}: "
+    if report.percentiles:
+        found = "\n".join(f"[bold]{escape(kept.describe())}[/bold]" for kept in report.percentiles)
+        scaled = len({kept.quantile for kept in report.percentiles}) > 1
+        text = "within each limit" + (", misses scaled to the highest percentile" if scaled else "")
+        return f"{policy}at least {attained} {text} {interval}\n{found}"
+    text = f"{policy}{attained} meet the limits jointly {interval}"
     if report.mean_kept is not None:
         text += f"; the means {'keep' if report.mean_kept else 'do not keep'} the SLO"
     return text

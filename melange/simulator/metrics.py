@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student_t
@@ -15,7 +16,7 @@ from melange.routing.table import RoutingTable
 from melange.simulator.lone import lone_latency_s
 from melange.simulator.run import Played
 from melange.simulator.state import Records
-from melange.slo import Slo, tpot_s
+from melange.slo import Slo, lower_quantile, percentile_name, tpot_s
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 
@@ -88,10 +89,20 @@ def _buckets(table: RoutingTable, input_tokens: IntArray, output_tokens: IntArra
 
 
 def lone_met(clock: StepClock, slo: Slo, input_tokens: IntArray, output_tokens: IntArray) -> BoolArray:
-    """Which requests would keep the SLO on an idle replica that has room for them."""
+    """Which requests would keep all limits of the SLO on an idle replica that has room for them."""
+    return slo.met(**_alone(clock, input_tokens, output_tokens))
+
+
+def lone_within(clock: StepClock, slo: Slo, input_tokens: IntArray, output_tokens: IntArray) -> dict[str, BoolArray]:
+    """Which requests would keep each limit there, by its name."""
+    return slo.within(**_alone(clock, input_tokens, output_tokens))
+
+
+def _alone(clock: StepClock, input_tokens: IntArray, output_tokens: IntArray) -> dict[str, Any]:
+    """Latencies on an idle replica, NaN where a request has no room, as an SLO judges them."""
     ttft, e2e = lone_latency_s(clock, input_tokens, output_tokens)
     fits = input_tokens + output_tokens - 1 <= clock.kv_capacity_tokens
-    return slo.met(e2e_s=np.where(fits, e2e, np.nan), ttft_s=ttft, output_tokens=output_tokens)
+    return {"e2e_s": np.where(fits, e2e, np.nan), "ttft_s": ttft, "output_tokens": output_tokens}
 
 
 def _causes(
@@ -124,17 +135,85 @@ def _causes(
     return np.where(met, -1, cause).astype(np.int64)
 
 
-def attainment_of(outcome: RequestOutcomes, slo: Slo, *, least_requests: int = 20) -> float:
-    """Share of requests that meet all thresholds; for the scope ``bucket``, the least such share of any bucket.
+def kept_by(outcome: RequestOutcomes, slo: Slo) -> dict[str, BoolArray]:
+    """Which requests keep each limit that is promised by itself, by its name; empty where none is."""
+    if not slo.quantiles:
+        return {}
+    return slo.within(e2e_s=outcome.e2e_s, ttft_s=outcome.ttft_s, output_tokens=outcome.output_tokens)
 
+
+def attainment_of(outcome: RequestOutcomes, slo: Slo, *, least_requests: int = 20) -> float:
+    """What of the SLO's share is attained (see Slo.attained); for the scope ``bucket``, the least of any bucket.
+
+    That is the share of requests that meet all thresholds or, of percentiles, the least share within one of them.
     Buckets with fewer than ``least_requests`` requests say nothing about a share and are left out.
     """
-    if slo.scope == "workload":
-        return float(outcome.met.mean())
-    count = np.bincount(outcome.bucket)
-    met = np.bincount(outcome.bucket, weights=outcome.met)
-    enough = count >= least_requests
-    return float((met[enough] / count[enough]).min()) if enough.any() else float(outcome.met.mean())
+    if slo.scope == "bucket":
+        count = np.bincount(outcome.bucket)
+        found = attained_by(outcome, slo, outcome.bucket, len(count))
+        if (count >= least_requests).any():
+            return float(found[count >= least_requests].min())
+    return float(attained_by(outcome, slo, np.zeros_like(outcome.bucket), 1)[0])
+
+
+def attained_by(outcome: RequestOutcomes, slo: Slo, part: IntArray, parts: int) -> FloatArray:
+    """What of the SLO's share is attained in each part of the requests, (parts,); NaN without requests.
+
+    ``part``: (n,) the part of each request.
+    """
+    count = np.bincount(part, minlength=parts)
+
+    def shares(kept: BoolArray) -> FloatArray:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.bincount(part, weights=kept, minlength=parts) / count)
+
+    joint = shares(outcome.met)
+    each = {name: shares(kept) for name, kept in kept_by(outcome, slo).items()}
+    found = [slo.attained({name: held[k] for name, held in each.items()}, joint[k]) for k in range(parts)]
+    return np.where(count > 0, found, np.nan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptPercentile:
+    """A percentile that is promised by itself, and what it came to.
+
+    ``latency`` is ``tpot``, ``ttft`` or ``e2e``, ``quantile`` 0.95 for the p95. ``measured_s`` is that quantile over
+    all requests, 0 standing for the decode TPOT of one output token, None where it falls on a request that was never
+    served. ``within`` is the share of the requests within the limit; ``kept`` where that is no less than the quantile.
+    """
+
+    latency: str
+    quantile: float
+    limit_s: float
+    measured_s: float | None
+    within: float
+    kept: bool
+
+    def describe(self) -> str:
+        """``p95 TTFT 412 ms, limit 500 ms: kept``."""
+        measured = "never" if self.measured_s is None else f"{1000 * self.measured_s:,.3g} ms"
+        verdict = "kept" if self.kept else f"not kept ({100 * self.within:.2f}% within it)"
+        name = f"{percentile_name(self.quantile)} {self.latency.upper()}"
+        return f"{name} {measured}, limit {1000 * self.limit_s:g} ms: {verdict}"
+
+
+def kept_percentiles(outcome: RequestOutcomes, slo: Slo) -> tuple[KeptPercentile, ...]:
+    """Each percentile that the SLO promises, over all of these requests; none for another statistic."""
+    values = slo.latencies_s(e2e_s=outcome.e2e_s, ttft_s=outcome.ttft_s, output_tokens=outcome.output_tokens)
+    found = []
+    for name, quantile in slo.quantiles.items():
+        measured, limit = lower_quantile(values[name], quantile), slo.thresholds_s[name]
+        found.append(
+            KeptPercentile(
+                latency=name,
+                quantile=quantile,
+                limit_s=limit,
+                measured_s=measured if np.isfinite(measured) else None,
+                within=float(np.mean(values[name] <= limit)),
+                kept=measured <= limit,
+            )
+        )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

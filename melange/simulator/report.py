@@ -12,7 +12,7 @@ from melange.arrays import FloatArray
 from melange.files.shown import html_table, number, share, short_repr
 from melange.plan.plan import Plan
 from melange.routing.table import RoutingTable
-from melange.simulator.metrics import CAUSES, Estimate, Latency, RequestOutcomes, attainment_of
+from melange.simulator.metrics import CAUSES, Estimate, KeptPercentile, Latency, RequestOutcomes, attainment_of
 from melange.simulator.run import Played
 
 if TYPE_CHECKING:
@@ -83,8 +83,10 @@ class QueueSeries:
 class SimulationReport:
     """What simulating a plan gave.
 
-    ``attainment`` is the joint share of requests that meet all of the SLO's thresholds (with the scope ``bucket``, that
-    of the worst bucket), its interval a 95% t interval over independent replications. ``missed_share`` maps a
+    ``attainment`` is the joint share of requests that meet all of the SLO's thresholds or, for percentiles, what is
+    attained of the highest (see Slo.attained; with the scope ``bucket``, that of the worst bucket), its interval a 95%
+    t interval over independent replications. ``percentiles`` are those that the SLO promises, over all replications;
+    configs and buckets have joint shares whatever is promised. ``missed_share`` maps a
     cause (see CAUSES) to its share of all requests. ``mean_kept`` says, for an SLO on means, whether the means keep
     their thresholds. ``tpot_quantiles_s``: TPOT at 0, 1, ..., 100%. ``clocks``: how each config's clock was made.
     """
@@ -115,6 +117,7 @@ class SimulationReport:
     outages: int = 0
     tokens_lost: int = 0
     warnings: tuple[str, ...] = ()
+    percentiles: tuple[KeptPercentile, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -128,10 +131,10 @@ class SimulationReport:
     def _headline(self) -> str:
         low, high = self.attainment.low, self.attainment.high
         interval = "" if low is None or high is None else f" ({share(low, 2)} to {share(high, 2)})"
-        return (
-            f"{share(self.attainment.mean, 2)}{interval} of the requests keep {self.slo_text}; "
-            f"{self.replications} x {self.requests:,} requests, {self.arrivals}, policy {self.policy}"
-        )
+        kept = f"{share(self.attainment.mean, 2)}{interval} of the requests keep {self.slo_text}"
+        if self.percentiles:
+            kept = "; ".join(found.describe() for found in self.percentiles)
+        return f"{kept}; {self.replications} x {self.requests:,} requests, {self.arrivals}, policy {self.policy}"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -233,9 +236,9 @@ def _queue(played: Played, names: Sequence[str]) -> QueueSeries | None:
 
 
 def mean_kept(plan: Plan, outcome: RequestOutcomes) -> bool | None:
-    """Whether the means keep an SLO on means; None for an attainment SLO or one without thresholds."""
+    """Whether the means keep an SLO on means; None for another SLO or one without thresholds."""
     slo = plan.slo
-    if slo.attainment is not None or not slo.thresholds_s:
+    if slo.statistic != "mean" or not slo.thresholds_s:
         return None
     values = {"tpot": outcome.tpot_s, "ttft": outcome.ttft_s, "e2e": outcome.e2e_s}
     if np.isnan(outcome.e2e_s).any():
@@ -254,7 +257,7 @@ def joined(outcomes: Sequence[RequestOutcomes]) -> RequestOutcomes:
 
 
 def attainments(plan: Plan, replications: Sequence[Replication]) -> tuple[float, ...]:
-    """Each replication's joint attainment, by the SLO's scope."""
+    """Each replication's attainment, by the SLO's statistic and scope."""
     return tuple(attainment_of(r.outcome, plan.slo) for r in replications)
 
 

@@ -31,7 +31,7 @@ from melange.simulator.arrivals import (
 )
 from melange.simulator.clocks import ConfigClock, plan_clocks, step_clocks
 from melange.simulator.failures import FailureRule, outages
-from melange.simulator.metrics import Estimate, Latency, outcome_of
+from melange.simulator.metrics import Estimate, Latency, kept_percentiles, outcome_of
 from melange.simulator.report import (
     Replication,
     SimulationReport,
@@ -259,6 +259,7 @@ def report_of(scenario: Scenario, replications: Sequence[Replication]) -> Simula
         attainment=Estimate.of(shares),
         attainment_by_replication=shares,
         mean_kept=mean_kept(plan, outcome),
+        percentiles=kept_percentiles(outcome, plan.slo),
         cost_usd_per_hour=float(plan.cost_usd_per_hour or 0.0),
         ttft=Latency.of(outcome.ttft_s),
         tpot=Latency.of(outcome.tpot_s),

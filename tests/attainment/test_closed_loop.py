@@ -270,3 +270,31 @@ def test_enough_machines_owned_cost_nothing_and_nothing_is_cheaper(spec):
     assert 1 <= plan.instances["A100-80GB@owned"] < 4
     assert set(plan.instances) == {"A100-80GB@owned"}
     assert report.savings == 0
+
+
+def each(spec, quantile, **limits):
+    return spec.with_slo(Slo(**limits, **{name.replace("_s", "_quantile"): quantile for name in limits}))
+
+
+def test_percentiles_never_take_more_than_the_same_jointly(small_spec):
+    spec, limits = small_spec.with_rate(2).with_fill("estimated").limited(only=("A10G",)), {"tpot_s": 0.06, "ttft_s": 0.3}
+
+    def answer(asked, target=None):
+        plan, report = attain(asked, target, None, QUICK, standing=0, single_types=False)
+        return plan.cost_usd_per_hour, report
+
+    joint, _ = answer(spec.with_slo(Slo(**limits, attainment=0.95)))
+    alone, report = answer(each(spec, 0.95, **limits))
+    assert alone <= joint
+    assert (report.percentiles, report.target) == (True, 0.95)
+    assert report.fleet.attainment_low >= 0.95
+    one, _ = answer(each(spec, 0.95, tpot_s=0.06))
+    same, same_report = answer(spec.with_slo(Slo(tpot_s=0.06)), 0.95)
+    assert (one, same_report.percentiles) == (same, False)
+
+
+def test_the_promise_is_the_slo_s_own_where_no_target_is_asked(small_spec):
+    with pytest.raises(InputError, match="about means and states no share"):
+        attain(small_spec)
+    with pytest.raises(InputError, match="promises percentiles, p95 TTFT <= 300 ms, and the target"):
+        attain(each(small_spec, 0.95, ttft_s=0.3), 0.9)

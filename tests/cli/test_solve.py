@@ -94,6 +94,21 @@ def test_what_nothing_would_read_is_refused(capsys, option):
         assert f"--{option} goes with --attain or --uncertainty" in capsys.readouterr().err
 
 
+def test_a_promise_without_a_share_is_the_slo_s_own(capsys):
+    code, text = failure(capsys, "--attain")
+    assert code == 2
+    assert "the workload's SLO is about means and states no share to attain" in text
+    assert len(text.splitlines()) == 1
+    asked = ("--fill", "estimated", "--slo-tpot-ms", "p95=120", "--slo-ttft-ms", "p95=1000")
+    code, text = failure(capsys, *asked, "--attain", "0.9")
+    assert code == 2
+    assert "the SLO promises percentiles" in text
+    assert len(text.splitlines()) == 1
+    result = invoke(*asked, "--stands", "0", "--attain")
+    assert result.exit_code == 0
+    assert "of simulated requests within each limit of the SLO" in " ".join(result.output.split())
+
+
 def test_a_budget_below_any_fleet_that_keeps_the_promise_is_infeasible(capsys):
     code, text = failure(capsys, "--attain", "0.98", "--max-cost-usd-per-hour", "1.5")
     assert code == 3

@@ -99,3 +99,11 @@ def test_it_says_in_how_many_windows_the_promise_is_kept():
     said = text(replace(REPORT, windows=ATTAIN.standing.windows))
     assert "kept in 0 of 2 windows played as if they lasted, 92.00% in the hardest" in said
     assert "than the plan for the windows' loads" in said
+
+
+def test_percentiles_are_kept_limit_by_limit():
+    said = text(replace(REPORT, target=0.95, percentiles=True))
+    assert "confirmed with at least 99.12% of simulated requests within each limit of the SLO;" in said
+    assert "99.99% of the requests keep each limit of the SLO on the best idle GPU" in said
+    assert "jointly" not in said
+    assert "keeps the promise for p95" in repr(replace(REPORT, target=0.95, percentiles=True))

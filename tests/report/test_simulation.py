@@ -12,7 +12,7 @@ from melange.planning.planner import plan_fleet
 from melange.planning.workload_file import load_workload
 from melange.report.simulation import render_additivity, render_comparison, render_length_price, render_simulation
 from melange.simulator.lengths import LengthPrice
-from melange.simulator.metrics import Estimate, Latency
+from melange.simulator.metrics import Estimate, KeptPercentile, Latency
 from melange.simulator.report import SimulationReport
 from melange.simulator.simulate import SimulationOptions, simulate
 
@@ -72,6 +72,19 @@ def test_what_went_wrong_is_told(report):
     assert "the means do not keep the SLO" in text
     assert "(95% interval none)" in text
     assert "the means keep the SLO" in said(replace(report, mean_kept=True))
+
+
+def test_percentiles_stand_beside_their_limits(report):
+    ttft = KeptPercentile(latency="ttft", quantile=0.95, limit_s=0.5, measured_s=0.412, within=0.97, kept=True)
+    tpot = KeptPercentile(latency="tpot", quantile=0.95, limit_s=0.05, measured_s=0.06, within=0.91, kept=False)
+    text = said(replace(report, percentiles=(tpot, ttft)))
+    assert "at least 98.77% of the requests within each limit (95% interval 97.00 .. 100.00%)" in text
+    assert "p95 TTFT 412 ms, limit 500 ms: kept" in text
+    assert "p95 TPOT 60 ms, limit 50 ms: not kept (91.00% within it)" in text
+    assert "jointly" not in text
+    assert "scaled" not in text
+    other = said(replace(report, percentiles=(tpot, replace(ttft, quantile=0.99))))
+    assert "within each limit, misses scaled to the highest percentile" in other
 
 
 def test_the_worst_buckets_come_first(report):

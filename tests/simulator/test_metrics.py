@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from simulator.builders import clock
 
-from melange.simulator.metrics import Estimate, Latency, RequestOutcomes, attainment_of, lone_met
+from melange.simulator.metrics import Estimate, Latency, RequestOutcomes, attainment_of, kept_percentiles, lone_met
 from melange.slo import Slo
 
 
@@ -46,3 +48,52 @@ def test_an_interval_stays_within_what_is_possible():
 def test_latencies_of_nobody_are_none():
     assert Latency.of(np.array([np.nan])).p99_s is None
     assert Latency.of(np.array([1.0, np.nan, 3.0])).mean_s == 2.0
+
+
+PERCENTILES = Slo(ttft_s=0.1, ttft_quantile=0.95, e2e_s=1.2, e2e_quantile=0.9)
+
+
+def late(ttft: int, e2e: int, unserved: int = 0) -> RequestOutcomes:
+    """A hundred requests, of which so many come with a late first token, so many others late, and some never."""
+    e2e_s = np.array([1.0] * (100 - e2e - unserved) + [2.0] * e2e + [np.nan] * unserved)
+    found = outcomes([True] * 100, e2e_s=e2e_s)
+    ttft_s = np.where(np.isnan(e2e_s), np.nan, np.where(np.arange(100) < ttft, 0.5, 0.05))
+    met = PERCENTILES.met(e2e_s=e2e_s, ttft_s=ttft_s, output_tokens=found.output_tokens)
+    return replace(found, ttft_s=ttft_s, met=met)
+
+
+@pytest.mark.parametrize(
+    ("found", "ttft", "e2e", "attained"),
+    [
+        (late(5, 10), True, True, 0.95),
+        (late(6, 0), False, True, 0.94),
+        (late(0, 11), True, False, 1 - 1.1 * 0.05),
+        (late(0, 0, 8), False, True, 0.92),
+    ],
+)
+def test_percentiles_are_kept_one_by_one(found, ttft, e2e, attained):
+    kept = {entry.latency: entry for entry in kept_percentiles(found, PERCENTILES)}
+    assert (kept["ttft"].kept, kept["e2e"].kept) == (ttft, e2e)
+    assert attainment_of(found, PERCENTILES) == pytest.approx(attained)
+    assert (attainment_of(found, PERCENTILES) >= 0.95) == (ttft and e2e)
+
+
+def test_a_percentile_that_nobody_reaches_is_never():
+    kept = {entry.latency: entry for entry in kept_percentiles(late(0, 0, 8), PERCENTILES)}
+    assert kept["ttft"].measured_s is None
+    assert kept["ttft"].describe() == "p95 TTFT never, limit 100 ms: not kept (92.00% within it)"
+    assert kept["e2e"].describe() == "p90 E2E 1e+03 ms, limit 1200 ms: kept"
+    assert kept_percentiles(late(0, 0), Slo(ttft_s=0.1, attainment=0.9)) == ()
+
+
+def test_percentiles_within_each_bucket_count_in_the_worst():
+    found = replace(late(6, 0), bucket=np.array([0] * 50 + [1] * 50))
+    alike = Slo(ttft_s=0.1, ttft_quantile=0.9, e2e_s=1.2, e2e_quantile=0.9, scope="bucket")
+    assert attainment_of(found, alike) == pytest.approx(44 / 50)
+
+
+def test_one_percentile_is_attained_as_the_joint_promise_of_its_limit():
+    found = replace(late(6, 3), met=late(6, 3).ttft_s <= 0.1)
+    assert attainment_of(found, Slo(ttft_s=0.1, ttft_quantile=0.9)) == attainment_of(
+        found, Slo(ttft_s=0.1, attainment=0.9)
+    )
