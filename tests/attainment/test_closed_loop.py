@@ -277,7 +277,10 @@ def each(spec, quantile, **limits):
 
 
 def test_percentiles_never_take_more_than_the_same_jointly(small_spec):
-    spec, limits = small_spec.with_rate(2).with_fill("estimated").limited(only=("A10G",)), {"tpot_s": 0.06, "ttft_s": 0.3}
+    spec, limits = (
+        small_spec.with_rate(2).with_fill("estimated").limited(only=("A10G",)),
+        {"tpot_s": 0.06, "ttft_s": 0.3},
+    )
 
     def answer(asked, target=None):
         plan, report = attain(asked, target, None, QUICK, standing=0, single_types=False)
