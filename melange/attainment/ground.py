@@ -94,8 +94,9 @@ class Ground:
 def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool = False) -> Ground:
     """The ground of a workload's choices: of every kind of config that serves some size in time, its best token budget.
 
-    Where requests have the sizes of a ``trace``, the least loads are theirs and not those of the workload's means.
-    InfeasibleError where there is none, unless ``keep_late`` asks for those too that serve no size in time.
+    The demand is the whole mix's, whatever windows the spec asks for. Where requests have the sizes of a ``trace``, the
+    least loads are theirs and not those of the workload's means. InfeasibleError where there is none, unless
+    ``keep_late`` asks for those too that serve no size in time.
     """
     able: BoolArray = np.asarray((np.nan_to_num(choices.max_rate_rps, nan=0.0) > 0).any(axis=0)) | keep_late
     if not able.any():
@@ -105,6 +106,7 @@ def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool =
         )
     left_out = tuple(config.name for config, can in zip(choices.configs, able, strict=True) if not can)
     kept = _with_configs(choices, _one_budget_each(choices, able))
+    kept = replace(kept, spec=kept.spec.for_windows(None))
     case = case_of(kept)
     empty = plan_of(case, Solution(status=Status.UNKNOWN), {})
     clocks = plan_clocks(empty)

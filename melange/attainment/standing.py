@@ -1,7 +1,7 @@
 """standing: what a confirmed fleet stands: more requests, longer ones, and the windows of the workload's own time.
 
-Demand is moved one way at a time, on the same seeds, and the largest growth that keeps the target is found by
-bisection: as if whatever is below what holds held too. The windows are played one after another, queues carried over,
+Demand is moved one way at a time, on the same seeds, until the target is no longer kept, and the growth that is told
+lies between one that was kept and one that was not. The windows are played one after another, queues carried over,
 so that a short peak costs what it does and not what it would if it lasted. A trace that has times is replayed.
 """
 
@@ -28,6 +28,8 @@ REPLICATIONS = 4
 """Replications behind each figure, where no other number is asked for."""
 AT_MOST = 1.0
 """The largest growth that is tried: twice as much."""
+FIRST_STEP = 0.1
+"""The first growth that is tried."""
 RESOLUTION = 0.01
 """Growth is told to this."""
 MOST_REQUESTS = 100_000
@@ -70,14 +72,23 @@ def _faster(options: SimulationOptions, plan: Plan, share: float) -> SimulationO
 
 
 def _largest_kept(keeps: Callable[[float], bool]) -> float:
-    """The largest multiple of RESOLUTION up to AT_MOST that is kept, 0 if none is."""
+    """A multiple of RESOLUTION up to AT_MOST that is kept while the next is not, 0 if none is.
+
+    By doubling from FIRST_STEP until one is not kept, then by halving: what holds by chance far above does not count.
+    """
     steps = round(AT_MOST / RESOLUTION)
-    if keeps(AT_MOST):
-        return AT_MOST
-    low, high = 0, steps
+
+    def kept(step: int) -> bool:
+        return keeps(round(step * RESOLUTION, 10))
+
+    low, high = 0, round(FIRST_STEP / RESOLUTION)
+    while kept(high):
+        low, high = high, min(2 * high, steps)
+        if low == steps:
+            return AT_MOST
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if keeps(round(middle * RESOLUTION, 10)) else (low, middle)
+        low, high = (middle, high) if kept(middle) else (low, middle)
     return round(low * RESOLUTION, 10)
 
 

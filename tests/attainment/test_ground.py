@@ -189,3 +189,8 @@ def test_the_least_loads_are_those_of_the_traces_requests(choices, ground):
     assert np.array_equal(np.isfinite(light.least.load), np.isfinite(ground.least.load))
     assert (light.least.load > 0).all()
     assert workload.total_rate_rps == pytest.approx(3)
+
+
+def test_a_ground_is_one_of_the_whole_mix(choices, ground):
+    found = ground_of(replace(choices, spec=choices.spec.for_windows()))
+    np.testing.assert_array_equal(found.in_time.load, ground.in_time.load)

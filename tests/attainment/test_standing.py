@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melange.attainment.standing import AT_MOST, RESOLUTION, standing_of
+from melange.attainment.standing import AT_MOST, RESOLUTION, _largest_kept, standing_of
 from melange.attainment.trial import Trials, attainments_of
 from melange.planning.planner import plan_fleet
 from melange.simulator.clocks import plan_clocks
@@ -94,3 +94,14 @@ def test_a_trace_with_times_is_replayed_in_equal_pieces(plan, trials, module_spe
     # 3 req/s in the mean of 2 in the first half and 4 in the second.
     assert [w.rate_rps for w in found.windows] == pytest.approx([2.0, 3.0, 4.0], rel=0.01)
     assert all(w.attainment is not None for w in found.windows)
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(-0.1, 0.0), (0.004, 0.0), (0.013, 0.01), (0.1, 0.1), (0.235, 0.23), (0.99, 0.99), (9.0, 1.0)]
+)
+def test_growth_is_found_to_a_percent(limit, told):
+    assert _largest_kept(lambda growth: growth <= limit) == pytest.approx(told)
+
+
+def test_a_chance_hold_above_a_failure_does_not_count():
+    assert _largest_kept(lambda growth: growth <= 0.15 or growth > 0.9) == pytest.approx(0.15)
