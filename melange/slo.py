@@ -120,11 +120,13 @@ class Slo:
 
     @property
     def may_miss(self) -> float:
-        """The share of all requests that may miss every limit, however late they are; 0 for means and within buckets.
+        """The share of all requests that may miss every limit, however late they are.
 
+        0 for means and within buckets, and where there is no limit to miss.
         For percentiles the least of their shares: who misses one limit may miss the others too.
         """
-        return 0.0 if self.share is None or self.scope == "bucket" else 1 - self.share
+        none = self.share is None or self.scope == "bucket" or not self.thresholds_s
+        return 0.0 if none else 1 - (self.share or 0.0)
 
     def is_as_tight_as(self, other: Slo) -> bool:
         """Whether whatever keeps this promise keeps the other one, as far as the two say so by themselves.

@@ -1,11 +1,14 @@
-"""Small workloads and profiles in which some GPU types cannot serve some sizes in time."""
+"""Small workloads and profiles in which some GPU types cannot serve some sizes in time, but late."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from melange import ProfileChoice, SizeGrid, Slo, SolveOptions, Workload, WorkloadSpec
-from melange.capacity.profile import profile_from
+from melange.arrays import FloatArray
+from melange.capacity.profile import Profile, profile_from
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
 from melange.measurements.measurement import Measurement
@@ -39,12 +42,26 @@ def workload(rates: list[float], slo: Slo = SLO) -> WorkloadSpec:
     )
 
 
-def profile_of(capacity_rps: dict[str, list[float]], slo: Slo = SLO):
-    """Capacities by GPU and input size; NaN is not measured."""
+def profile_of(
+    capacity_rps: dict[str, list[float]], slo: Slo = SLO, unlimited_rps: dict[str, list[float]] | None = None
+) -> Profile:
+    """Capacities by GPU and input size, in time and without a limit; NaN is not measured."""
     points = [
         Measurement(model="m", gpu=gpu, input_tokens=i, output_tokens=100, loop="capacity", achieved_rps=rate)
         for gpu, rates in capacity_rps.items()
         for i, rate in zip(SIZES, rates, strict=False)
         if not np.isnan(rate)
     ]
-    return profile_from(points, slo, assume_slo=True)
+    profile = profile_from(points, slo, assume_slo=True)
+    if unlimited_rps is None or not slo.may_miss:
+        return profile
+    tables = {
+        key: replace(table, unlimited_rps=_at_sizes(table.input_tokens, unlimited_rps[key.gpu]))
+        for key, table in profile.configs.items()
+    }
+    return replace(profile, configs=tables)
+
+
+def _at_sizes(input_tokens: FloatArray, rates: list[float]) -> FloatArray:
+    by_size = dict(zip(SIZES, rates, strict=False))
+    return np.array([[by_size[int(size)]] for size in input_tokens])

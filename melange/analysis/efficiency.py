@@ -127,9 +127,14 @@ def cost_efficiency(spec: WorkloadSpec) -> CostEfficiency:
 
 
 def fractional_costs(spec: WorkloadSpec) -> FractionalCosts:
-    """The workload's cost without whole GPUs; raises InputError where a bucket can be served by no config."""
+    """The workload's cost without whole GPUs; raises InputError where a bucket can be served by no config.
+
+    Sizes that no config serves in time, as far as they may be late, are taken at their rate without the limit.
+    """
     case = prepare(spec.for_windows(None))
-    load = case.problem.load
+    load, late = case.problem.load, case.problem.lateness
+    if late is not None:
+        load = np.where(np.isfinite(load).any(axis=1, keepdims=True), load, late.load)
     prices = np.broadcast_to(_replica_prices(case.choices), load.shape)
     usd = np.multiply(load, prices, out=np.full(load.shape, np.inf), where=np.isfinite(load))
     single: dict[str, float | None] = {}

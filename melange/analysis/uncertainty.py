@@ -69,10 +69,10 @@ def judge_fleets(
     return _judged(case, candidates, found, best, costs, draws=draws, seed=seed)
 
 
-def _played(problem: Problem | None, candidates: Sequence[Fleet]) -> tuple[float, list[float]]:
+def _played(problem: Problem, candidates: Sequence[Fleet]) -> tuple[float, list[float]]:
     """The cheapest cost of a draw, and that of each candidate with what it has to buy; NaN where there is no fleet."""
     answer = _cheapest(problem)
-    if problem is None or answer is None:
+    if answer is None:
         return np.nan, [np.nan] * len(candidates)
     fleet, best = answer
     return best, [best if each == fleet else _with_recourse(problem, each) for each in candidates]
@@ -173,16 +173,16 @@ def _spreads(choices: Choices) -> FloatArray:
     return spread
 
 
-def _drawn(case: Case, spread: FloatArray, rng: np.random.Generator) -> Problem | None:
-    """The problem under one draw of rates and demand; None when too much of its demand can only be served late."""
+def _drawn(case: Case, spread: FloatArray, rng: np.random.Generator) -> Problem:
+    """The problem under one draw of rates and demand; rates without the limit are off by as much as those in time."""
     choices = case.choices
-    max_rate = choices.max_rate_rps * np.exp(_errors(choices, spread, rng))
+    factor = np.exp(_errors(choices, spread, rng))
     rate = choices.rate_rps
     kept = _kept_requests(choices)
     if kept is not None:
         total = rate.sum()
         rate = np.maximum(rng.multinomial(kept, rate / total) / kept, 1e-12) * total
-    return redrawn(case, rate_rps=rate, max_rate_rps=max_rate)
+    return redrawn(case, rate_rps=rate, factor=factor)
 
 
 def _errors(choices: Choices, spread: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -212,10 +212,8 @@ def _size_root(choices: Choices) -> FloatArray:
     return np.asarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
 
 
-def _cheapest(problem: Problem | None) -> tuple[Fleet, float] | None:
+def _cheapest(problem: Problem) -> tuple[Fleet, float] | None:
     """The cheapest fleet and its cost; None where the limits allow none."""
-    if problem is None:
-        return None
     solution = solve(problem, gap=SOLVE_GAP)
     if solution.instances is None or solution.cost_usd_per_hour is None:
         return None

@@ -126,6 +126,7 @@ def _joined(spec: WorkloadSpec, chosen: Sequence[Choices]) -> Choices:
         dropped=(),
         limits=(),
         max_rate_rps=np.concatenate([choices.max_rate_rps for choices in chosen], axis=1),
+        unlimited_rps=np.concatenate([choices.unlimited_rps for choices in chosen], axis=1),
         headroom=np.concatenate([choices.headroom for choices in chosen]),
         warnings=tuple(dict.fromkeys(text for choices in chosen for text in choices.warnings)),
     )

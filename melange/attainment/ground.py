@@ -33,7 +33,7 @@ NEXT_TO_NOTHING = 1e-9
 class Ground:
     """The fleets of a workload: what each could carry, and its plan.
 
-    ``empty`` is their plan without a fleet, ``case`` has every bucket, none left out as late. ``in_time`` loads configs
+    ``empty`` is their plan without a fleet, ``case`` the workload's program. ``in_time`` loads configs
     at their rates under the SLO, ``least`` with the least time that requests take, both at the demand itself, without
     headroom; ``inf`` where a config may not serve a bucket in time, or cannot hold its requests at all. ``left_out``
     are configs that serve no size in time.
@@ -76,12 +76,16 @@ class Ground:
         if found is None:
             return None
         arrangement, served = found
+        rented = np.array(counts)[self.in_time.config_instance] > 0
+        in_time: BoolArray = np.asarray(np.isfinite(self.in_time.load[:, rented]).any(axis=1))
         shares = np.zeros(self.in_time.load.shape)
         shares[served] = arrangement.shares
+        late = np.where(in_time[:, None], 0.0, shares)
         cost = fleet_cost(self.in_time, counts)
         solution = Solution(
             status=Status.FEASIBLE,
-            shares=shares,
+            shares=shares - late,
+            late_shares=late,
             replicas=arrangement.replicas,
             instances=np.array(counts, dtype=np.int64),
             cost_usd_per_hour=cost,
@@ -111,7 +115,8 @@ def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool =
     empty = plan_of(case, Solution(status=Status.UNKNOWN), {})
     clocks = plan_clocks(empty)
     # The search simulates the demand as it is: headroom is the program's way to provide for what is simulated here.
-    in_time = replace(case.problem, load=case.problem.load / (1 + kept.headroom))
+    # Nor is anything late by rule: what misses is what the simulation says.
+    in_time = replace(case.problem, load=case.problem.load / (1 + kept.headroom), lateness=None)
     least = replace(in_time, load=_least_loads(case, clocks, trace))
     return Ground(case=case, empty=empty, in_time=in_time, least=least, clocks=clocks, left_out=left_out)
 
@@ -147,6 +152,7 @@ def _with_configs(choices: Choices, kept: list[int]) -> Choices:
         offers=tuple(offer for offer in choices.offers if offer.key in used),
         limits=tuple(limit for limit in limits if limit.weights),
         max_rate_rps=choices.max_rate_rps[:, kept],
+        unlimited_rps=choices.unlimited_rps[:, kept],
         headroom=choices.headroom[kept],
     )
 
@@ -154,8 +160,8 @@ def _with_configs(choices: Choices, kept: list[int]) -> Choices:
 def _least_loads(case: Case, clocks: Mapping[str, ConfigClock], trace: Trace | None) -> FloatArray:
     """(n_rows, n_configs) replicas that a row keeps busy at the least; inf where its requests do not fit."""
     sizes, rate, bucket = _bucket_means(case) if trace is None else _trace_requests(case, trace)
-    group = case.group[bucket]
-    rows = np.zeros((int(case.group.max()) + 1, len(case.choices.configs)))
+    group = case.row[bucket]
+    rows = np.zeros((int(case.row.max()) + 1, len(case.choices.configs)))
     for c, config in enumerate(case.choices.configs):
         entry = clocks[config.name]
         fits = sizes[:, :2].sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)

@@ -43,7 +43,9 @@ class ConfigProfile:
     ``next_failing_rps`` (the other end of its interval: the lowest rate known to fail; NaN = none is known),
     ``low_rps`` and ``high_rps`` (band of an estimate; NaN = none), ``source`` (``measured``, ``estimated``,
     ``published``; empty = no value).
-    ``assumed_slo`` says that bare capacities without an SLO were taken for this SLO.
+    ``assumed_slo`` says that bare capacities without an SLO were taken for this SLO. ``unlimited_rps`` is the highest
+    rate without any latency limit, at which requests that the SLO lets miss may be served (NaN = not known; None where
+    it was not asked for, as under an SLO that lets none miss).
     """
 
     key: ConfigKey
@@ -55,6 +57,7 @@ class ConfigProfile:
     high_rps: FloatArray
     source: TextArray
     assumed_slo: bool = False
+    unlimited_rps: FloatArray | None = None
 
     def rate_at(self, input_tokens: ArrayLike, output_tokens: ArrayLike) -> FloatArray:
         """Max rate of one replica at these sizes, elementwise, in requests/s.
@@ -63,7 +66,14 @@ class ConfigProfile:
         smallest profiled one take its rate (conservative). NaN above the largest profiled size, and where a
         neighbouring cell with weight is NaN; 0 where one is 0.
         """
-        return _interpolate(self, np.asarray(input_tokens, float), np.asarray(output_tokens, float))
+        return _interpolate(self, self.max_rate_rps, np.asarray(input_tokens, float), np.asarray(output_tokens, float))
+
+    def unlimited_rate_at(self, input_tokens: ArrayLike, output_tokens: ArrayLike) -> FloatArray:
+        """:meth:`rate_at` without any latency limit; NaN also where that is not known."""
+        inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
+        if self.unlimited_rps is None:
+            return np.full(np.broadcast(inputs, outputs).shape, np.nan)
+        return _interpolate(self, self.unlimited_rps, inputs, outputs)
 
     def source_at(self, input_tokens: float, output_tokens: float) -> str:
         """What the rate at one size rests on: ``estimated`` if any cell with weight is, else their source, or ""."""
@@ -174,7 +184,7 @@ def profile_from(points: Iterable[Measurement], slo: Slo, *, assume_slo: bool = 
     confirmed (open loops decide where there are any, closed ones otherwise); 0 only when a lone request fails, NaN
     where no rate is known to hold. Wide intervals are among the warnings. Bare capacities count when the SLO has no
     threshold or ``assume_slo`` says so; otherwise InputError. Points with cached prefixes are left to the performance
-    model.
+    model. Where the SLO lets requests miss, the tables hold what the same points show without a limit as well.
     """
     plain = [point for point in points if not point.cached_tokens]
     if not plain:
@@ -231,8 +241,19 @@ def _config_profile(
         high_rps=high,
         source=source,
         assumed_slo=assumed,
+        unlimited_rps=_unlimited(key, shape, cells) if slo.may_miss else None,
     )
     return table, doubts
+
+
+def _unlimited(
+    key: ConfigKey, shape: tuple[int, int], cells: Mapping[tuple[int, int], Sequence[Measurement]]
+) -> FloatArray:
+    """(n, m) the highest rate that the same load points show without any latency limit."""
+    rates = np.full(shape, np.nan)
+    for cell, group in cells.items():
+        rates[cell] = _cell(key, group, Slo(), assume_slo=False).rate
+    return rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,12 +323,13 @@ def _doubt(known: Interval) -> str:
     return f"{known.describe()} req/s" if known.width > WIDE else ""
 
 
-def _interpolate(config: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> FloatArray:
+def _interpolate(config: ConfigProfile, rates: FloatArray, inputs: FloatArray, outputs: FloatArray) -> FloatArray:
+    """Rates (n, m) of the config's sizes at other sizes."""
     inputs, outputs = np.broadcast_arrays(inputs, outputs)
     i0, i1, wi = _brackets(config.input_tokens, inputs)
     o0, o1, wo = _brackets(config.output_tokens, outputs)
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_s = -np.log(config.max_rate_rps)  # +inf where the rate is 0, NaN where not measured
+        log_s = -np.log(rates)  # +inf where the rate is 0, NaN where not measured
         total = np.zeros(inputs.shape)
         for i, weight_i in ((i0, 1 - wi), (i1, wi)):
             for o, weight_o in ((o0, 1 - wo), (o1, wo)):

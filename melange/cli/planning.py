@@ -80,6 +80,13 @@ _LIMITING = (
         "--exclude", multiple=True, callback=names, metavar="NAMES", help="Never rent these GPUs or instances."
     ),
     click.option("--max-cost-usd-per-hour", type=float, help="Budget per hour."),
+    click.option(
+        "--late-by-design",
+        type=click.FloatRange(0, 1),
+        metavar="PART",
+        help="Part of the requests which --attainment lets miss that may be planned late, e.g. 0.2; 0: none  "
+        "[default: the file's, or 0.5; the rest is left for waiting]",
+    ),
     click.option("--headroom", type=float, help="Scale the rate by 1 + this, e.g. 0.1 for 10%."),
     click.option(
         "--margin",
@@ -211,6 +218,8 @@ def asked_spec(
     spec = spec if rate_rps is None else spec.with_rate(rate_rps)
     spec = spec.with_prices(replace(spec.prices, **prices)) if prices else spec
     spec = spec if given.get("headroom") is None else spec.with_headroom(given["headroom"])
+    if given.get("late_by_design") is not None:
+        spec = spec.with_late_by_design(given["late_by_design"])
     spec = spec if given["fill"] is None else spec.with_fill(given["fill"])
     spec = spec.with_serving(**{name: given[name] for name in _SERVING if given[name]})
     spec = spec.limited(**{name: given[name] for name in _LIMITS if name in given})
@@ -243,6 +252,7 @@ def release_plan(file: str, given: dict[str, Any], *, rate_rps: float | None, tp
 
     for asked, what, why in (
         (_slo(given, tpot_ms), "an SLO", "its throughputs hold for whatever SLO they were measured at"),
+        (given.get("late_by_design") is not None, "requests late by design", "it states no SLO that any may miss"),
         (_prices(given), "a price set", "its costs are in gpu_info"),
         (given["every_window"] or given["window_share"], "windows", "it is one histogram"),
         (given["fill"], "a model to estimate with", "its throughputs are all there is"),

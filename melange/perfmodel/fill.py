@@ -11,7 +11,7 @@ from melange.capacity.profile import ConfigProfile
 from melange.catalog.hardware import Catalog
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import Rates, rates_with_band, under_calibration
+from melange.perfmodel.estimate import Rates, max_rates_rps, rates_with_band, under_calibration
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import EngineSettings, default_settings
@@ -87,15 +87,24 @@ def regridded(
     """A table on other sizes: its own values where it has them, elsewhere the model's rate, corrected.
 
     The correction is the ratio of measured to modelled rate at the nearest measured size (in logarithms of sizes),
-    taken from values that are not bare. Sizes in ``bare`` take the lesser of their value and the model's rate.
+    taken from values that are not bare. Sizes in ``bare`` take the lesser of their value and the model's rate. Rates
+    without a limit, where the SLO lets requests miss, are the table's own where it has them, else the model's with the
+    same correction.
     """
     inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
     i, o = np.meshgrid(inputs, outputs, indexing="ij")
     rates = rates_with_band(modelled, slo, i, o, calibration=calibration)
-    known, source = _on_grid(table, inputs, outputs)
+    known, source = _on_grid(table, table.max_rate_rps, inputs, outputs)
     is_bare = np.array([[(a, b) in bare for b in outputs.tolist()] for a in inputs.tolist()])
     factor = _nearest_ratio(i, o, known, rates.rate_rps, usable=~is_bare)
     model = Rates(rate_rps=rates.rate_rps * factor, low_rps=rates.low_rps * factor, high_rps=rates.high_rps * factor)
+    unlimited = None
+    if slo.may_miss:
+        own = np.full(i.shape, np.nan)
+        if table.unlimited_rps is not None:
+            own, _ = _on_grid(table, table.unlimited_rps, inputs, outputs)
+        free = max_rates_rps(modelled, Slo(), i, o, efficiencies=calibration.efficiencies)
+        unlimited = np.where(np.isfinite(own), own, free * factor)
     keep = np.isfinite(known) & (~is_bare | (known <= model.rate_rps))
     return ConfigProfile(
         key=table.key,
@@ -107,11 +116,14 @@ def regridded(
         high_rps=np.where(keep, np.nan, model.high_rps),
         source=np.where(keep, source, "estimated"),
         assumed_slo=False,
+        unlimited_rps=unlimited,
     )
 
 
-def _on_grid(table: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> tuple[FloatArray, TextArray]:
-    """The table's values and sources at the sizes it has; NaN and empty elsewhere."""
+def _on_grid(
+    table: ConfigProfile, rates: FloatArray, inputs: FloatArray, outputs: FloatArray
+) -> tuple[FloatArray, TextArray]:
+    """The table's ``rates`` and sources at the sizes it has; NaN and empty elsewhere."""
     values = np.full((len(inputs), len(outputs)), np.nan)
     source = np.full(values.shape, "", dtype="<U16")
     rows = {size: row for row, size in enumerate(inputs.tolist())}
@@ -119,7 +131,7 @@ def _on_grid(table: ConfigProfile, inputs: FloatArray, outputs: FloatArray) -> t
     for a, size_in in enumerate(table.input_tokens.tolist()):
         for b, size_out in enumerate(table.output_tokens.tolist()):
             if size_in in rows and size_out in columns:
-                values[rows[size_in], columns[size_out]] = table.max_rate_rps[a, b]
+                values[rows[size_in], columns[size_out]] = rates[a, b]
                 source[rows[size_in], columns[size_out]] = str(table.source[a, b])
     return values, source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,11 +53,19 @@ def estimated_tables(
     cached_tokens: Sequence[float] | FloatArray | None = None,
     calibration: Calibration | None = None,
 ) -> list[ConfigProfile]:
-    """:func:`estimated_table` of many configurations, in their order: a hundred take about a second."""
+    """:func:`estimated_table` of many configurations, in their order: a hundred take about a second.
+
+    Where the SLO lets requests miss, with their rates without a limit.
+    """
     inputs, outputs, cells = _cells(input_tokens, output_tokens, cached_tokens)
     rates = all_rates_with_band(modelled_engines, slo, *cells, calibration=calibration)
-    keys = [under_calibration(modelled, calibration).key for modelled in modelled_engines]
-    return [table_of(key, inputs, outputs, found) for key, found in zip(keys, rates, strict=True)]
+    calibrated = [under_calibration(modelled, calibration) for modelled in modelled_engines]
+    tables = [table_of(each.key, inputs, outputs, found) for each, found in zip(calibrated, rates, strict=True)]
+    if not slo.may_miss:
+        return tables
+    efficiencies = None if calibration is None else calibration.efficiencies
+    unlimited = all_max_rates_rps(calibrated, Slo(), *cells, efficiencies=efficiencies)
+    return [replace(table, unlimited_rps=found) for table, found in zip(tables, unlimited, strict=True)]
 
 
 def bare_tables(

@@ -14,6 +14,7 @@ from melange.plan.bucket import PlanBucket
 from melange.plan.config import LeftOutOffer, PlanConfig
 from melange.plan.costs import Baseline, Costs, PlanLimit, describe_instances
 from melange.plan.demand import PlanDemand
+from melange.plan.lateness import PlanLateness
 from melange.plan.nanobatching import NanoBatchingEffect
 from melange.plan.odds import Uncertainty
 from melange.plan.promise import AttainReport
@@ -49,7 +50,7 @@ class Plan:
     units; ``bound_usd_per_hour``, below which no fleet's cost is, and ``gap`` = (cost - bound) / cost.
     ``slice_factor``: shares are multiples of 1 / slice_factor, None if continuous, which would cost
     ``continuous_cost_usd_per_hour``. ``baselines``: the cheapest fleet of each GPU type alone, ``best_single_type`` the
-    cheapest of them.
+    cheapest of them. ``lateness``: how many requests are late by design, None where the SLO lets none be.
 
     What else was asked for, None where it was not: ``explanation`` by solving changed problems, ``attain`` how the
     cheapest fleet that keeps the promise in simulation was found, ``uncertainty`` how fleets fare under drawn rates and
@@ -76,6 +77,7 @@ class Plan:
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     best_single_type: str | None = None
     limits: tuple[PlanLimit, ...] = ()
+    lateness: PlanLateness | None = None
     costs: Costs | None = None
     headroom: float = 0.0
     slice_factor: int | None = None
@@ -150,17 +152,16 @@ class Plan:
 
         Index: ``input_tokens_max``, ``output_tokens_max`` (the bucket's upper edges; NaN where unknown). Columns:
         ``rate_rps``; ``mean_input_tokens``, ``mean_output_tokens``, ``mean_cached_tokens`` (true means, NaN where
-        unknown); per config in use ``<config>_share``, the fraction of the bucket that it serves; per config
-        ``<config>_max_rate_rps`` of one replica on this bucket alone (0 = cannot meet the SLO, NaN = not measured).
+        unknown); per config in use ``<config>_share``, the fraction of the bucket that it serves, in time or late; per
+        config ``<config>_max_rate_rps`` of one replica on this bucket alone (0 = cannot meet the SLO, NaN = not
+        measured).
         """
         import pandas as pd
 
         means = ("mean_input_tokens", "mean_output_tokens", "mean_cached_tokens")
         columns: dict[str, list[float | None]] = {"rate_rps": [bucket.rate_rps for bucket in self.buckets]}
         columns |= {name: [getattr(bucket, name) for bucket in self.buckets] for name in means}
-        columns |= {
-            f"{name}_share": [bucket.shares.get(name, 0.0) for bucket in self.buckets] for name in self.replicas
-        }
+        columns |= {f"{name}_share": [bucket.share_of(name) for bucket in self.buckets] for name in self.replicas}
         columns |= {
             f"{name}_max_rate_rps": [bucket.max_rate_rps.get(name) for bucket in self.buckets] for name in self.configs
         }

@@ -61,17 +61,23 @@ def with_fleet(
 
 def plan_of(case: Case, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
     """The plan of a solved case; ``baselines`` as single_type_baselines gives them."""
-    shares, used = _carried(case, solution)
-    return _solved(_plan(case.choices, shares, case.warnings), case, solution, baselines, used)
+    served, used = _carried(case, solution)
+    return _solved(_plan(case.choices, served), case, solution, baselines, used)
 
 
-def _carried(case: Case, solution: Solution) -> tuple[FloatArray | None, dict[str, float]]:
-    """Shares (n_buckets, n_configs), None without any, and the utilisation of configs in use."""
+# Shares in time and late, each (n_buckets, n_configs).
+_Served = tuple[FloatArray, FloatArray]
+
+
+def _carried(case: Case, solution: Solution) -> tuple[_Served | None, dict[str, float]]:
+    """Who serves the buckets, None without a fleet, and the utilisation of configs in use."""
     if solution.shares is None or solution.replicas is None:
         return None, {}
-    shares = case.expand(solution.shares)
-    load = utilised(shares, case.choices.rate_rps, case.choices.max_rate_rps)
-    return shares, per_replica(case.problem.configs, load, solution)
+    in_time, late = case.expand(solution.shares, solution.late_shares)
+    choices = case.choices
+    load = utilised(in_time, choices.rate_rps, choices.max_rate_rps)
+    load += utilised(late, choices.rate_rps, choices.late_rate_rps)
+    return (in_time, late), per_replica(case.problem.configs, load, solution)
 
 
 def _solved(
@@ -84,23 +90,27 @@ def _solved(
 
 def with_shares(plan: Plan, case: Case, solution: Solution, baselines: Mapping[str, Baseline]) -> Plan:
     """Another solution of the case that a plan is of: :func:`plan_of`, without looking the rates up again."""
-    choices, (shares, used) = case.choices, _carried(case, solution)
-    names = [config.name for config in choices.configs]
+    choices, (served, used) = case.choices, _carried(case, solution)
     buckets = plan.buckets
-    if shares is not None:
+    if served is not None:
         buckets = tuple(
-            replace(bucket, shares={name: float(share) for name, share in zip(names, row, strict=True) if share > 0})
-            for bucket, row in zip(plan.buckets, shares, strict=True)
+            replace(bucket, shares=_named(choices, in_time), late_shares=_named(choices, late))
+            for bucket, in_time, late in zip(plan.buckets, *served, strict=True)
         )
     return _solved(replace(plan, buckets=buckets), case, solution, baselines, used)
 
 
 def plan_without_fleet(choices: Choices) -> Plan:
     """The infeasible plan of choices among which nothing serves some bucket."""
-    return _plan(choices, None, ())
+    return _plan(choices, None)
 
 
-def _plan(choices: Choices, shares: FloatArray | None, warnings: Sequence[str]) -> Plan:
+def _named(choices: Choices, shares: FloatArray) -> dict[str, float]:
+    """(n_configs,) shares by config, zeros left out."""
+    return {config.name: float(share) for config, share in zip(choices.configs, shares, strict=True) if share > 0}
+
+
+def _plan(choices: Choices, served: _Served | None) -> Plan:
     """The plan's inputs and shares, before a fleet is filled in."""
     spec, options = choices.spec, choices.options
     return Plan(
@@ -108,10 +118,10 @@ def _plan(choices: Choices, shares: FloatArray | None, warnings: Sequence[str]) 
         slo=spec.slo,
         workload=_demand(spec),
         configs={config.name: _config(choices, c) for c, config in enumerate(choices.configs)},
-        buckets=tuple(_bucket(choices, b, None if shares is None else shares[b]) for b in range(len(choices.buckets))),
+        buckets=tuple(_bucket(choices, b, served) for b in range(len(choices.buckets))),
         headroom=spec.headroom,
         slice_factor=options.slice_factor,
-        warnings=(*choices.warnings, *warnings, *additivity_warning(spec.slo)),
+        warnings=(*choices.warnings, *additivity_warning(spec.slo)),
         dropped_offers=tuple(
             LeftOutOffer(instance=d.offer.name, gpu=d.offer.gpu, provider=d.offer.provider, reason=d.reason)
             for d in choices.dropped
@@ -144,7 +154,7 @@ def costs_of(usd_per_hour: float, workload: Workload) -> Costs:
 def utilised(shares: FloatArray, rate_rps: FloatArray, max_rate_rps: FloatArray) -> FloatArray:
     """(n_configs,) replicas kept busy: shares and max rates (n_buckets, n_configs), rates (n_buckets,) w/o headroom.
 
-    Requests that a config serves too late count as nothing: no rate says how busy they keep it.
+    Requests whose rate is 0 count as nothing: it does not say how busy they keep a replica.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         load = np.where((shares > 0) & (max_rate_rps > 0), shares * rate_rps[:, None] / max_rate_rps, 0.0)
@@ -157,18 +167,20 @@ def per_replica(configs: Sequence[str], load: FloatArray, solution: Solution) ->
     return {name: float(load[c] / solution.replicas[c]) for c, name in enumerate(configs) if solution.replicas[c]}
 
 
-def _bucket(choices: Choices, b: int, shares: FloatArray | None) -> PlanBucket:
-    """A bucket with who serves it; ``shares``: (n_configs,), None without a solution."""
+def _bucket(choices: Choices, b: int, served: _Served | None) -> PlanBucket:
+    """A bucket with who serves it, nobody without a solution."""
     bucket, names = choices.buckets[b], [config.name for config in choices.configs]
-    given = () if shares is None else zip(names, shares, strict=True)
+    may_be_late = choices.spec.slo.may_miss > 0
     rates = zip(names, choices.max_rate_rps[b], strict=True)
     tables = ((config.name, choices.profile.configs[config.key]) for config in choices.configs)
     size = choices.load_tokens[b]
     sources = ((name, table.source_at(size[0], size[1])) for name, table in tables)
     return PlanBucket(
         **asdict(bucket),
-        shares={name: float(share) for name, share in given if share > 0},
+        shares={} if served is None else _named(choices, served[0][b]),
+        late_shares={} if served is None else _named(choices, served[1][b]),
         max_rate_rps={name: None if np.isnan(rate) else float(rate) for name, rate in rates},
+        late_rate_rps=_named(choices, choices.late_rate_rps[b]) if may_be_late else {},
         sources={name: source for name, source in sources if source},
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from melange.arrays import BoolArray
 from melange.plan.costs import Baseline
 from melange.planning.assemble import counts
+from melange.solver.allocation import LATE_ROOM
 from melange.solver.problem import GroupLimit, Problem, Solution, Status
 from melange.solver.search import solve, undercut
 
@@ -37,7 +38,8 @@ def single_type_baselines(
             continue
         columns = np.array([c for c, name in enumerate(problem.configs) if name in alone.configs])
         stuck = np.flatnonzero(~np.isfinite(alone.load).any(axis=1))
-        if stuck.size:
+        allowed = 0.0 if alone.lateness is None else alone.lateness.at_most + LATE_ROOM
+        if alone.must_be_late > allowed:
             unknown = bool(unmeasured[np.ix_(stuck, columns)].any())
             result[gpu] = Baseline(reason=_stuck_reason([alone.buckets[b] for b in stuck], unknown))
         else:
@@ -55,7 +57,7 @@ def undercut_by_baselines(
 ) -> Solution:
     """The solution, or a cheaper one where a GPU type alone shows that it is not the cheapest.
 
-    A type alone may well be cheaper where the problem has floors, a budget or other late sizes than its baseline.
+    A type alone may well be cheaper where the problem has floors or a budget that its baseline has not.
     """
     for baseline in baselines.values():
         usd, best, own = baseline.cost_usd_per_hour, solution.cost_usd_per_hour, baseline.replicas

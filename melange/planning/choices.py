@@ -29,8 +29,8 @@ class Choices:
 
     ``offers`` are in play, ``dropped`` is what a cheaper offer of the same kind keeps out, ``limits`` are over the
     offers; ``considered`` says all this in short. ``buckets`` are those with demand. ``max_rate_rps``: (n_buckets,
-    n_configs), one replica's highest rate; 0 = cannot meet the SLO, NaN = not measured. ``headroom``: (n_configs,).
-    Arrays are read-only.
+    n_configs), one replica's highest rate; 0 = cannot meet the SLO, NaN = not measured. ``unlimited_rps``: the same
+    without any latency limit, NaN = not known. ``headroom``: (n_configs,). Arrays are read-only.
     """
 
     spec: WorkloadSpec
@@ -43,11 +43,12 @@ class Choices:
     limits: tuple[GroupLimit, ...]
     buckets: tuple[Bucket, ...]
     max_rate_rps: FloatArray
+    unlimited_rps: FloatArray
     headroom: FloatArray
     warnings: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for name in ("max_rate_rps", "headroom"):
+        for name in ("max_rate_rps", "unlimited_rps", "headroom"):
             array = np.array(getattr(self, name), dtype=float)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -56,6 +57,15 @@ class Choices:
     def rate_rps(self) -> FloatArray:
         """(n_buckets,) demand without headroom."""
         return np.array([bucket.rate_rps for bucket in self.buckets])
+
+    @property
+    def late_rate_rps(self) -> FloatArray:
+        """(n_buckets, n_configs) one replica's rate of requests that may be late; 0 where none is known.
+
+        Without a limit it is never below the rate in time, which stands in where no other is known. A profile that
+        holds neither for a size, as one of bare capacities with a 0, lets none of it be late there.
+        """
+        return np.fmax(np.nan_to_num(self.unlimited_rps, nan=0.0), np.nan_to_num(self.max_rate_rps, nan=0.0))
 
     @property
     def load_tokens(self) -> FloatArray:
@@ -91,6 +101,8 @@ def choose(
     configs = _configs(keys, rented.offers)
     buckets = spec.workload.buckets()
     max_rate = _max_rates(spec, profile, configs, _load_tokens(buckets))
+    tables = [profile.configs[config.key] for config in configs]
+    sizes = _load_tokens(buckets).T
     return Choices(
         spec=spec,
         options=options or SolveOptions(),
@@ -102,6 +114,7 @@ def choose(
         limits=rented.limits,
         buckets=buckets,
         max_rate_rps=max_rate,
+        unlimited_rps=np.stack([table.unlimited_rate_at(*sizes) for table in tables], axis=1),
         headroom=np.array([spec.headroom_by_config.get(config.name, spec.headroom) for config in configs]),
         warnings=(*profile.warnings, *rented.warnings, *_unmeasured_warnings(configs, buckets, max_rate)),
     )

@@ -1,57 +1,99 @@
-"""late: which buckets an attainment SLO allows to be served late, judged type of GPU by type of GPU."""
+"""late: what serving some requests late by design saves a plan, and the sentence that tells it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from melange.arrays import FloatArray
-from melange.slo import Slo
+from melange.plan.lateness import PlanLateness
+from melange.plan.plan import Plan
+from melange.planning.options import SolveOptions
+from melange.solver.problem import Problem, Solution, Status
+from melange.solver.search import solve
 
-Late = frozenset[int]
-
-# A share of requests equal to 1 - p up to rounding still counts as allowed.
-ROUNDING = 1e-9
+NAMED = 4
 
 
-def may_be_late(late: Late, rate_rps: FloatArray, slo: Slo) -> bool:
-    """Whether the SLO lets these buckets miss altogether: at most the share ``slo.may_miss`` of the requests.
+def late_share(problem: Problem, solution: Solution) -> float:
+    """The share of all requests that a solution serves late by design, of several periods in that with most."""
+    if problem.lateness is None or solution.late_shares is None:
+        return 0.0
+    return float(problem.period_sums((problem.lateness.weight * solution.late_shares).sum(axis=1)).max())
 
-    ``rate_rps``: (n_buckets,). No bucket may be late under an SLO on means or one that holds within each bucket.
+
+def against_in_time(
+    problem: Problem, solution: Solution, options: SolveOptions
+) -> tuple[Solution, PlanLateness | None]:
+    """A solution, and beside it what the cheapest fleet that serves every request in time costs.
+
+    Where a gap was left to prove, that one may turn out no dearer: then it is the solution. None where the SLO lets
+    nothing be late, or there is no fleet.
     """
-    return not late or (slo.may_miss > 0 and late_share(late, rate_rps) <= slo.may_miss + ROUNDING)
+    if problem.lateness is None or solution.cost_usd_per_hour is None:
+        return solution, None
+    at_most, share = problem.lateness.at_most, late_share(problem, solution)
+    if share == 0:
+        cost, status = solution.cost_usd_per_hour, solution.status
+        return solution, PlanLateness(at_most=at_most, share=0.0, in_time_usd_per_hour=cost, in_time_status=status)
+    in_time = solve(replace(problem, lateness=None), gap=options.gap, time_limit_s=options.time_limit_s)
+    found = PlanLateness(
+        at_most=at_most,
+        share=share,
+        in_time_usd_per_hour=in_time.cost_usd_per_hour,
+        in_time_status=in_time.status,
+    )
+    if in_time.cost_usd_per_hour is None or in_time.cost_usd_per_hour > solution.cost_usd_per_hour + 1e-9:
+        return solution, found
+    return _punctual(in_time, solution), replace(found, share=0.0)
 
 
-def late_share(late: Late, rate_rps: FloatArray) -> float:
-    """The share of the requests that these buckets hold."""
-    return float(rate_rps[sorted(late)].sum() / rate_rps.sum())
+def _punctual(in_time: Solution, late: Solution) -> Solution:
+    """A solution in time under the bound of the program that lets requests be late."""
+    assert in_time.shares is not None
+    cost = in_time.cost_usd_per_hour or 0.0
+    bound = min(cost, late.bound_usd_per_hour or 0.0)
+    gap = (cost - bound) / cost if cost > 0 else 0.0
+    proven = Status.OPTIMAL if late.status == Status.OPTIMAL or gap == 0 else Status.FEASIBLE
+    none = np.zeros_like(in_time.shares)
+    return replace(in_time, late_shares=none, status=proven, bound_usd_per_hour=bound, gap=gap)
 
 
-def late_by_type(max_rate_rps: FloatArray, gpus: Sequence[str]) -> dict[str, Late]:
-    """The buckets that no config of each GPU type can serve in time; what is not measured (NaN) is not among them.
-
-    ``max_rate_rps``: (n_buckets, n_configs), 0 = not in time at any load; ``gpus`` names each config's type.
-    """
-    types = np.array(gpus)
-    return {
-        gpu: frozenset(np.flatnonzero((max_rate_rps[:, types == gpu] == 0).all(axis=1)).tolist())
-        for gpu in dict.fromkeys(gpus)
-    }
+def with_lateness(plan: Plan, lateness: PlanLateness | None) -> Plan:
+    """The plan with what is late by design, told among its warnings where something is."""
+    plan = replace(plan, lateness=lateness)
+    if lateness is None or lateness.share == 0:
+        return plan
+    return replace(plan, warnings=(*plan.warnings, _text(plan, lateness)))
 
 
-def late_choices(by_type: Mapping[str, Late], max_rate_rps: FloatArray, rate_rps: FloatArray, slo: Slo) -> list[Late]:
-    """The sets of buckets that may be left out, those with the most requests first; at least the empty set.
+def _text(plan: Plan, lateness: PlanLateness) -> str:
+    rate = sum(bucket.rate_rps for bucket in plan.buckets)
+    late = [
+        (bucket.rate_rps / rate * sum(bucket.late_shares.values()), bucket)
+        for bucket in plan.buckets
+        if bucket.late_shares
+    ]
+    late.sort(key=lambda entry: -entry[0])
+    names = [
+        f"{_percent(sum(bucket.late_shares.values()))} of {bucket.label} on {' and '.join(bucket.late_shares)}"
+        for _, bucket in late[:NAMED]
+    ]
+    names = names or ["in some windows only"]
+    more = f" and of {len(late) - NAMED} sizes more" if len(late) > NAMED else ""
+    cost, own = lateness.in_time_usd_per_hour, plan.cost_usd_per_hour or 0.0
+    if cost is None and lateness.in_time_status == Status.INFEASIBLE:
+        beside = "no fleet serves all in time"
+    elif cost is None:
+        beside = "time ran out before a fleet was found that serves all in time"
+    else:
+        more_by = f", {_percent(cost / own - 1)} more" if own > 0 else ""
+        beside = f"all in time, the cheapest fleet found costs ${cost:.2f} per hour{more_by}"
+    return (
+        f"{_percent(lateness.share)} of the requests are late by design, of at most {_percent(lateness.at_most)} "
+        f"({', '.join(names)}{more}): they are served without the limit and miss it; {beside}"
+    )
 
-    A set is what no config of some choice of GPU types can serve in time, if the SLO lets it be late. Sets that keep a
-    bucket which nothing can serve are passed over while there are others.
-    """
-    found: set[Late] = set()
-    seen = open_sets = set(by_type.values())
-    while open_sets:
-        found |= {late for late in open_sets if may_be_late(late, rate_rps, slo)}
-        open_sets = {late & other for late in open_sets for other in by_type.values()} - seen
-        seen = seen | open_sets
-    stuck = frozenset(np.flatnonzero(~(np.nan_to_num(max_rate_rps, nan=0.0) > 0).any(axis=1)).tolist())
-    kept = [late for late in found if stuck <= late]
-    return sorted(kept, key=lambda late: (-late_share(late, rate_rps), -len(late), sorted(late))) or [frozenset()]
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +12,10 @@ from melange.plan.costs import Baseline, describe_instances
 from melange.plan.plan import Plan
 from melange.planning.assemble import counts, plan_of, plan_without_fleet
 from melange.planning.baselines import single_type_baselines, undercut_by_baselines
-from melange.planning.case import Case, case_of, cases, seen_by_type
+from melange.planning.case import Case, case_of, refuse_unmeasured
 from melange.planning.choices import Choices, choose
 from melange.planning.every_window import with_windows
-from melange.planning.late import Late
+from melange.planning.late import against_in_time, with_lateness
 from melange.planning.nearest_slo import nearest_slo_reasons
 from melange.planning.options import SolveOptions
 from melange.planning.profile_source import load_profile
@@ -26,8 +25,6 @@ from melange.solver.problem import Problem, Solution, Status
 from melange.solver.search import solve
 from melange.solver.ties import with_most_slack
 
-_Solved = tuple[Case, Solution, tuple[str, ...]]
-
 
 def choices_of(spec: WorkloadSpec, options: SolveOptions | None = None, profile: Profile | None = None) -> Choices:
     """What a workload leaves to choose among; ``profile`` saves reading it again."""
@@ -35,106 +32,49 @@ def choices_of(spec: WorkloadSpec, options: SolveOptions | None = None, profile:
 
 
 def prepare(spec: WorkloadSpec, options: SolveOptions | None = None, profile: Profile | None = None) -> Case:
-    """The case that :func:`plan_fleet` solves, of several the one with the cheapest plan.
-
-    InputError where no config can serve some bucket.
-    """
-    choices = choices_of(spec, options, profile)
-    found = cases(choices)
-    if not found:
-        raise InputError(f"no config can serve size {choices.unservable[0]}", fix="relax the SLO or allow other GPUs")
-    return found[0] if len(found) == 1 else _cheapest(found)[0]
+    """The program that :func:`plan_fleet` solves. InputError where no config can serve some bucket."""
+    case = case_of(choices_of(spec, options, profile))
+    refuse_unmeasured(case)
+    if case.unservable:
+        raise InputError(f"no config can serve size {case.unservable[0]}", fix="relax the SLO or allow other GPUs")
+    return case
 
 
 def plan_fleet(spec: WorkloadSpec, options: SolveOptions | None = None, *, profile: Profile | None = None) -> Plan:
     """The cheapest fleet for a workload.
 
-    Where an attainment SLO leaves several choices of late buckets, each is solved and the cheapest plan taken.
-    The plan's ``status`` tells what was proven; an infeasible one carries its ``reasons``. Raises InputError for bad
-    input and sizes that nobody measured.
+    Where an attainment SLO lets requests miss, a part of them (``spec.late_by_design``) may be late by design, if that
+    is cheaper: the plan says which, and what it saves. The plan's ``status`` tells what was proven; an infeasible one
+    carries its ``reasons``. Raises InputError for bad input and sizes that nobody measured.
     """
-    choices = choices_of(spec, options, profile)
-    found = cases(choices)
-    if not found:
-        return replace(plan_without_fleet(choices), reasons=_unservable_reasons(choices))
-    case, solution, reasons = _cheapest(found)
+    case = case_of(choices_of(spec, options, profile))
+    refuse_unmeasured(case)
+    if case.unservable:
+        return replace(plan_without_fleet(case.choices), reasons=_unservable_reasons(case))
+    problem, options = case.problem, case.choices.options
+    solution, reasons = solve_checked(problem, options)
+    solution, lateness = against_in_time(problem, solution, options)
     baselines = _baselines(case, solution)
-    gap, limit_s = choices.options.gap, choices.options.time_limit_s
-    sound = undercut_by_baselines(case.problem, solution, baselines, gap=gap, time_limit_s=limit_s)
+    gap, limit_s = options.gap, options.time_limit_s
+    sound = undercut_by_baselines(problem, solution, baselines, gap=gap, time_limit_s=limit_s)
     if sound is not solution:
-        sound = _checked(case.problem, with_most_slack(case.problem, sound))
-        solution, baselines = sound, _baselines(case, sound)
-    plan = replace(plan_of(case, solution, baselines), reasons=(*reasons, *_best_effort(case, solution)))
-    plan = with_windows(plan, choices, solution, case.program)
-    return with_extras(plan, case.problem, solution, choices.options)
-
-
-def _cheapest(found: Sequence[Case]) -> _Solved:
-    """The case with the cheapest plan, of equals that with the fewest late requests; its bound holds for all."""
-    solved: list[_Solved] = []
-    settled: list[Late] = []
-    for case in found:
-        if any(case.late < late for late in settled):
-            continue
-        answer = _consistent(case)
-        if answer is None:
-            continue
-        solved.append(answer)
-        if not answer[0].barred:
-            settled.append(case.late)
-
-    if not solved:
-        reason = "a minimum asks for a GPU type beside which too much is late or not measured: measure it, or drop it"
-        return found[-1], Solution(status=Status.INFEASIBLE), (reason,)
-
-    def cost(entry: _Solved) -> tuple[float, bool, float]:
-        usd = entry[1].cost_usd_per_hour
-        return np.inf if usd is None else round(usd, 9), entry[1].status == Status.INFEASIBLE, entry[0].late_share
-
-    case, best, reasons = min(solved, key=cost)
-    rivals = [solution for _, solution, _ in solved if solution.status != Status.INFEASIBLE]
-    if len(rivals) < 2:
-        return case, best, reasons
-    bounds = [solution.bound_usd_per_hour for solution in rivals]
-    bound = None if None in bounds else min(value for value in bounds if value is not None)
-    return case, _bounded(best, bound, all(solution.status == Status.OPTIMAL for solution in rivals)), reasons
-
-
-def _consistent(case: Case) -> _Solved | None:
-    """The cheapest plan without the case's late buckets that rents nothing able to serve them; None if a floor does.
-
-    The types that are able are barred only where they would be rented: without need of it, the problem keeps them.
-    """
-    choices, able = case.choices, case.able_types
-    for tried in (case, case_of(choices, case.late, able)) if able else (case,):
-        solution, reasons = solve_checked(tried.problem, choices.options)
-        counts = () if solution.instances is None else zip(choices.offers, solution.instances, strict=True)
-        if not any(count and offer.gpu in able for offer, count in counts):
-            return tried, solution, reasons
-    return None
-
-
-def _bounded(best: Solution, bound_usd_per_hour: float | None, proven: bool) -> Solution:
-    """The best of several solutions with the bound that holds for all."""
-    usd = best.cost_usd_per_hour
-    if usd is None:
-        return replace(best, bound_usd_per_hour=bound_usd_per_hour)
-    gap = None if bound_usd_per_hour is None else max(0.0, (usd - bound_usd_per_hour) / (usd or 1.0))
-    status = best.status if proven else Status.FEASIBLE
-    return replace(best, bound_usd_per_hour=bound_usd_per_hour, gap=gap, status=status)
+        solution, lateness = against_in_time(problem, with_most_slack(problem, sound), options)
+        baselines = _baselines(case, solution)
+    reasons = (*reasons, *_best_effort(case, solution))
+    plan = replace(plan_of(case, _checked(problem, solution), baselines), reasons=reasons)
+    plan = with_windows(with_lateness(plan, lateness), case.choices, solution, case.program)
+    return with_extras(plan, problem, solution, options)
 
 
 def _baselines(case: Case, solution: Solution) -> dict[str, Baseline]:
-    """Each GPU type alone, with the late buckets it would have if nothing else were allowed."""
-    result: dict[str, Baseline] = {}
-    offers, options = case.choices.offers, case.choices.options
-    for gpu in dict.fromkeys(offer.gpu for offer in offers):
-        own = seen_by_type(case, gpu)
-        keys = {offer.key for offer in offers if offer.gpu == gpu}
-        result |= single_type_baselines(
-            own.problem, solution, {gpu: keys}, own.unmeasured(), gap=options.gap, time_limit_s=options.time_limit_s
-        )
-    return result
+    """Each GPU type alone, with requests late by design as they suit it."""
+    keys: dict[str, set[str]] = {}
+    for offer in case.choices.offers:
+        keys.setdefault(offer.gpu, set()).add(offer.key)
+    options = case.choices.options
+    return single_type_baselines(
+        case.problem, solution, keys, case.unmeasured(), gap=options.gap, time_limit_s=options.time_limit_s
+    )
 
 
 def solve_checked(problem: Problem, options: SolveOptions) -> tuple[Solution, tuple[str, ...]]:
@@ -186,17 +126,25 @@ def _best_effort(case: Case, solution: Solution) -> tuple[str, ...]:
     return (f"best effort: within all of these limits {at_most} can be carried, by {fleet}",)
 
 
-def _unservable_reasons(choices: Choices) -> tuple[str, ...]:
-    names = ", ".join(choices.unservable[:6]) + (" ..." if len(choices.unservable) > 6 else "")
+def _unservable_reasons(case: Case) -> tuple[str, ...]:
+    choices, labels, late = case.choices, case.unservable, case.problem.lateness
+    names = ", ".join(labels[:6]) + (" ..." if len(labels) > 6 else "")
     slo = choices.spec.slo
     among = f"considered: {choices.considered.describe()}"
     reasons = [f"no config meets {slo.describe()} for requests of size {names}, whatever their rate ({among})"]
+    if late is not None and np.isfinite(case.problem.must_be_late):
+        reasons.append(
+            f"they are {100 * case.problem.must_be_late:.3g}% of the requests, of which at most "
+            f"{100 * late.at_most:.3g}% may be late by design"
+        )
     return (*reasons, *nearest_slo_reasons(slo, lambda other: _serves(choices.spec.with_slo(other))))
 
 
 def _serves(spec: WorkloadSpec) -> bool:
     """Whether every bucket of a workload that may not be late can be served."""
     try:
-        return bool(cases(choices_of(spec)))
+        case = case_of(choices_of(spec))
+        refuse_unmeasured(case)
     except InputError:
         return False
+    return not case.unservable

@@ -23,6 +23,9 @@ from melange.workload.load_scale import LoadScale
 from melange.workload.workload import Workload
 
 ANY = "any"
+LATE_BY_DESIGN = 0.5
+"""Of the requests that an SLO lets miss, the part that may be planned to: the other half is left for waiting, bursts
+and sizes that come out unlike their bucket's mean, which the program does not see and simulation does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,8 @@ class WorkloadSpec:
 
     What: ``workload``. On what: ``prices`` selects from a price list, ``offers`` stand in for the list's, ``limits``
     say what of it may be rented. How: ``profiles``, ``serving``, and ``headroom``, by which the rate is scaled up;
-    ``headroom_by_config`` replaces it for the configs it names. ``load_scale`` says what the workload's rate already
+    ``headroom_by_config`` replaces it for the configs it names. ``late_by_design`` is the part, from 0 to 1, of the
+    requests which the SLO lets miss that may be late by design. ``load_scale`` says what the workload's rate already
     holds over the mean's.
 
     ``window_share`` is the share of the workload's windows in which the promise must hold, 1 for every one; None plans
@@ -102,6 +106,7 @@ class WorkloadSpec:
     serving: ServingChoice = field(default_factory=ServingChoice)
     load_scale: LoadScale | None = None
     headroom: float = 0.0
+    late_by_design: float = LATE_BY_DESIGN
     headroom_by_config: Mapping[str, float] = field(default_factory=dict)
     window_share: float | None = None
     stated_slo: Slo | None = None
@@ -117,6 +122,8 @@ class WorkloadSpec:
             raise InputError(
                 f"the share of windows is {self.window_share}", fix="give a share above 0 up to 1, for example 0.95"
             )
+        if not 0 <= self.late_by_design <= 1:
+            raise InputError(f"late_by_design is {self.late_by_design}", fix="give a part from 0 to 1, for example 0.5")
         object.__setattr__(self, "headroom_by_config", MappingProxyType(dict(self.headroom_by_config)))
         object.__setattr__(self, "places", MappingProxyType(dict(self.places)))
 
@@ -155,6 +162,10 @@ class WorkloadSpec:
     def for_windows(self, share: float | None = 1.0) -> WorkloadSpec:
         """Planned for this share of its windows, every one by default; None: for its whole mix."""
         return replace(self, window_share=share)
+
+    def with_late_by_design(self, part: float) -> WorkloadSpec:
+        """Another part of the requests that may miss to be late by design; 0 plans every request in time."""
+        return replace(self, late_by_design=part)
 
     def with_fill(self, fill: str | None) -> WorkloadSpec:
         """What may stand in for missing rates: ``estimated`` or nothing."""

@@ -19,7 +19,7 @@ from melange.files.documents import Document, read_document
 from melange.files.shipped import data_path
 from melange.files.text import write_atomic
 from melange.planning.limits import Limits, TypeLimit
-from melange.planning.spec import ProfileChoice, ServingChoice, WorkloadSpec
+from melange.planning.spec import LATE_BY_DESIGN, ProfileChoice, ServingChoice, WorkloadSpec
 from melange.planning.workload_slo import read_slo, slo_row
 from melange.planning.workload_windows import read_windows, window_rule
 from melange.slo import Slo
@@ -54,6 +54,7 @@ def load_workload(file: str | os.PathLike[str]) -> WorkloadSpec:
             serving=_serving(document),
             headroom=data.get("headroom", 0.0),
             window_share=_window_share(data.get("for_every_window", False)),
+            late_by_design=data.get("late_by_design", LATE_BY_DESIGN),
             model_file=_model(document)[1],
             file=document.file,
             places=_places(document),
@@ -294,6 +295,8 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
         data["serving"] = serving
     if spec.window_share is not None:
         data["for_every_window"] = True if spec.window_share == 1 else spec.window_share
+    if spec.late_by_design != LATE_BY_DESIGN:
+        data["late_by_design"] = spec.late_by_design
     data["headroom"] = spec.headroom
     text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     head = "".join(f"# {line}\n" for line in (comment or "").splitlines())

@@ -112,7 +112,7 @@ def draw_shares(axes: Axes, plan: Plan, config: str) -> None:
     shares = np.full((len(inputs), len(outputs)), np.nan)
     for b in buckets:
         at = inputs.index(b.input_tokens_max or 0), outputs.index(b.output_tokens_max or 0)
-        shares[at] = 100 * b.shares.get(config, 0.0)
+        shares[at] = 100 * b.share_of(config)
     count = plan.replicas.get(config, 0)
     draw_heatmap(axes, shares, inputs, outputs, title=f"{count} x {config}: % of each size")
 

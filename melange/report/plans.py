@@ -216,11 +216,16 @@ def _letter(n: int) -> str:
 
 def _shares(bucket: PlanBucket, letters: Mapping[str, str], mixed: bool) -> str:
     """Letters of the configs that serve a bucket; where a plan ``mixed`` sources, ~ marks estimates."""
-    used = {name: share for name, share in bucket.shares.items() if share > 0.0005 and name in letters}
-    marks = {name: letters[name] + ("~" if mixed and bucket.sources.get(name) == "estimated" else "") for name in used}
+    served = [(name, share, "") for name, share in bucket.shares.items()]
+    served += [(name, share, " late") for name, share in bucket.late_shares.items()]
+    used = [(name, share, late) for name, share, late in served if share > 0.0005 and name in letters]
+    marks = {
+        name: letters[name] + ("~" if mixed and bucket.sources.get(name) == "estimated" else "") for name in letters
+    }
     if len(used) == 1:
-        return next(iter(marks.values()))
-    return " ".join(f"{marks[name]}{100 * share:.0f}%" for name, share in used.items()) or "late"
+        name, _, late = used[0]
+        return marks[name] + late
+    return " ".join(f"{marks[name]}{100 * share:.0f}%{late}" for name, share, late in used)
 
 
 def _limit_table(plan: Plan) -> Group:

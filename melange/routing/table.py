@@ -90,7 +90,7 @@ def routing_table(
     tokens = np.array(grid.output_edges_tokens, float)[np.arange(n_in * n_out) % n_out]
     tokens[cell] = [b.mean_output_tokens or b.output_tokens_max for b in plan.buckets]
     shares, max_rate = np.zeros((n_in * n_out, len(configs))), np.zeros((n_in * n_out, len(configs)))
-    shares[cell] = [[b.shares.get(name, 0.0) for name in configs] for b in plan.buckets]
+    shares[cell] = [[b.share_of(name) for name in configs] for b in plan.buckets]
     max_rate[cell] = [[_rate_rps(b, name, clocks[name]) for name in configs] for b in plan.buckets]
     mix = _normalised(rate.reshape(n_in, n_out))
     counts = [plan.replicas[name] for name in configs]
@@ -109,11 +109,17 @@ def routing_table(
 
 
 def _rate_rps(bucket: PlanBucket, config: str, clock: StepClock) -> float:
-    """A bucket's max rate on a config; at the least time that its requests take where it is sent some, but too late."""
+    """A bucket's max rate on a config; where it is sent some of it late, that without the limit.
+
+    At the least time that its requests take where the plan does not know it.
+    """
     rate = bucket.max_rate_rps.get(config) or 0.0
     inputs, outputs = bucket.load_input_tokens, bucket.load_output_tokens
-    if rate > 0 or not bucket.shares.get(config) or inputs is None or outputs is None:
+    if rate > 0 or not bucket.share_of(config):
         return rate
+    late = bucket.late_rate_rps.get(config, 0.0)
+    if late > 0 or inputs is None or outputs is None:
+        return late
     return 1.0 / float(least_s(clock, inputs, outputs))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melange.errors import InputError
+from melange.plan.bucket import PlanBucket
 from melange.plan.plan import Plan
 from melange.routing.policy import policy_by_name
 from melange.simulator.clocks import plan_clocks
@@ -73,14 +74,15 @@ def length_price(plan: Plan, trace: Trace | None = None, options: SimulationOpti
 def problem_of(plan: Plan, *, tied: bool) -> tuple[Problem, np.ndarray[Any, Any]]:
     """The program that a plan's own numbers make, and (n_buckets,) the row of each bucket.
 
-    Buckets that the plan serves late (an attainment SLO allows some; they have no shares) are left out: row -1.
+    What the plan serves late by design stays on its configs, as a load that can go nowhere else; buckets of which
+    nothing is in time have row -1.
     """
     configs = list(plan.configs.values())
     keys = tuple(dict.fromkeys(c.instance_key for c in configs))
     rate = np.array([[b.max_rate_rps.get(name) or 0.0 for name in plan.configs] for b in plan.buckets])
     margin = np.array([1.0 + c.headroom for c in configs])
     with np.errstate(divide="ignore"):
-        load = np.array([b.rate_rps for b in plan.buckets])[:, None] * margin / rate
+        load = np.array([b.rate_rps * _in_time(b) for b in plan.buckets])[:, None] * margin / rate
     groups: dict[Any, int] = {}
     row = np.full(len(plan.buckets), -1)
     for index, bucket in enumerate(plan.buckets):
@@ -88,12 +90,17 @@ def problem_of(plan: Plan, *, tied: bool) -> tuple[Problem, np.ndarray[Any, Any]
             row[index] = groups.setdefault(bucket.input_tokens_max if tied else index, len(groups))
     rows = np.zeros((len(groups), len(configs)))
     np.add.at(rows, row[row >= 0], load[row >= 0])
+    late = {name: _late_load(plan, name) for name in plan.configs}
+    late = {name: amount for name, amount in late.items() if amount > 0}
+    pinned = np.full((len(late), len(configs)), np.inf)
+    for index, (name, amount) in enumerate(late.items()):
+        pinned[index, list(plan.configs).index(name)] = amount
     first = {c.instance_key: c for c in reversed(configs)}
     problem = Problem(
-        buckets=tuple(str(key) for key in groups),
+        buckets=(*(str(key) for key in groups), *(f"late on {name}" for name in late)),
         configs=tuple(plan.configs),
         instances=keys,
-        load=rows,
+        load=np.vstack([rows, pinned]),
         config_instance=np.array([keys.index(c.instance_key) for c in configs]),
         gpus_per_replica=np.array([c.tp for c in configs]),
         gpus_per_instance=np.array([first[key].gpus_per_instance for key in keys]),
@@ -101,6 +108,17 @@ def problem_of(plan: Plan, *, tied: bool) -> tuple[Problem, np.ndarray[Any, Any]
         limits=_limits(plan),
     )
     return problem, row
+
+
+def _in_time(bucket: PlanBucket) -> float:
+    """The part of a bucket that the plan serves in time."""
+    return sum(bucket.shares.values())
+
+
+def _late_load(plan: Plan, config: str) -> float:
+    """Replicas that what a config serves late keeps busy."""
+    rates = [(b.rate_rps * b.late_shares.get(config, 0.0), b.late_rate_rps.get(config, 0.0)) for b in plan.buckets]
+    return (1 + plan.configs[config].headroom) * sum(demand / rate for demand, rate in rates if rate > 0)
 
 
 def _limits(plan: Plan) -> tuple[GroupLimit, ...]:
@@ -141,7 +159,11 @@ def _with_solution(plan: Plan, problem: Problem, solution: Solution, row: np.nda
             bucket,
             shares={}
             if r < 0
-            else {name: float(s) for name, s in zip(problem.configs, solution.shares[r], strict=True) if s > 0},
+            else {
+                name: float(s) * _in_time(bucket)
+                for name, s in zip(problem.configs, solution.shares[r], strict=True)
+                if s > 0
+            },
         )
         for bucket, r in zip(plan.buckets, row, strict=True)
     ]

@@ -309,7 +309,7 @@ def config_reports(
         result[name] = ConfigReport(
             replicas=plan.replicas[name],
             share=float(here.mean()),
-            planned_share=sum(b.rate_rps * b.shares.get(name, 0.0) for b in plan.buckets) / rate,
+            planned_share=sum(b.rate_rps * b.share_of(name) for b in plan.buckets) / rate,
             attainment=float(outcome.met[here].mean()) if here.any() else None,
             busy=float(np.mean([r.busy[c] for r in replications])),
             running=float(np.mean([r.running[c] for r in replications])),

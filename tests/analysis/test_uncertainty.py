@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from late_workloads import profile_of, workload
 
 import melange.analysis.uncertainty as module
-from melange import InputError
+from melange import InputError, Slo
 from melange.analysis.uncertainty import VARIANCE_SHARES, _errors, judge_fleets, solve_with_uncertainty
 from melange.planning.planner import plan_fleet, prepare
 from melange.planning.workload_file import load_workload
@@ -127,8 +128,17 @@ def test_a_band_is_read_as_80_percent_of_the_nearest_size(small_spec):
     assert spread[~near, 0] == pytest.approx(module.SPREAD_BY_SOURCE["published"])
 
 
-def test_too_much_late_demand_is_no_fleet_rather_than_the_old_one(small_spec, monkeypatch):
-    case = prepare(small_spec)
-    monkeypatch.setattr(module, "redrawn", lambda case, **figures: None)
-    drawn = module._drawn(case, np.full(case.choices.max_rate_rps.shape, 0.1), np.random.default_rng(0))
-    assert module._cheapest(drawn) is None
+def test_a_draw_with_too_much_that_only_late_machines_serve_has_no_fleet():
+    # A kept request in ten is large, and 20% of them may be late by design; some draws have more.
+    slo = Slo(tpot_s=0.1, attainment=0.6)
+    spec = workload([9.0, 1.0], slo).limited(only=("L4",))
+    spec = replace(spec, workload=replace(spec.workload, sample_requests=10))
+    spec = spec.limited(only=("L4", "H100"), maximum={"H100": 0})
+    case = prepare(spec, None, profile_of({"L4": [5, 0], "H100": [5, 5]}, slo, {"L4": [9, 5], "H100": [9, 9]}))
+    odds = module.judge_fleets(case, draws=60, seed=1)
+    # Binomial: more than 2 of 10.
+    assert odds.share_unservable == pytest.approx(0.07, abs=0.06)
+    assert odds.share_unservable > 0
+    draw = module._drawn(case, np.full((2, 2), 0.1), np.random.default_rng(0))
+    assert np.isfinite(draw.lateness.load).tolist() == [[False, False], [True, False]]
+    assert draw.lateness.load[1, 0] != case.problem.lateness.load[1, 0]

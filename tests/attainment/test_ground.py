@@ -93,11 +93,13 @@ def test_a_size_that_nobody_rented_serves_in_time_is_spread_by_the_least_it_take
     ground = ground_of(too_late(choices, (3, EVERY), (5, 0)))
     assert np.isinf(ground.in_time.load[3]).all()
     served = ground.plan((2, 1)).buckets
-    assert sum(served[3].shares.values()) == pytest.approx(1)
+    assert not served[3].shares
+    assert sum(served[3].late_shares.values()) == pytest.approx(1)
     # L4 does not serve size 5 in time, H100 does, so it goes there alone; without H100 it is late on L4.
     assert dict(served[5].shares) == {"H100": pytest.approx(1)}
     alone = ground.plan((2, 0)).buckets
-    assert dict(alone[5].shares) == {"L4": pytest.approx(1)}
+    assert dict(alone[5].shares) == {}
+    assert dict(alone[5].late_shares) == {"L4": pytest.approx(1)}
     arrangement, _ = ground.arranged((2, 0))
     load = np.where(np.isfinite(ground.in_time.load[:, 0]), ground.in_time.load[:, 0], ground.least.load[:, 0])
     assert arrangement.highest == pytest.approx(load.sum() / 2)
@@ -110,7 +112,7 @@ def test_a_size_that_fits_nowhere_is_left_out(ground):
     _, served = found.arranged((1, 1))
     assert np.flatnonzero(~served).tolist() == [7]
     buckets = found.plan((1, 1)).buckets
-    assert [b for b, bucket in enumerate(buckets) if not bucket.shares] == [7]
+    assert [b for b, bucket in enumerate(buckets) if not (bucket.shares or bucket.late_shares)] == [7]
 
 
 def test_of_every_kind_of_config_one_token_budget_that_with_the_most_sizes_in_time(choices):
@@ -126,6 +128,7 @@ def test_of_every_kind_of_config_one_token_budget_that_with_the_most_sizes_in_ti
         profile=profile,
         configs=(choices.configs[0], h100, *budgets),
         max_rate_rps=rates,
+        unlimited_rps=np.full(rates.shape, np.nan),
         headroom=np.zeros(4),
     )
     assert ground_of(several).in_time.configs == ("L4", budgets[1].name)
@@ -140,7 +143,7 @@ def test_tied_outputs_share_a_row(choices):
     shares = {}
     for bucket in ground.plan((2, 1)).buckets:
         assert shares.setdefault(bucket.input_tokens_max, dict(bucket.shares)) == dict(bucket.shares)
-    assert case_of(tied).group.max() + 1 == len(inputs)
+    assert case_of(tied).row.max() + 1 == len(inputs)
 
 
 def test_a_floor_keeps_a_machine_that_serves_nothing(choices):

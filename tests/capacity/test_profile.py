@@ -128,3 +128,20 @@ def test_the_published_table_is_the_reference(shared):
 def test_unknown_set():
     with pytest.raises(InputError, match="melange-2024/llama-2-7b"):
         read_profile_set("melange-2024/llama-9")
+
+
+def test_rates_without_a_limit_are_what_the_same_points_show():
+    points = [load_point(1, 0.05), load_point(2, 0.08), load_point(3, 0.2), load_point(5, 0.9)]
+    points += [
+        load_point(1, 0.5, size=(1000, 100)),
+        load_point(0.5, 0.4, size=(1000, 100), loop="closed", concurrency=1),
+    ]
+    assert table(points).unlimited_rps is None
+    within = table(points, Slo(tpot_s=0.1, tpot_definition="decode", attainment=0.9, scope="bucket"))
+    assert within.unlimited_rps is None
+    assert np.isnan(within.unlimited_rate_at([100], [100])).all()
+    found = table(points, Slo(tpot_s=0.1, tpot_definition="decode", attainment=0.9))
+    assert found.max_rate_rps[1, 0] == 0
+    assert found.unlimited_rps[:, 0].tolist() == [5, 1]
+    assert found.unlimited_rate_at(1000, 100) == pytest.approx(1)
+    assert (found.unlimited_rps >= np.nan_to_num(found.max_rate_rps)).all()

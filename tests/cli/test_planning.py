@@ -33,6 +33,7 @@ NOTHING = {
     **dict.fromkeys((
         "slo_ttft_ms", "tpot_definition", "attainment", "headroom", "fill", "price_set", "price_file", "spot",
         "max_cost_usd_per_hour", "slice_factor", "gap", "time_limit_s", "every_window", "window_share",
+        "late_by_design",
     )),
     **dict.fromkeys((
         "precisions", "tp", "kv_dtypes", "batched_tokens", "only", "exclude", "providers", "regions",
@@ -52,6 +53,16 @@ def test_every_option_is_read():
 
 def test_without_options_the_spec_stays(small_spec):
     assert asked_spec(small_spec, NOTHING) == small_spec
+
+
+def test_how_many_may_be_late_by_design_is_asked(small_spec, tmp_path, capsys):
+    assert asked_spec(small_spec, NOTHING | {"late_by_design": 0.2}).late_by_design == 0.2
+    with pytest.raises(InputError, match="cannot take requests late by design"):
+        release_plan("config.json", NOTHING | {"late_by_design": 0.2}, rate_rps=None, tpot_ms=None)
+    with pytest.raises(SystemExit) as ended:
+        main(["solve", "arena-120ms", "--late-by-design", "1.5"])
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_what_is_asked_takes_the_place_of_the_files(small_spec):

@@ -118,3 +118,16 @@ def test_regridding_keeps_known_sizes_and_corrects_the_model_between_them():
 def test_bare_sizes_are_those_without_load_points(published):
     assert len(bare_sizes([p for p in published if p.gpu == "L4"])) == 36
     assert not bare_sizes([measured(1.0, 0.05), replace(measured(2.0, 0.05), loop="capacity", tpot_decode_s=None)])
+
+
+def test_filled_tables_know_rates_without_a_limit():
+    slo = replace(SLO, attainment=0.9)
+    stats = LatencyStats(mean=0.05, p50=0.05, p99=0.1)
+    points = [replace(measured(rate, 0.05), tpot_decode_s=stats) for rate in (1.0, 2.0)]
+    (table,) = profile_from(points, slo).configs.values()
+    assert table.unlimited_rps.tolist() == [[2.0]]
+    modelled = ModelledEngine(model=CATALOG.model("llama-2-7b"), gpu=CATALOG.gpu("A100-80GB"), settings=VLLM_0_2)
+    found = regridded(table, modelled, slo, [400, 500], [100], Calibration(settings=VLLM_0_2))
+    assert found.unlimited_rps[1, 0] == 2.0
+    assert found.unlimited_rps[0, 0] >= found.max_rate_rps[0, 0] > 0
+    assert regridded(table, modelled, SLO, [400, 500], [100], Calibration(settings=VLLM_0_2)).unlimited_rps is None

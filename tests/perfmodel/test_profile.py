@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from melange.perfmodel.profile import cached_tokens_at, profile_sizes
+from melange.catalog.hardware import load_catalog
+from melange.perfmodel.hardware import ModelledEngine
+from melange.perfmodel.profile import cached_tokens_at, estimated_table, profile_sizes
+from melange.slo import Slo
 
 
 def test_sizes_reach_the_largest_request(small_spec):
@@ -22,3 +26,13 @@ def test_sizes_reach_the_largest_request(small_spec):
 def test_the_cached_share_grows_with_the_prompt(small_spec):
     workload = replace(small_spec.workload, mean_cached_tokens=small_spec.workload.mean_input_tokens * 0.5)
     np.testing.assert_allclose(cached_tokens_at(workload, [50, 500, 5000]), [25, 250, 2500])
+
+
+def test_an_estimate_knows_rates_without_a_limit_where_the_slo_lets_requests_miss():
+    catalog = load_catalog()
+    engine = ModelledEngine(model=catalog.model("llama-3.1-8b"), gpu=catalog.gpu("L4"), tp=1, precision="bf16")
+    mean, share = Slo(tpot_s=0.05), Slo(tpot_s=0.05, attainment=0.9)
+    assert estimated_table(engine, mean, [100, 4000], [100]).unlimited_rps is None
+    found = estimated_table(engine, share, [100, 4000], [100])
+    assert found.unlimited_rps == pytest.approx(estimated_table(engine, Slo(), [100, 4000], [100]).max_rate_rps)
+    assert (found.unlimited_rps >= found.max_rate_rps).all()

@@ -14,9 +14,11 @@ from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.measurements.curve import CurvePoint, MeasuredCurve
 from melange.plan.file import plan_of_record, plan_record, read_plan, write_plan
+from melange.plan.lateness import PlanLateness
 from melange.plan.plan import Plan
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import VLLM_0_2
+from melange.solver.problem import Status
 
 CONTRACT = {
     "schema_version", "status", "instances", "replicas", "cost_usd_per_hour", "bound_usd_per_hour", "gap", "configs",
@@ -37,7 +39,12 @@ def plan(small_spec) -> Plan:
         curves=(CURVE,), efficiencies=Efficiencies(gemm_scale=0.5), engine_settings=VLLM_0_2, engine_version="0.2.7"
     )
     solved = plan_fleet(small_spec.limited(maximum={"L4": 2}), options)
-    return replace(solved, attain=ATTAIN, uncertainty=UNCERTAINTY, nanobatching=EFFECT, basis=basis)
+    late = PlanLateness(at_most=0.05, share=0.01, in_time_usd_per_hour=None, in_time_status=Status.UNKNOWN)
+    first = replace(solved.buckets[0], late_shares={"L4": 0.25}, late_rate_rps={"L4": 3.0})
+    return replace(
+        solved, buckets=(first, *solved.buckets[1:]), lateness=late, attain=ATTAIN, uncertainty=UNCERTAINTY,
+        nanobatching=EFFECT, basis=basis,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -51,6 +58,15 @@ def test_every_part_comes_back_equal(plan, tmp_path):
     assert again == plan
     assert plan.explanation is not None
     assert again.explanation == plan.explanation
+
+
+def test_a_plan_of_before_requests_could_be_late_is_read(row, tmp_path):
+    file = tmp_path / "plan.json"
+    buckets = [{k: v for k, v in b.items() if k not in ("late_shares", "late_rate_rps")} for b in row["buckets"]]
+    file.write_text(json.dumps({k: v for k, v in row.items() if k != "lateness"} | {"buckets": buckets}))
+    old = read_plan(file)
+    assert old.lateness is None
+    assert not any(bucket.late_shares or bucket.late_rate_rps for bucket in old.buckets)
 
 
 def test_a_plan_travels_to_other_processes(plan):

@@ -8,7 +8,7 @@ from late_workloads import EXACT, profile_of, workload
 
 from melange import InputError, Measurement, Slo, SolveOptions, profile_from
 from melange.measurements.measurement import LatencyStats
-from melange.planning.case import case_of, cases, redrawn, seen_by_type
+from melange.planning.case import case_of, redrawn, refuse_unmeasured
 from melange.planning.choices import choose
 from melange.planning.planner import prepare
 from melange.planning.profile_source import load_profile
@@ -20,8 +20,7 @@ def profile(small_spec):
 
 
 def only_case(spec, profile, options=None):
-    (case,) = cases(choose(spec, profile, options))
-    return case
+    return case_of(choose(spec, profile, options))
 
 
 def test_load_is_rate_over_max_rate_and_headroom_scales_the_rate(small_spec, profile):
@@ -47,7 +46,8 @@ def test_tied_outputs_sum_their_loads_and_share_their_shares(small_spec, profile
     free = only_case(small_spec, profile)
     assert tied.problem.buckets == ("100x100+100x500", "1000x100")
     assert tied.problem.load[0] == pytest.approx(free.problem.load[0] + free.problem.load[1])
-    shares = tied.expand(np.array([[1.0, 0, 0, 0], [0, 0, 0, 1.0]]))
+    shares, late = tied.expand(np.array([[1.0, 0, 0, 0], [0, 0, 0, 1.0]]), None)
+    assert not late.any()
     assert shares.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
 
 
@@ -71,45 +71,55 @@ def slow_above_100(slo):
     return profile_from(points, slo)
 
 
-def test_demand_that_no_config_can_meet_has_no_case(small_spec):
-    choices = choose(small_spec, slow_above_100(small_spec.slo))
-    assert cases(choices) == []
-    assert choices.unservable == ("100x500",)
+def test_demand_that_no_config_can_meet_is_named(small_spec):
+    case = case_of(choose(small_spec, slow_above_100(small_spec.slo)))
+    assert case.unservable == ("100x500",)
+    assert case.problem.lateness is None
+    refuse_unmeasured(case)  # they were measured, and are too slow
 
 
-def test_an_attainment_slo_lets_the_allowed_share_be_late(small_spec):
+def test_an_attainment_slo_lets_a_part_of_what_it_lets_miss_be_late(small_spec):
     slo = replace(small_spec.slo, attainment=0.6)
-    case = only_case(small_spec.with_slo(slo), slow_above_100(slo))
-    assert case.problem.buckets == ("100x100", "1000x100")
-    assert case.expand(np.ones((2, 1))).tolist() == [[1], [0], [1]]
-    assert case.late_share == pytest.approx(1 / 3.5)
-    assert any("29% of the requests (100x500)" in w for w in case.warnings)
+    profile = slow_above_100(slo)
+    # 29% of the requests are of the size that is not in time; 40% may miss, of which half be late by design.
+    tight = case_of(choose(small_spec.with_slo(slo), profile))
+    assert tight.unservable == ("100x500",)
+    case = case_of(choose(small_spec.with_slo(slo).with_late_by_design(0.8), profile))
+    assert case.unservable == ()
+    late = case.problem.lateness
+    assert late.at_most == pytest.approx(0.32)
+    # What is in time on a config is not late there; of the other size the same load points show a request a second.
+    assert late.weight[:, 0] == pytest.approx([0, case.choices.rate_rps[1] / 3.5, 0])
+    assert late.load[:, 0] == pytest.approx([np.inf, case.choices.rate_rps[1], np.inf])
+
+
+def test_tied_outputs_are_late_only_in_the_sizes_that_a_config_does_not_serve_in_time(small_spec):
+    slo = replace(small_spec.slo, attainment=0.6)
+    spec = small_spec.with_slo(slo).with_late_by_design(0.8)
+    case = case_of(choose(spec, slow_above_100(slo), SolveOptions(tie_outputs=True)))
+    assert case.problem.buckets == ("100x100+100x500", "1000x100")
+    assert np.isinf(case.problem.load[0, 0])
+    assert case.problem.lateness.weight[:, 0] == pytest.approx([1 / 3.5, 0])
+    assert np.isfinite(case.problem.lateness.load[:, 0]).tolist() == [True, False]
+    in_time, late = case.expand(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]))
+    assert in_time.tolist() == [[1], [0], [1]]
+    assert late.tolist() == [[0], [1], [0]]
 
 
 def test_sizes_that_nobody_measured_are_refused(small_spec):
     sizes = {"model": "llama-2-7b", "gpu": "L4", "loop": "capacity", "achieved_rps": 1.0}
     points = [Measurement(**sizes, input_tokens=i, output_tokens=o) for i in (50, 100) for o in (50, 100)]
     with pytest.raises(InputError, match=r"not measured: 100x500, 1000x100 \(not measured on L4\)"):
-        cases(choose(small_spec, profile_from(points, Slo())))
+        refuse_unmeasured(case_of(choose(small_spec, profile_from(points, Slo()))))
 
 
-def test_a_case_for_each_set_of_late_buckets_the_most_late_first():
-    # L4 cannot serve the middle size, A10G not the large one; together they would have to serve both.
-    spec = workload([9.0, 0.5, 0.5]).limited(only=("L4", "A10G"))
-    profile = profile_of({"L4": [10, 0, 10], "A10G": [10, 10, 0]})
-    found = cases(choose(spec, profile, EXACT))
-    assert [case.late for case in found] == [{1}, {2}, frozenset()]
-    assert prepare(spec, EXACT, profile).late == {1}
-    assert found[0].able_types == {"A10G"}
-    barred = case_of(found[0].choices, found[0].late, found[0].able_types)
-    assert np.isinf(barred.problem.load[:, 1]).all()
-    assert "A10G could serve the late requests in time" in barred.warnings[-1]
-    assert seen_by_type(found[0], "A10G").late == {2}
-
-
-def test_other_figures_keep_the_late_buckets():
-    case = prepare(workload([9.96, 0.04]), EXACT, profile_of({"L4": [5, 0], "H100": [20, 5]}))
-    rate, max_rate = case.choices.rate_rps, case.choices.max_rate_rps
-    assert case.late == {1}
-    assert redrawn(case, rate_rps=rate * 2, max_rate_rps=max_rate).load == pytest.approx(2 * case.problem.load)
-    assert redrawn(case, rate_rps=np.array([8.0, 2.0]), max_rate_rps=max_rate) is None
+def test_other_figures_keep_what_may_be_late():
+    profile = profile_of({"L4": [5, 0], "H100": [20, 5]}, unlimited_rps={"L4": [8, 5], "H100": [40, 10]})
+    case = prepare(workload([9.96, 0.04]), EXACT, profile)
+    rate, ones = case.choices.rate_rps, np.ones((2, 2))
+    twice = redrawn(case, rate_rps=rate * 2, factor=ones)
+    assert twice.way_load == pytest.approx(2 * case.problem.way_load)
+    assert twice.way_weight == pytest.approx(case.problem.way_weight)
+    assert redrawn(case, rate_rps=rate, factor=2 * ones).way_load == pytest.approx(case.problem.way_load / 2)
+    heavy = redrawn(case, rate_rps=np.array([8.0, 2.0]), factor=ones)
+    assert heavy.lateness.weight.max(axis=1) == pytest.approx([0, 0.2])

@@ -49,6 +49,7 @@ def test_written_files_read_back_equal(tmp_path, small_spec):
         small_spec,
         workload=replace(small_spec.workload, sample_requests=500),
         headroom=0.1,
+        late_by_design=0.2,
         limits=Limits(fleet=("L4",), types={"L4": TypeLimit(minimum=1, maximum=3)}),
         prices=replace(small_spec.prices, spot=True, providers=("aws",)),
     )
@@ -56,6 +57,7 @@ def test_written_files_read_back_equal(tmp_path, small_spec):
     again = load_workload(tmp_path / "w.yaml")
     assert again.workload.slo == spec.workload.slo
     assert again.workload.sample_requests == 500
+    assert again.late_by_design == 0.2
     assert (again.limits, again.prices, again.profiles, again.headroom) == (
         spec.limits,
         spec.prices,
@@ -221,3 +223,14 @@ def test_serving_choices_are_read_and_written(tmp_path):
     assert load(tmp_path, dump_workload(load(tmp_path, text))).serving == serving
     with pytest.raises(InputError, match=r"w.yaml:\d+:\d+: .*any stands alone"):
         load(tmp_path, text.replace("[any]", "[any, fp8]"))
+
+
+def test_the_part_that_may_be_late_by_design_is_half_unless_the_file_says_otherwise(tmp_path, small_spec):
+    file = tmp_path / "w.yaml"
+    file.write_text(dump_workload(small_spec))
+    assert load_workload(file).late_by_design == 0.5
+    assert "late_by_design" not in file.read_text()
+    lines = len(file.read_text().splitlines())
+    file.write_text(file.read_text() + "late_by_design: 1.5\n")
+    with pytest.raises(InputError, match=rf"w.yaml:{lines + 1}.*late_by_design"):
+        load_workload(file)
