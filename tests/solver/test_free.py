@@ -19,7 +19,7 @@ from melange.errors import InputError
 from melange.solver.checker import violations
 from melange.solver.explain import explain
 from melange.solver.problem import GroupLimit, Problem
-from melange.solver.search import default_gap, relaxation_bound, solve, undercut
+from melange.solver.search import _Search, default_gap, relaxation_bound, solve, undercut
 
 
 def owning(problem: Problem, owned: dict[int, int]) -> Problem:
@@ -179,3 +179,12 @@ def test_a_known_fleet_for_nothing_undercuts() -> None:
 def test_a_price_below_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="not negative"):
         problem_of([[1.0]], [-0.1])
+
+
+def test_rounding_in_a_bound_near_nothing_is_no_proof_of_a_cost() -> None:
+    # Costs are whole steps: a bound of a hair above 0 must not be taken up to the first of them.
+    problem = owning(problem_of([[2.5, 0.4]], [1.0, 8.0]), {0: 5})
+    search = _Search(problem, 0.0, None, prove_again=False)
+    assert search.step == 8_000_000
+    assert search._safe(1e-9) <= 0
+    assert search._safe(1e-3) == 8.0
