@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from simulator.builders import clock
 
-from melange.simulator.metrics import Estimate, Latency, RequestOutcomes, attainment_of, kept_percentiles, lone_met
+from melange.simulator.metrics import (
+    Estimate,
+    Latency,
+    RequestOutcomes,
+    attained_by,
+    attainment_of,
+    kept_percentiles,
+    lone_met,
+)
 from melange.slo import Slo
 
 
@@ -90,6 +98,16 @@ def test_percentiles_within_each_bucket_count_in_the_worst():
     found = replace(late(6, 0), bucket=np.array([0] * 50 + [1] * 50))
     alike = Slo(ttft_s=0.1, ttft_quantile=0.9, e2e_s=1.2, e2e_quantile=0.9, scope="bucket")
     assert attainment_of(found, alike) == pytest.approx(44 / 50)
+
+
+def test_each_part_of_the_requests_attains_its_own():
+    alike = Slo(ttft_s=0.1, ttft_quantile=0.9, e2e_s=1.2, e2e_quantile=0.9)
+    part = np.array([0] * 50 + [2] * 50)
+    of_each = attained_by(late(6, 5), alike, part, 3)
+    assert of_each[[0, 2]].tolist() == [pytest.approx(0.88), pytest.approx(0.9)]
+    assert np.isnan(of_each[1])
+    jointly = attained_by(late(60, 5), replace(PERCENTILES, ttft_quantile=None, e2e_quantile=None), part, 3)
+    assert jointly[[0, 2]].tolist() == [0.0, pytest.approx(0.7)]
 
 
 def test_one_percentile_is_attained_as_the_joint_promise_of_its_limit():

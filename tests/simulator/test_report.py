@@ -31,6 +31,7 @@ def test_means_are_not_kept_where_a_request_was_never_served():
     assert mean_kept(plan, outcomes([True] * 4, e2e_s=3.0)) is False
     assert mean_kept(plan, outcomes([True, True, False], e2e_s=[1.0, 1.0, np.nan])) is False
     assert mean_kept(SimpleNamespace(slo=Slo(tpot_s=0.2, attainment=0.9)), outcomes([True])) is None
+    assert mean_kept(SimpleNamespace(slo=Slo(tpot_s=0.2, tpot_quantile=0.9)), outcomes([True])) is None
 
 
 def test_tokens_of_requests_that_were_never_served_cost_nothing_and_earn_nothing():
