@@ -87,7 +87,9 @@ def regridded(
     """A table on other sizes: its own values where it has them, elsewhere the model's rate, corrected.
 
     The correction is the ratio of measured to modelled rate at the nearest measured size (in logarithms of sizes),
-    taken from values that are not bare. Sizes in ``bare`` take the lesser of their value and the model's rate. Rates
+    taken from values that are not bare. Sizes in ``bare`` take the lesser of their value and the model's rate.
+    The ratio is that of this SLO: a rate that is filled in from load points with latencies, unlike theirs and the
+    model's own, may be higher under a tighter SLO. Rates
     without a limit, where the SLO lets requests miss, are the table's own where it has them, else the model's with the
     same correction.
     """
