@@ -364,7 +364,7 @@ def _simulated(way: _Way, options: SimulationOptions, target: float, resolution:
     def keeps(rate_rps: float) -> bool:
         trials = Trials(target=target, options=replace(options, rate_rps=rate_rps), clocks=way.clocks)
         scenario = trials.scenario(way.plan)
-        played = replications_of(scenario, 0, options.replications)
+        played = replications_of(scenario, 0, options.replications, causes=False)
         seen[rate_rps] = float(np.mean([attainment_of(r.outcome, way.plan.slo) for r in played]))
         return seen[rate_rps] >= target and float(np.mean([_growth(r.outcome) for r in played])) <= GROWS
 

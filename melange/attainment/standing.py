@@ -147,7 +147,7 @@ def _replayed(plan: Plan, trials: Trials) -> tuple[WindowAttainment, ...]:
 
 def _met_by_window(scenario: Scenario, ends_s: FloatArray, replications: int) -> list[float | None]:
     """The share of each window's requests that keep the SLO, over all replications; ``ends_s`` (n_windows,)."""
-    outcome = joined([r.outcome for r in replications_of(scenario, 0, replications)])
+    outcome = joined([r.outcome for r in replications_of(scenario, 0, replications, causes=False)])
     window = np.minimum(np.searchsorted(ends_s, outcome.arrival_s, side="right"), len(ends_s) - 1)
     attained = attained_by(outcome, scenario.plan.slo, window, len(ends_s))
     enough = np.bincount(window, minlength=len(ends_s)) >= LEAST_COUNTED

@@ -218,4 +218,4 @@ def _ceiling(count: int, error: float, counted: float) -> float:
 def attainments_of(scenario: Scenario, first: int, count: int) -> list[float]:
     """The attainments of replications ``first`` to ``first + count - 1``."""
     slo = scenario.plan.slo
-    return [attainment_of(r.outcome, slo) for r in replications_of(scenario, first, count)]
+    return [attainment_of(r.outcome, slo) for r in replications_of(scenario, first, count, causes=False)]

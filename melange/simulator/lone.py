@@ -29,21 +29,22 @@ def lone_latency_s(
 
 def _prompt_s(clock: StepClock, new: FloatArray, cached: FloatArray) -> FloatArray:
     size = float(clock.max_batched_tokens) if clock.chunked_prefill else np.inf
-    total = np.zeros(np.broadcast_shapes(new.shape, cached.shape))
-    done = np.zeros(total.shape)
-    while True:
-        chunk = np.minimum(new - done, size)
-        left = chunk > 0
-        if not left.any():
-            return total
-        context = cached + done
+    shape = np.broadcast_shapes(new.shape, cached.shape)
+    new, cached = np.broadcast_to(new, shape).ravel(), np.broadcast_to(cached, shape).ravel()
+    total, done = np.zeros(new.size), np.zeros(new.size)
+    left = np.flatnonzero(new > 0)
+    while left.size:
+        chunk = np.minimum(new[left] - done[left], size)
+        context = cached[left] + done[left]
         spent = clock.iteration_s(
             decodes=0.0,
             kv_tokens=context,
             prefill_tokens=chunk,
             prefill_pairs=chunk * (context + (chunk + 1.0) / 2.0),
             prefills=1.0,
-            new_requests=np.where(done == 0, 1.0, 0.0),
+            new_requests=np.where(done[left] == 0, 1.0, 0.0),
         )
-        total = total + np.where(left, spent, 0.0)
-        done = done + np.where(left, chunk, 0.0)
+        total[left] += spent
+        done[left] += chunk
+        left = left[new[left] > done[left]]
+    return total.reshape(shape)

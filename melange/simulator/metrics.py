@@ -36,7 +36,7 @@ class RequestOutcomes:
 
     ``ttft_s``, ``e2e_s`` and ``tpot_s`` (by the SLO's definition) are NaN for requests that were never served.
     ``config`` is the index of the config, -1 for none; ``bucket`` the flat index in the grid; ``cause`` the index in
-    CAUSES, -1 for requests that kept the SLO.
+    CAUSES, -1 for requests that kept the SLO; None where nobody asked why.
     """
 
     arrival_s: FloatArray
@@ -48,15 +48,15 @@ class RequestOutcomes:
     met: BoolArray
     config: IntArray
     bucket: IntArray
-    cause: IntArray
+    cause: IntArray | None
     preemptions: IntArray
     restarts: IntArray
 
 
 def outcome_of(
-    played: Played, plan: Plan, table: RoutingTable, clocks: Sequence[StepClock], warmup: int
+    played: Played, plan: Plan, table: RoutingTable, clocks: Sequence[StepClock], warmup: int, *, causes: bool = True
 ) -> RequestOutcomes:
-    """The outcome of a run's requests after the first ``warmup`` ones."""
+    """The outcome of a run's requests after the first ``warmup`` ones; without ``causes`` only who missed, not why."""
     requests = played.requests[warmup:]
     slo = plan.slo
     arrival_s = np.array(requests.arrival_s)
@@ -75,7 +75,7 @@ def outcome_of(
         met=met,
         config=config,
         bucket=bucket,
-        cause=_causes(requests, slo, table, clocks, met, config, bucket, ttft, e2e),
+        cause=_causes(requests, slo, table, clocks, met, config, bucket, ttft, e2e) if causes else None,
         preemptions=np.array(requests.preemptions),
         restarts=np.array(requests.restarts),
     )

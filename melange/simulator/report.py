@@ -251,9 +251,12 @@ def mean_kept(plan: Plan, outcome: RequestOutcomes) -> bool | None:
 
 
 def joined(outcomes: Sequence[RequestOutcomes]) -> RequestOutcomes:
-    """The requests of all replications together."""
-    names = RequestOutcomes.__dataclass_fields__
-    return RequestOutcomes(**{name: np.concatenate([getattr(o, name) for o in outcomes]) for name in names})
+    """The requests of all replications together; without causes where the replications have none."""
+    columns = {name: [getattr(o, name) for o in outcomes] for name in RequestOutcomes.__dataclass_fields__}
+    together: dict[str, Any] = {
+        name: None if column[0] is None else np.concatenate(column) for name, column in columns.items()
+    }
+    return RequestOutcomes(**together)
 
 
 def attainments(plan: Plan, replications: Sequence[Replication]) -> tuple[float, ...]:
@@ -293,7 +296,8 @@ def means_of(plan: Plan, replications: Sequence[Replication]) -> Means:
 
 
 def missed_shares(outcome: RequestOutcomes) -> dict[str, float]:
-    """Share of all requests that missed for each cause."""
+    """Share of all requests that missed for each cause; of an outcome that tells them."""
+    assert outcome.cause is not None
     count = np.bincount(outcome.cause[outcome.cause >= 0], minlength=len(CAUSES))
     return {name: float(count[index] / len(outcome.cause)) for index, name in enumerate(CAUSES)}
 

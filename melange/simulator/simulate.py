@@ -184,8 +184,8 @@ def scenario_of(
     )
 
 
-def replicate(scenario: Scenario, replication: int, samples: int = 0) -> Replication:
-    """Play one replication."""
+def replicate(scenario: Scenario, replication: int, samples: int = 0, causes: bool = True) -> Replication:
+    """Play one replication; without ``causes`` it tells who missed the SLO, and not why."""
     plan, options = scenario.plan, scenario.options
     arrivals = scenario.arrivals(replication)
     rng = np.random.default_rng([options.seed, replication, 2])
@@ -203,15 +203,17 @@ def replicate(scenario: Scenario, replication: int, samples: int = 0) -> Replica
         samples=samples,
     )
     warmup = int(options.warmup_share * len(arrivals))
-    outcome = outcome_of(played, plan, scenario.table, clocks, warmup)
+    outcome = outcome_of(played, plan, scenario.table, clocks, warmup, causes=causes)
     capacity = np.array([clock.kv_capacity_tokens for clock in clocks], dtype=float)
     return replication_of(played, outcome, scenario.table, scenario.names, capacity, len(down))
 
 
-def replications_of(scenario: Scenario, first: int, count: int, *, samples: bool = False) -> list[Replication]:
+def replications_of(
+    scenario: Scenario, first: int, count: int, *, samples: bool = False, causes: bool = True
+) -> list[Replication]:
     """Play replications ``first`` .. ``first + count - 1``, in parallel where the options ask for it."""
     wanted = [SAMPLES if samples and index == first else 0 for index in range(first, first + count)]
-    arguments = [(scenario, first + k, n) for k, n in enumerate(wanted)]
+    arguments = [(scenario, first + k, n, causes) for k, n in enumerate(wanted)]
     # Compiled, the kernel runs without the interpreter's lock.
     return run(replicate, arguments, jobs=scenario.options.jobs, threads=IS_COMPILED)
 
