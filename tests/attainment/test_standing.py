@@ -12,6 +12,7 @@ from melange.attainment.trial import Trials, attainments_of
 from melange.planning.planner import plan_fleet
 from melange.simulator.clocks import plan_clocks
 from melange.simulator.simulate import SimulationOptions
+from melange.slo import Slo
 from melange.traces import Trace
 from melange.workload.windows import Window
 
@@ -105,3 +106,16 @@ def test_growth_is_found_to_a_percent(limit, told):
 
 def test_a_chance_hold_above_a_failure_does_not_count():
     assert _largest_kept(lambda growth: growth <= 0.15 or growth > 0.9) == pytest.approx(0.15)
+
+
+def test_of_percentiles_the_worst_counts_in_a_window_as_in_the_promise(plan, trials, windowed):
+    slo = Slo(tpot_s=0.12, tpot_definition="e2e_per_token", ttft_s=0.08, tpot_quantile=0.9, ttft_quantile=0.9)
+    both = standing_of(replace(plan, slo=slo), trials, windowed, replications=1).windows
+    each = [
+        standing_of(replace(plan, slo=own), trials, windowed, replications=1).windows
+        for own in (
+            Slo(tpot_s=0.12, tpot_definition="e2e_per_token", attainment=0.9), Slo(ttft_s=0.08, attainment=0.9)
+        )
+    ]  # fmt: skip
+    for n in (0, 2):
+        assert both[n].attainment == pytest.approx(min(windows[n].attainment for windows in each))
