@@ -92,6 +92,8 @@ def of_whole(plan: Plan, spec: WorkloadSpec, paper: Plan) -> Plan:
     for bucket in buckets:
         for name, share in bucket.shares.items():
             busy[name] += share * bucket.rate_rps / (bucket.max_rate_rps[name] or np.inf)
+        for name, share in bucket.late_shares.items():
+            busy[name] += share * bucket.rate_rps / bucket.late_rate_rps.get(name, np.inf)
     cost = plan.cost_usd_per_hour
     return replace(
         plan,

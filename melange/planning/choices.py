@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.arrays import BoolArray, FloatArray
+from melange.arrays import FloatArray
 from melange.capacity.profile import Profile
 from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
@@ -76,16 +76,6 @@ class Choices:
     def gpus(self) -> tuple[str, ...]:
         """The GPU type of each config."""
         return tuple(config.instance.gpu for config in self.configs)
-
-    @property
-    def served(self) -> BoolArray:
-        """(n_buckets,) whether some config is known to serve a bucket in time."""
-        return np.asarray((np.nan_to_num(self.max_rate_rps, nan=0.0) > 0).any(axis=1))
-
-    @property
-    def unservable(self) -> tuple[str, ...]:
-        """Labels of the buckets that no config serves in time, whatever their rate."""
-        return tuple(self.buckets[b].label for b in np.flatnonzero(~self.served))
 
 
 def choose(

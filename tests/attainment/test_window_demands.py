@@ -10,7 +10,7 @@ import pytest
 from melange.attainment.closed_loop import attain
 from melange.attainment.ground import ground_of
 from melange.attainment.trial import Demand, Trials
-from melange.attainment.window_demands import NEXT_TO_NOTHING, spec_of, window_demands
+from melange.attainment.window_demands import NEXT_TO_NOTHING, of_whole, spec_of, window_demands
 from melange.errors import InputError
 from melange.planning.planner import choices_of, plan_fleet
 from melange.simulator.simulate import SimulationOptions
@@ -95,3 +95,17 @@ def test_windows_have_rates_and_sizes_of_their_own(spec):
         attain(spec.for_windows(), 0.95, None, QUICK, trace=trace)
     with pytest.raises(InputError, match="rates and sizes of their own"):
         attain(spec.for_windows(), 0.95, None, replace(QUICK, rate_rps=3.0))
+
+
+def test_what_is_late_keeps_replicas_busy_too(spec):
+    plan = plan_fleet(spec.for_windows(None))
+    used = next(name for name, share in plan.buckets[0].shares.items() if share > 0)
+    first = plan.buckets[0]
+    late = replace(first, shares={}, late_shares=dict(first.shares), late_rate_rps={used: 1e6 * first.rate_rps})
+    changed = replace(plan, buckets=(late, *plan.buckets[1:]))
+    before, after = (of_whole(each, spec, plan).utilization for each in (plan, changed))
+    assert before == pytest.approx(dict(plan.utilization))
+    gone = first.shares[used] * first.rate_rps / first.max_rate_rps[used]
+    assert after[used] == pytest.approx(
+        before[used] - (gone - 1e-6 * first.shares[used]) / plan.replicas[used], rel=1e-9
+    )

@@ -24,8 +24,9 @@ def test_a_rate_for_every_bucket_with_demand_and_every_config(small_spec, profil
     for c, config in enumerate(choices.configs):
         table = profile.configs[config.key]
         assert choices.max_rate_rps[:, c].tolist() == table.rate_at(*choices.load_tokens.T).tolist()
-    assert choices.served.all()
-    assert not choices.unservable
+    # Under an SLO on means nothing may be late, so that no rate without a limit is looked up.
+    assert np.isnan(choices.unlimited_rps).all()
+    assert choices.late_rate_rps == pytest.approx(choices.max_rate_rps)
     with pytest.raises(ValueError, match="read-only"):
         choices.max_rate_rps[0, 0] = 1.0
 
@@ -40,7 +41,7 @@ def test_what_a_config_is_not_measured_for_is_said(small_spec):
     ]
     choices = choose(small_spec, profile_from(points, Slo()))
     assert np.isnan(choices.max_rate_rps[2, choices.gpus.index("L4")])
-    assert choices.served.all()
+    assert choices.late_rate_rps[2, choices.gpus.index("L4")] == 0
     assert "L4 is not measured for sizes 1000x100, so it serves none of them" in choices.warnings
 
 
