@@ -1,11 +1,11 @@
 """The highest rate that given machines carry, by the integer program and by simulation, in each way they can be used.
 
 A way is a tensor-parallel degree (or the mix of degrees with the most slack) at a precision of the weights. By the
-program its rate is the largest multiple of the workload's demand that whole replicas of it carry with every size in
-time (:mod:`melange.solver.slack`). By simulation it is the highest rate at which the target share of the requests keeps
-the SLO jointly and no queue grows, on the same seeds at every rate and in every way, found by bisection to a stated
-resolution: as if whatever is below a rate that holds held too. That the queue must not grow counts where the SLO does
-not limit the wait for the first token.
+program its rate is the largest multiple of the workload's demand that whole replicas of it carry, with as much late by
+design as a plan may have and all else in time (:mod:`melange.solver.slack`). By simulation it is the highest rate at
+which the target share of the requests keeps the SLO jointly and no queue grows, on the same seeds at every rate and in
+every way, found by bisection to a stated resolution: as if whatever is below a rate that holds held too. That the queue
+must not grow counts where the SLO does not limit the wait for the first token.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from melange.arrays import IntArray
 from melange.attainment.asked_fleet import AskedFleet, asked_fleet, priced
 from melange.attainment.trial import Trials
 from melange.errors import InfeasibleError, InputError
@@ -40,6 +41,7 @@ SCHEMA_VERSION = 1
 TARGET = 0.99
 """The share of requests that must keep an SLO which names none."""
 RESOLUTION = 0.02
+PROGRAM_RESOLUTION = 0.005
 REPLICATIONS = 2
 LEAST_REQUESTS = 5_000
 MOST_REQUESTS = 50_000
@@ -59,8 +61,9 @@ class WayRate:
     """One way to use the machines, and the highest rates that it carries.
 
     ``replicas`` by config; ``precision`` of the weights (several joined by /), ``is_open`` whether the workload leaves
-    it open. ``program_rps``: 0 where some size is not served in time whatever the rate. ``simulated_rps`` is None where
-    it was not simulated, 0 where no rate keeps the SLO; ``attainment`` is the simulated share at that rate.
+    it open. ``program_rps``: 0 where more than may be late is not served in time whatever the rate. ``simulated_rps``
+    is None where it was not simulated, 0 where no rate keeps the SLO; ``attainment`` is the simulated share at that
+    rate.
     """
 
     label: str
@@ -281,9 +284,9 @@ def _others(spec: WorkloadSpec, parts: Sequence[FleetPart], gpus: Iterable[str])
 
 def _way(spec: WorkloadSpec, found: AskedFleet, plan: Plan, *, is_open: bool) -> _Way:
     counts, rate_rps = np.array(found.counts, dtype=np.int64), spec.workload.total_rate_rps
-    in_time, least = (most_slack(problem, counts) for problem in (found.ground.in_time, found.ground.least))
-    program = 0.0 if in_time is None or in_time.highest <= 0 else rate_rps / in_time.highest
+    least = most_slack(found.ground.least, counts)
     ceiling = rate_rps if least is None or least.highest <= 0 else rate_rps / least.highest
+    program = rate_rps * _program_scale(found, counts, ceiling / rate_rps)
     configs = [plan.configs[name] for name in plan.replicas]
     degrees: dict[int, int] = {}
     for config, count in zip(configs, plan.replicas.values(), strict=True):
@@ -297,6 +300,32 @@ def _way(spec: WorkloadSpec, found: AskedFleet, plan: Plan, *, is_open: bool) ->
         program_rps=program,
     )
     return _Way(rate=way, plan=plan, clocks=found.ground.clocks, start_rps=program or ceiling / 4)
+
+
+def _program_scale(found: AskedFleet, counts: IntArray, most: float) -> float:
+    """How many times over the machines carry the demand by the program, at the most ``most``; 0 where not at all.
+
+    Exact where every size is in time; where requests may be late by design, as in a plan, to PROGRAM_RESOLUTION.
+    """
+    problem, case = found.ground.in_time, found.ground.case
+    in_time = most_slack(problem, counts)
+    kept = 0.0 if in_time is None or in_time.highest <= 0 else 1 / in_time.highest
+    late = case.problem.lateness
+    if late is None or late.at_most <= 0:
+        return kept
+    problem = replace(problem, lateness=replace(late, load=late.load / (1 + case.choices.headroom)))
+
+    def carries(scale: float) -> bool:
+        arranged = most_slack(problem.scaled(scale), counts)
+        return arranged is not None and arranged.carries
+
+    low, high = kept or most / GIVEN_UP, max(most, kept)
+    if not kept and not carries(low):
+        return 0.0
+    while high / low > 1 + PROGRAM_RESOLUTION:
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if carries(middle) else (low, middle)
+    return low
 
 
 def _rates(
@@ -324,14 +353,14 @@ def _rates(
         rows.append(rate)
         tell(f"{rate.label}, {rate.precision}: {rate.rate_rps:.3g} req/s")
     if not any(row.rate_rps > 0 for row in rows):
-        raise InfeasibleError(f"at no rate do {100 * target:g}% of the requests keep {plan.slo.describe()} on them")
+        raise InfeasibleError(f"at no rate do these machines keep {_promise(plan, target)}")
     scenario = Trials(target=target, options=options, clocks=ways[0].clocks).scenario(plan)
     return MachineRates(
         workload=plan.workload.name,
         model=plan.workload.model,
         machines=dict(plan.instances),
         cost_usd_per_hour=float(plan.cost_usd_per_hour or 0.0),
-        slo_text=(plan.slo if plan.slo.share else replace(plan.slo, attainment=target)).describe(),
+        slo_text=_promise(plan, target),
         target=target,
         ways=tuple(sorted(rows, key=lambda row: -row.rate_rps)),
         resolution=resolution,
@@ -355,6 +384,11 @@ def _growth(outcome: RequestOutcomes) -> float:
     passed = float(outcome.arrival_s[last].mean() - outcome.arrival_s[first].mean())
     later = float(outcome.ttft_s[last].mean() - outcome.ttft_s[first].mean())
     return later / passed if passed > 0 else np.inf
+
+
+def _promise(plan: Plan, target: float) -> str:
+    """The promise in words, with the target where it states no share."""
+    return (plan.slo if plan.slo.share else replace(plan.slo, attainment=target)).describe()
 
 
 def _simulated(way: _Way, options: SimulationOptions, target: float, resolution: float) -> WayRate:

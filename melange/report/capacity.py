@@ -59,7 +59,7 @@ def _simulated(way: WayRate) -> str:
 
 
 def _how(rates: MachineRates) -> str:
-    text = "program: every size in time at mean loads that add up; 0 where some size is not in time at any rate"
+    text = "program: as in a plan, mean loads added up; 0 where more is late at any rate than may be by design"
     if all(way.simulated_rps is None for way in rates.ways):
         return text
     return (

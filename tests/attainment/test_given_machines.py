@@ -20,6 +20,7 @@ from melange.simulator.simulate import SimulationOptions, simulate
 from melange.slo import Slo
 from melange.solver.problem import GroupLimit
 from melange.solver.search import solve
+from melange.solver.slack import most_slack
 
 QUICK = SimulationOptions(requests=1500, replications=2)
 FLEETS = {
@@ -55,6 +56,18 @@ def test_the_programs_rate_is_the_highest_at_which_solving_rents_no_more():
     one = replace(problem, limits=caps, load=problem.load / spec.workload.total_rate_rps)
     assert solve(one.scaled(way.program_rps * 0.999)).status == "optimal"
     assert solve(one.scaled(way.program_rps * 1.001)).status == "infeasible"
+
+
+def test_where_some_may_be_late_the_programs_rate_is_that_up_to_which_a_plan_exists():
+    slo = Slo(ttft_s=1.0, tpot_s=0.05, tpot_definition="decode", attainment=0.95)
+    spec = load_workload("azure-conversation").with_slo(slo).with_serving(batched_tokens=(512,))
+    way = capacity_of(spec, "2xL40S", simulated=False).best
+    asked = asked_fleet(spec, parse_fleet("2xL40S"))
+    punctual = most_slack(asked.ground.in_time, np.array(asked.counts))
+    assert punctual is None or way.program_rps > spec.workload.total_rate_rps / punctual.highest
+    capped = spec.limited(only=("L40S",), maximum={"L40S": 2})
+    assert plan_fleet(capped.with_rate(way.program_rps * 0.99)).solved
+    assert not plan_fleet(capped.with_rate(way.program_rps * 1.02)).solved
 
 
 def test_the_simulated_rate_is_that_of_playing_every_rate():
@@ -163,5 +176,5 @@ def test_what_cannot_be_is_one_clear_line():
         capacity_of(spec, "1xL40S", QUICK, resolution=0)
     with pytest.raises(InputError, match="no threshold"):
         capacity_of(spec.with_slo(Slo()), "1xL40S", QUICK)
-    with pytest.raises(InfeasibleError, match="at no rate do 99% of the requests keep"):
+    with pytest.raises(InfeasibleError, match="at no rate do these machines keep 99% of all requests"):
         capacity_of(spec.with_slo(Slo(ttft_s=0.0005)), "1xL40S", replace(QUICK, requests=300))

@@ -59,7 +59,7 @@ def test_a_plan_is_asked_as_it_stands(tmp_path):
         (
             ("azure-conversation", "--fleet", "1xL40S", "--slo-ttft-ms", "0.5", "--requests", "300"),
             3,
-            "at no rate do 99% of the requests keep",
+            "at no rate do these machines keep 99% of all requests",
         ),
     ],
 )
