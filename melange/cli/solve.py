@@ -87,6 +87,7 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
     Examples:
       melange solve arena-120ms --rate 16
       melange solve azure-conversation --rate p95 --margin 15%
+      melange solve azure-conversation --for-every-window
       melange solve workload.yaml --max L4=3 --headroom 0.1 --explain
       melange solve azure-conversation --precision fp8 --tp 1,2
       melange solve azure-conversation --precision any --kv-dtype auto,fp8 --batched-tokens 2048,8192

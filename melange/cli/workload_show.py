@@ -25,7 +25,8 @@ def show(workload: str, gpu: str | None, plot: str | None, output: str) -> None:
 
     Per window: the rate, mean sizes, the load over the mean's, and how far its mix of sizes is from the whole's (the
     total variation distance, which chance alone does not make 0). Load is GPU time x price on the cheapest
-    configuration of each size; tokens where no rate is known. 'melange solve --rate p95' plans for it.
+    configuration of each size; tokens where no rate is known. 'melange solve --rate p95' plans for it,
+    '--for-every-window' for each window's own mix.
 
     \b
     Examples:
