@@ -215,7 +215,7 @@ def capacity_of_plan(
     names = [name for name in plan.replicas if plan.replicas[name]]
     precisions = dict.fromkeys(plan.configs[name].precision for name in names)
     way = WayRate(
-        label="as planned",
+        label="planned",
         precision="/".join(precisions),
         is_open=True,
         replicas=dict(plan.replicas),

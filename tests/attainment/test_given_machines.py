@@ -147,7 +147,7 @@ def test_a_plan_carries_what_its_utilisation_says_and_as_it_stands():
     plan = plan_fleet(load_workload("arena-120ms-mean").with_rate(3))
     rates = capacity_of_plan(plan, QUICK)
     (way,) = rates.ways
-    assert way.label == "as planned"
+    assert way.label == "planned"
     assert way.program_rps == pytest.approx(3 / max(plan.utilization.values()))
     assert dict(way.replicas) == dict(plan.replicas)
     held = simulate(plan, options=replace(QUICK, rate_rps=way.simulated_rps))

@@ -42,7 +42,7 @@ def test_a_plan_is_asked_as_it_stands(tmp_path):
     file = tmp_path / "plan.json"
     write_plan(file, plan_fleet(load_workload("arena-120ms-mean").with_rate(3)))
     record = json.loads(invoke(file, "--program-only", "-o", "json").stdout)
-    assert [way["label"] for way in record["ways"]] == ["as planned"]
+    assert [way["label"] for way in record["ways"]] == ["planned"]
     assert record["ways"][0]["simulated_rps"] is None
     assert "simulated:" not in invoke(file, "--program-only").stdout
 
