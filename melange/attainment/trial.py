@@ -121,7 +121,7 @@ class Trials:
     def _screened(self, scenario: Scenario) -> TrialResult:
         values, hopeful = self._look(scenario)
         mean, passed = float(np.mean(values)), hopeful and float(np.mean(values)) >= self.target
-        near = hopeful and mean + float(np.std(values, ddof=1)) / np.sqrt(len(values)) >= self.target
+        near = hopeful and mean + float(np.std(values, ddof=1) / np.sqrt(len(values))) >= self.target
         return TrialResult(passed=passed, attainment=mean, replications=len(values), undecided=near and not passed)
 
     def expects(self, plan: Plan) -> bool:
