@@ -32,7 +32,7 @@ def main() -> None:
     stood = reached = total = 0
     for n, (rate, target) in enumerate(itertools.product(RATES_RPS, TARGETS)):
         options = SimulationOptions(requests=max(4000, int(600 * rate)), seed=seed + n, jobs=os.cpu_count() or 1)
-        plan, report = attain(spec.with_rate(rate), target, None, options, single_types=False)
+        plan, report = attain(spec.with_rate(rate), target, None, options, standing=0)
         trials = Trials(target=target, options=options, clocks=plan_clocks(plan_fleet(spec.with_rate(rate))))
         found = [recheck(plan, trials, 500 * seed + 10 * n + k) for k in range(RECHECKS)]
         stood += sum(value >= target for value in found)
