@@ -47,3 +47,8 @@ def clock_text(seconds: float) -> str:
     days, rest = divmod(whole, 86400)
     text = f"{rest // 3600}:{rest // 60 % 60:02d}:{rest % 60:02d}"
     return sign + (f"{days} d {text}" if days else text)
+
+
+def span_text(start_s: float, length_s: float) -> str:
+    """``0:27:39 to 0:30:43``."""
+    return f"{clock_text(start_s)} to {clock_text(start_s + length_s)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from melange.files.shown import clock_text, html_table, number, share, short_repr
+from melange.files.shown import html_table, number, share, short_repr, span_text
 from melange.plan.costs import describe_instances
 from melange.slo import percentile_name
 
@@ -47,7 +47,7 @@ class WindowAttainment:
 
     def describe(self) -> str:
         """``0:27:39 to 0:30:43``."""
-        return f"{clock_text(self.start_s)} to {clock_text(self.start_s + self.length_s)}"
+        return span_text(self.start_s, self.length_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melange.files.shown import clock_text
+from melange.files.shown import span_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class PlanWindow:
 
     def describe(self) -> str:
         """``0:27:39 to 0:30:43``."""
-        return f"{clock_text(self.start_s)} to {clock_text(self.start_s + self.length_s)}"
+        return span_text(self.start_s, self.length_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
