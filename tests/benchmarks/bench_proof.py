@@ -4,9 +4,10 @@
 
 ``--random`` problems are small and of every kind (instances.py). ``--realistic`` ones are drawn from the workload files
 named, the shipped ones by default: estimated profiles of the models at several rates, SLOs and headrooms, spot
-or not, with caps and floors, and machines that cost next to nothing. scipy's ``milp`` answers each; ``--cp-sat`` asks
-OR-tools too. A disagreement is settled in exact arithmetic where it can be. Prints one
-line for each that is not in our favour and ends with status 1 if an optimum, a bound or an "infeasible" was false.
+or not, with caps and floors, late by design or not, owned machines, and machines that cost next to nothing. scipy's
+``milp`` answers each; ``--cp-sat`` asks OR-tools too. A disagreement is settled in exact arithmetic where it can be: not
+with lateness. Prints one line for each that is not in our favour and ends with status 1 if an optimum, a bound or an
+"infeasible" was false.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from melange import ProfileChoice, Slo, WorkloadSpec
 from melange.capacity.profile import Profile
 from melange.catalog.offers import PriceChoice
 from melange.errors import MelangeError
-from melange.planning.case import cases
+from melange.planning.case import case_of
 from melange.planning.limits import Limits, TypeLimit
 from melange.planning.options import SolveOptions
 from melange.planning.planner import choices_of
@@ -43,6 +44,7 @@ SLOS = (
     Slo(tpot_s=0.1, tpot_definition="decode"),
     Slo(tpot_s=0.12, tpot_definition="e2e_per_token"),
     Slo(tpot_s=0.05, tpot_definition="decode", ttft_s=2.0),
+    Slo(tpot_s=0.06, tpot_definition="decode", ttft_s=1.0, attainment=0.9),
 )
 LIMIT_S = 60.0
 CENT = 1e-6
@@ -56,6 +58,7 @@ def _profile(file: str, model: str, slo: Slo) -> tuple[WorkloadSpec, Profile]:
         workload=replace(spec.workload, model=model, slo=slo),
         profiles=ProfileChoice(set=f"estimated/{model}"),
         limits=Limits(),
+        prices=PriceChoice(),
     )
     return changed, load_profile(changed)
 
@@ -67,25 +70,36 @@ def realistic_problem(seed: int, files: tuple[str, ...], models: tuple[str, ...]
     slo = SLOS[int(rng.integers(len(SLOS)))]
     spec, profile = _profile(file, model, slo)
     gpus = sorted({key.gpu for key in profile.configs})
-    caps = {gpu: TypeLimit(maximum=int(rng.integers(0, 12))) for gpu in gpus if rng.random() < 0.12}
+    types = {gpu: _type_limit(rng) for gpu in gpus if rng.random() < 0.25}
+    excluded = tuple(gpu for gpu in gpus if gpu not in types and rng.random() < 0.25)
     asked = replace(
         spec.with_rate(spec.workload.total_rate_rps * float(np.exp(rng.uniform(np.log(0.1), np.log(20))))),
         prices=PriceChoice(spot=bool(rng.random() < 0.3)),
         headroom=float(rng.choice([0.0, 0.1, 0.3])),
-        limits=Limits(types=caps, exclude=tuple(gpu for gpu in gpus if rng.random() < 0.25)),
+        limits=Limits(types=types, exclude=excluded),
     )
     tie_outputs = bool(rng.random() < 0.2)
     slices = int(rng.choice([2, 4])) if tie_outputs and rng.random() < 0.5 else None
     try:
-        found = cases(choices_of(asked, SolveOptions(tie_outputs=tie_outputs, slice_factor=slices), profile))
+        case = case_of(choices_of(asked, SolveOptions(tie_outputs=tie_outputs, slice_factor=slices), profile))
     except MelangeError:
         return None
-    problem = found[0].problem if found else None
-    if problem is not None and rng.random() < 0.15:
+    if case.unservable:
+        return None
+    problem = case.problem
+    if rng.random() < 0.15:
         prices = problem.price_usd_per_hour.copy()
         prices[int(rng.integers(len(prices)))] = 0.001
         problem = replace(problem, price_usd_per_hour=prices)
     return problem
+
+
+def _type_limit(rng: np.random.Generator) -> TypeLimit:
+    """A cap, a floor, or single GPUs that are owned."""
+    kind = int(rng.integers(3))
+    if kind == 0:
+        return TypeLimit(maximum=int(rng.integers(0, 12)))
+    return TypeLimit(minimum=int(rng.integers(1, 4))) if kind == 1 else TypeLimit(owned=int(rng.integers(1, 6)))
 
 
 def verdict(problem: Problem, ours: Solution, theirs: Opinion) -> str:
@@ -105,13 +119,13 @@ def verdict(problem: Problem, ours: Solution, theirs: Opinion) -> str:
 
 
 def _settled(problem: Problem, theirs: Opinion, below: float, claim: str) -> str:
-    if problem.slice_factor is None and theirs.cost is not None and theirs.cost <= below:
+    if problem.slice_factor is None and problem.lateness is None and (theirs.cost or np.inf) <= below:
         assert theirs.replicas is not None
         if overload(problem, theirs.replicas) is False:
             return f"FALSE {claim}"
     if problem.slice_factor is not None and (theirs.cost is None or theirs.cost > below):
         return "theirs dearer"  # our plan has passed its check
-    if problem.slice_factor is not None:
+    if problem.slice_factor is not None or problem.lateness is not None:
         return f"unsettled {claim}"
     top = below if np.isfinite(below) else (theirs.cost or 0.0) * 1.001
     found = cheaper_fleet(problem, top)
