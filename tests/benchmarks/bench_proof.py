@@ -5,9 +5,9 @@
 ``--random`` problems are small and of every kind (instances.py). ``--realistic`` ones are drawn from the workload files
 named, the shipped ones by default: estimated profiles of the models at several rates, SLOs and headrooms, spot
 or not, with caps and floors, late by design or not, owned machines, and machines that cost next to nothing. scipy's
-``milp`` answers each; ``--cp-sat`` asks OR-tools too. A disagreement is settled in exact arithmetic where it can be: not
-with lateness. Prints one line for each that is not in our favour and ends with status 1 if an optimum, a bound or an
-"infeasible" was false.
+``milp`` answers each; ``--cp-sat`` asks OR-tools too. A disagreement is settled in exact arithmetic where it can be,
+not with lateness. Prints one line for each that is not in our favour and ends with status 1 if an optimum, a bound or
+an "infeasible" was false.
 """
 
 from __future__ import annotations
