@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from melange.cli.options import names
+from melange.cli.options import names, waiting
 
 _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model_len_tokens", "chunked_prefill")
 
@@ -61,22 +61,23 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
         if (not wanted or catalog.gpu(point.gpu).name in wanted)
         and (given["max_input_tokens"] is None or point.input_tokens <= given["max_input_tokens"])
     ]
-    result = module.calibrate(
-        points,
-        name=", ".join(measurements),
-        catalog=catalog,
-        settings=_settings(given, points, catalog, told_settings(files, catalog)),
-        folds=given["folds"],
-        seed=given["seed"],
-        provenance={
-            "measurements": list(measurements),
-            "gpus": sorted({point.gpu for point in points}),
-            "models": sorted({point.model for point in points}),
-            "engine_versions": sorted({point.engine_version or "unknown" for point in points}),
-            "max_input_tokens": given["max_input_tokens"],
-            "seed": given["seed"],
-        },
-    )
+    with waiting(f"fitting {len(points)} measurements"):
+        result = module.calibrate(
+            points,
+            name=", ".join(measurements),
+            catalog=catalog,
+            settings=_settings(given, points, catalog, told_settings(files, catalog)),
+            folds=given["folds"],
+            seed=given["seed"],
+            provenance={
+                "measurements": list(measurements),
+                "gpus": sorted({point.gpu for point in points}),
+                "models": sorted({point.model for point in points}),
+                "engine_versions": sorted({point.engine_version or "unknown" for point in points}),
+                "max_input_tokens": given["max_input_tokens"],
+                "seed": given["seed"],
+            },
+        )
     write_calibration(file, result)
     click.echo(render_calibration(result, shown))
 

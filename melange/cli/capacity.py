@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import jobs_options, output_option, owned, place
+from melange.cli.options import jobs_options, output_option, owned, place, waiting
 from melange.cli.planning import asked_spec, fleet_options, fleet_options_given
 from melange.cli.slo_options import share
 
@@ -83,8 +83,8 @@ def _rates(file: str, given: dict[str, Any]) -> MachineRates:
             raise click.UsageError("--fleet and --own take a workload; a plan has its own fleet")
         for flag in fleet_options_given(given):
             raise click.UsageError(f"{flag} goes with a workload; a plan states its own")
-        with where:
+        with where, waiting(f"looking for what {file} carries"):
             return capacity_of_plan(read_plan(file), options, **how)
     spec = asked_spec(load_workload(file), given, tpot_ms=given["slo_tpot_ms"])
-    with where:
+    with where, waiting(f"looking for what the machines carry of {spec.workload.name}"):
         return capacity_of(spec, given["fleet"], options, **how)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from melange.cli.options import names, output_option
+from melange.cli.options import names, output_option, waiting
 from melange.cli.slo_options import EACH, LIMIT, share
 
 
@@ -95,19 +95,20 @@ def estimate(**given: Any) -> None:
         raise InputError("give either --model or --model-config")
     model, _ = model_named(given["model"] or given["model_config"], catalog)
     inputs, outputs = given["grid"]
-    found = estimated(
-        model,
-        given["gpus"],
-        _slo(given),
-        tp=_degrees(given["tp"]),
-        precisions=given["precisions"] or None,
-        engines=given["engines"],
-        input_tokens=inputs,
-        output_tokens=outputs,
-        cached_tokens=given["cached_tokens"],
-        calibration=read_calibration(given["calibration"]) if given["calibration"] else None,
-        catalog=catalog,
-    )
+    with waiting(f"estimating {model.name}"):
+        found = estimated(
+            model,
+            given["gpus"],
+            _slo(given),
+            tp=_degrees(given["tp"]),
+            precisions=given["precisions"] or None,
+            engines=given["engines"],
+            input_tokens=inputs,
+            output_tokens=outputs,
+            cached_tokens=given["cached_tokens"],
+            calibration=read_calibration(given["calibration"]) if given["calibration"] else None,
+            catalog=catalog,
+        )
     if given["save"]:
         header = Header(model=model.name, facts={"source": "estimated", "calibration": found.calibration.describe()})
         write_atomic(given["save"], record_line(header) + "".join(map(record_line, found.points)))

@@ -193,7 +193,7 @@ def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) 
         jobs=jobs,
     )
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
-    with where:
+    with where, waiting(f"searching for the fleet of {spec.workload.name}"):
         plan, _ = attain(
             spec,
             None if given["attain"] == OWN else given["attain"],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from melange.cli.options import output_option
+from melange.cli.options import output_option, waiting
 
 if TYPE_CHECKING:
     from melange.planning.load import LoadMeasure
@@ -42,7 +42,8 @@ def show(workload: str, gpu: str | None, plot: str | None, output: str) -> None:
 
     image = format_of(plot) if plot else None
     spec = load_workload(workload)
-    measure = _measure(spec, gpu)
+    with waiting(f"measuring the load of {spec.workload.name}"):
+        measure = _measure(spec, gpu)
     drift = drift_of(spec.workload, measure.weight)
     click.echo(render_drift(spec.workload, drift, measure.text, output))
     if plot and image:
