@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from melange.cli.options import names, output_option, waiting
+from melange.cli.options import names, numbers, output_option, waiting
 from melange.cli.slo_options import EACH, LIMIT, share
 
 
@@ -46,6 +46,8 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     callback=names,
     help="Engines: vllm, or nanoflow for overlapped nano-batches wherever they are faster [vllm].",
 )
+@click.option("--kv-dtype", "kv_dtypes", multiple=True, callback=names, help="KV-cache dtypes: auto, fp8 [auto].")
+@click.option("--batched-tokens", multiple=True, callback=numbers, metavar="N,N", help="Token budgets [the engine's].")
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
 @click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
 @click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms for the rates that are shown; {EACH}.")
@@ -78,6 +80,7 @@ def estimate(**given: Any) -> None:
     Examples:
       melange estimate --model llama-3.1-8b --gpu L4,A10G,A100-80GB,H100
       melange estimate --model llama-3.1-70b --gpu H100 --tp 2,4 --precision fp8 --slo-tpot-ms 40 --grid 500x250
+      melange estimate --model llama-3.1-8b --gpu H100 --kv-dtype auto,fp8 --batched-tokens 1024,8192 --grid 500x250
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
@@ -103,6 +106,8 @@ def estimate(**given: Any) -> None:
             tp=_degrees(given["tp"]),
             precisions=given["precisions"] or None,
             engines=given["engines"],
+            kv_dtypes=given["kv_dtypes"] or ("auto",),
+            batched_tokens=given["batched_tokens"] or (None,),
             input_tokens=inputs,
             output_tokens=outputs,
             cached_tokens=given["cached_tokens"],

@@ -214,6 +214,10 @@ def check(ctx: click.Context, /, file: str, sentinels: int, tolerance: float, se
 @click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Tensor-parallel degree.")
 @click.option("--engine", default="vllm", show_default=True, help="Serving engine.")
 @click.option("--engine-version", help="Its version.")
+@click.option(
+    "--kv-dtype", type=click.Choice(["auto", "fp8"]), default="auto", show_default=True, help="Of its KV cache."
+)
+@click.option("--batched-tokens", type=click.IntRange(1), help="Its token budget of an iteration  [default: its own]")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), required=True, help="Measurements file to add to.")
 def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
     """Add load points that other tools measured to a measurements file.
@@ -227,7 +231,9 @@ def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
     from melange.interop.benchmarks import import_results
     from melange.serving.config import ConfigKey
 
-    config = ConfigKey(key["model"], key["gpu"], key["tp"], key["precision"], key["engine"])
+    config = ConfigKey(
+        key["model"], key["gpu"], key["tp"], key["precision"], key["engine"], key["kv_dtype"], key["batched_tokens"]
+    )
     points = import_results(files, config, engine_version=key["engine_version"], output=output)
     click.echo(f"{output}: {len(points)} load points added")
     for point in points:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from melange.capacity.profile import Profile
 from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
@@ -14,6 +14,7 @@ from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import fitting, load_points, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import estimated_table, warnings_of
+from melange.serving.config import KV_DTYPES
 from melange.serving.engine_settings import default_settings
 from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
@@ -50,6 +51,8 @@ def estimate(
     tp: Sequence[int] = (1,),
     precisions: Sequence[str] | None = None,
     engines: Sequence[str] = ("vllm",),
+    kv_dtypes: Sequence[str] = ("auto",),
+    batched_tokens: Sequence[int | None] = (None,),
     input_tokens: Sequence[float] = PAPER_INPUT_EDGES_TOKENS,
     output_tokens: Sequence[float] = PAPER_OUTPUT_EDGES_TOKENS,
     cached_tokens: float = 0.0,
@@ -59,7 +62,8 @@ def estimate(
     """Estimate every configuration of a model on these GPUs with the performance model.
 
     Models and GPUs are names of the catalog or described ones (:func:`extended_catalog`). ``cached_tokens`` of every
-    prompt are prefix hits. ``precisions`` None is the checkpoint's own. Without ``slo`` the rates are what a replica
+    prompt are prefix hits. ``precisions`` None is the checkpoint's own, ``None`` among ``batched_tokens`` the engine's
+    own budget of an iteration. Without ``slo`` the rates are what a replica
     sustains at any latency. Raises InputError for unknown names and where no configuration fits its GPUs.
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
@@ -67,7 +71,15 @@ def estimate(
     wanted = [gpus] if isinstance(gpus, str | Gpu) else gpus
     hardware = [catalog.gpu(gpu) if isinstance(gpu, str) else gpu for gpu in wanted]
     stored_as = precisions or (shape.precision,)
-    asked = [under_calibration(one, calibration) for one in _engines(shape, hardware, engines, list(tp), stored_as)]
+    for kv_dtype in kv_dtypes:
+        if kv_dtype not in KV_DTYPES:
+            raise InputError(f"KV-cache dtype is {kv_dtype!r}", fix=f"use one of {', '.join(KV_DTYPES)}")
+    asked = [
+        under_calibration(replace(one, kv_dtype=kv_dtype, max_batched_tokens=budget), calibration)
+        for one in _engines(shape, hardware, engines, list(tp), stored_as)
+        for kv_dtype in kv_dtypes
+        for budget in batched_tokens
+    ]
     modelled, reasons = fitting(list({one.key: one for one in asked}.values()))
     if not modelled:
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")

@@ -9,6 +9,7 @@ from melange.catalog.hardware import Gpu
 from melange.errors import InputError
 from melange.serving.engine_settings import EngineSettings, default_settings
 
+TOKEN_BUDGET, KV_CACHE_DTYPE = "--max-num-batched-tokens", "--kv-cache-dtype"
 _THOUSANDS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}  # as vLLM reads --max-model-len 8k
 
 
@@ -23,6 +24,17 @@ def option_value(args: Sequence[str], *names: str) -> str | None:
     return None
 
 
+def kv_dtype_of(args: Sequence[str]) -> str:
+    """What the engine was told to keep the KV cache in: ``fp8``, in whichever format, or ``auto``."""
+    return "fp8" if (option_value(args, KV_CACHE_DTYPE) or "").startswith("fp8") else "auto"
+
+
+def token_budget_of(args: Sequence[str]) -> int | None:
+    """The most tokens an iteration may compute, as the engine was told; None where it chooses itself."""
+    text = option_value(args, TOKEN_BUDGET)
+    return None if text is None else _count(TOKEN_BUDGET, text)
+
+
 def settings_from_args(
     args: Sequence[str], *, gpu: Gpu, engine: str = "vllm", version: str | None = None
 ) -> EngineSettings:
@@ -30,7 +42,7 @@ def settings_from_args(
     found: dict[str, object] = {}
     for name, option in (
         ("max_num_seqs", "--max-num-seqs"),
-        ("max_batched_tokens", "--max-num-batched-tokens"),
+        ("max_batched_tokens", TOKEN_BUDGET),
         ("block_tokens", "--block-size"),
         ("max_model_len_tokens", "--max-model-len"),
     ):
@@ -40,7 +52,7 @@ def settings_from_args(
     fraction = option_value(args, "--gpu-memory-utilization")
     if fraction is not None:
         found["memory_fraction"] = _number("--gpu-memory-utilization", fraction)
-    if (option_value(args, "--kv-cache-dtype") or "").startswith("fp8"):
+    if kv_dtype_of(args) == "fp8":
         found["kv_bytes_per_element"] = 1.0
     if "--no-enable-chunked-prefill" in args:
         found["chunked_prefill"] = False

@@ -50,3 +50,15 @@ def test_its_profile_plans_a_fleet():
     plan = plan_fleet(spec, profile=found.profile)
     assert plan.solved
     assert {config.gpu for config in plan.configs.values()} == {"L40S", "H100"}
+
+
+def test_kv_cache_dtypes_and_token_budgets_are_configurations_of_their_own():
+    found = estimate(
+        "llama-3.1-8b", "H100", kv_dtypes=("auto", "fp8"), batched_tokens=(None, 1024), input_tokens=[500.0],
+        output_tokens=[250.0],
+    )  # fmt: skip
+    keys = {(key.kv_dtype, key.max_batched_tokens): table for key, table in found.profile.configs.items()}
+    assert set(keys) == {("auto", None), ("auto", 1024), ("fp8", None), ("fp8", 1024)}
+    assert keys["fp8", None].max_rate_rps[0, 0] > keys["auto", None].max_rate_rps[0, 0]
+    with pytest.raises(InputError, match="KV-cache dtype is 'fp4'; use one of auto, fp8"):
+        estimate("llama-3.1-8b", "H100", kv_dtypes=("fp4",))

@@ -47,6 +47,10 @@ def test_the_key_follows_arguments_and_the_catalogs_names() -> None:
     key = server_key("m", gpu="NVIDIA L4", engine="vllm", args=["-tp", "2", "--dtype", "half"])
     assert key == ConfigKey("m", "L4", 2, "fp16", "vllm")
     assert server_key("m", gpu="L4", engine="vllm", args=["-tp", "2"], tp=4, precision="fp8").tp == 4
+    budgeted = server_key(
+        "m", gpu="L4", engine="vllm", args=["--kv-cache-dtype=fp8_e4m3", "--max-num-batched-tokens", "2k"]
+    )
+    assert (budgeted.kv_dtype, budgeted.max_batched_tokens) == ("fp8", 2000)
     assert catalog_name("Some GPU") == "Some GPU"
     with pytest.raises(InputError, match="--tensor-parallel-size is 'two'"):
         server_key("m", gpu="L4", engine="vllm", args=["--tensor-parallel-size=two"])
