@@ -49,7 +49,8 @@ def search_of(
     ground = SimpleNamespace(
         in_time=problem,
         least=least,
-        plan=lambda counts: counts if any(counts) else None,
+        plan=lambda counts, baselines=None, degree=None: counts if any(counts) else None,
+        other_degrees=lambda counts: [],
         choices=SimpleNamespace(offers=offers),
         clocks={},
     )

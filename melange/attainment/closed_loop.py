@@ -28,7 +28,7 @@ from melange.files.shown import clock_text
 from melange.plan.costs import Baseline
 from melange.plan.plan import Plan
 from melange.plan.promise import AttainReport, SizedFleet
-from melange.planning.assemble import additivity_warning
+from melange.planning.assemble import additivity_warning, pooled_warning
 from melange.planning.baselines import savings_of
 from melange.planning.options import SolveOptions
 from melange.planning.planner import choices_of, plan_fleet
@@ -130,7 +130,7 @@ def _settled(
 
 def _worst_window(search: FleetSearch, best: Counts, windows: Sequence[WindowDemand]) -> WindowDemand | None:
     """The window, not yet among the demands, in which the fleet falls furthest below the target; None where in none."""
-    plan = search.ground.plan(best)
+    plan = search.plan(best)
     assert plan is not None
     known = {id(demand) for demand in search.trials.demands}
     others = [window for window in windows[1:] if id(window.demand) not in known]
@@ -219,7 +219,7 @@ def _answer(
     lone: float,
 ) -> tuple[Plan, AttainReport]:
     cost = search.cost(best)
-    plan = search.ground.plan(best, _baselines(single, cost))
+    plan = search.plan(best, _baselines(single, cost))
     assert plan is not None
     costs = [f.cost_usd_per_hour for f in single.values() if f.cost_usd_per_hour is not None]
     scenario = search.trials.scenario(plan)
@@ -250,7 +250,7 @@ def _answer(
         left_out=search.ground.left_out,
         lone_share=lone,
     )
-    settled = additivity_warning(plan.slo)  # The mix was played, not added up.
+    settled = (*additivity_warning(plan.slo), *pooled_warning(plan.slo))  # The mix was played, not added up.
     kept = (warning for warning in plan.warnings if warning not in settled)
     warnings = (*kept, *_short_warning(scenario.requests / scenario.rate_rps))
     # Simulation rules fleets out, it proves nothing: the report says what was ruled out, the plan has no bound.

@@ -13,7 +13,7 @@ below its cost, until nothing is left or the budget of simulated requests is spe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +25,8 @@ from melange.attainment.surrogate import MissModel
 from melange.attainment.trial import TrialResult, Trials
 from melange.errors import InfeasibleError
 from melange.parallel import run
+from melange.plan.costs import Baseline
+from melange.plan.plan import Plan
 from melange.simulator.arrivals import Arrivals
 from melange.solver.problem import Problem
 from melange.solver.search import solve
@@ -42,6 +44,8 @@ SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.35, 1.7, 2.3, 3.5)
 PROPOSAL_GAP = 0.01
 CARRIED = 1 - 1e-6
 """How many times over the demand must be carried: once, to the solver's rounding."""
+WITHIN_REACH = 0.2
+"""By how much a quick look may miss the target for other tensor-parallel degrees to be tried on the machines."""
 SPOT_CHECKS = 3
 NAMED = 5
 
@@ -52,10 +56,11 @@ class FleetSearch:
 
     ``arrivals`` are those of the first replication. ``failed`` fleets rule out what they contain; ``results`` are all
     that were simulated; ``overloaded`` cannot carry the demand and were not; ``undecided`` reached the target in the
-    confirming test, but by too little to promise it, and rule out nothing. ``attempts`` counts the confirmations among
-    which the test's error is divided. Once ``spent_requests`` reaches ``most_requests`` or as many as ``most_fleets``
-    were simulated, and some fleet is confirmed, nothing more is begun. ``not_ruled_out``: fleets below the best cost
-    that nothing speaks against, cheapest first, once the search has ended.
+    confirming test, but by too little to promise it, and rule out nothing. ``degrees``: of fleets that do better on
+    replicas of one tensor-parallel degree than with the most slack, that degree. ``attempts`` counts the confirmations
+    among which the test's error is divided. Once ``spent_requests`` reaches ``most_requests`` or as many as
+    ``most_fleets`` were simulated, and some fleet is confirmed, nothing more is begun. ``not_ruled_out``: fleets below
+    the best cost that nothing speaks against, cheapest first, once the search has ended.
     """
 
     ground: Ground
@@ -73,6 +78,7 @@ class FleetSearch:
     spot_checked: int = 0
     overloaded: set[Counts] = field(default_factory=set)
     undecided: list[Counts] = field(default_factory=list)
+    degrees: dict[Counts, int] = field(default_factory=dict)
     complete: bool = False
     not_ruled_out: tuple[Counts, ...] = ()
 
@@ -96,6 +102,10 @@ class FleetSearch:
             self.overloaded.add(counts)
         return able
 
+    def plan(self, counts: Counts, baselines: Mapping[str, Baseline] | None = None) -> Plan | None:
+        """The plan under which a fleet is judged: with the most slack, or of the one degree that did better."""
+        return self.ground.plan(counts, baselines, degree=self.degrees.get(counts))
+
     def screen(self, fleets: Sequence[Counts]) -> list[bool]:
         """Quick looks at fleets, side by side; those judged before keep their result, and what has no plan fails."""
         fresh = [counts for counts in dict.fromkeys(fleets) if counts not in self.results]
@@ -107,17 +117,38 @@ class FleetSearch:
         found = run(
             alone.screen, [(plan,) for _, plan in played], jobs=min(options.jobs, len(played) or 1), threads=True
         )
-        for (counts, _), result in zip(played, found, strict=True):
+        for (counts, _), first in zip(played, found, strict=True):
+            result = self._of_best_degree(counts, first)
             self._keep(counts, result, len_factor=1)
             self.model.observe(np.array(counts, dtype=np.int64), result.attainment)
         return [counts in self.results and self.results[counts].passed for counts in fleets]
+
+    def _of_best_degree(self, counts: Counts, first: TrialResult) -> TrialResult:
+        """A quick look, or that of the fleet on replicas of one degree, where it falls short by little and they do not.
+
+        The most slack is by loads that add up, which waiting does not.
+        """
+        best = first
+        if first.passed or first.attainment < self.trials.target - WITHIN_REACH:
+            return best
+        for degree in self.ground.other_degrees(counts):
+            plan = self.ground.plan(counts, degree=degree)
+            if plan is None:
+                continue
+            look = self.trials.screen(plan)
+            self.spent_requests += look.replications * (self.trials.options.requests or 0)
+            if look.attainment > best.attainment:
+                best, self.degrees[counts] = look, degree
+            if best.passed:
+                break
+        return best
 
     def confirm(self, counts: Counts) -> bool:
         """Put a fleet that passed its screening to the sequential test."""
         known = self.results.get(counts)
         if known is not None and known.low is not None:
             return known.passed
-        plan = self.ground.plan(counts)
+        plan = self.plan(counts)
         if plan is None:
             return False
         self.attempts += 1

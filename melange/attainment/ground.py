@@ -50,15 +50,33 @@ class Ground:
     def choices(self) -> Choices:
         return self.case.choices
 
-    def arranged(self, counts: Counts) -> tuple[Arrangement, BoolArray] | None:
+    def other_degrees(self, counts: Counts) -> list[int]:
+        """The tensor-parallel degrees among which these machines leave a choice; none where each takes one alone."""
+        rented = np.flatnonzero(np.array(counts)[self.in_time.config_instance] > 0)
+        held: dict[int, set[int]] = {}
+        for c in rented.tolist():
+            held.setdefault(int(self.in_time.config_instance[c]), set()).add(int(self.in_time.gpus_per_replica[c]))
+        return sorted(set().union(*(degrees for degrees in held.values() if len(degrees) > 1)))
+
+    def _open(self, counts: Counts, degree: int | None) -> BoolArray:
+        """(n_configs,) what may run on these machines: all, or the degree alone where a machine's type has it."""
+        machine = self.in_time.config_instance
+        rented: BoolArray = np.asarray(np.array(counts)[machine] > 0)
+        if degree is None:
+            return rented
+        alike = self.in_time.gpus_per_replica == degree
+        return np.asarray(rented & (alike | ~np.isin(machine, machine[alike])))
+
+    def arranged(self, counts: Counts, degree: int | None = None) -> tuple[Arrangement, BoolArray] | None:
         """What runs on these machines with the most slack, and which rows (n_rows,) it serves; None where it is none.
 
         A size that none of them serves in time is spread by the least time it takes; one that fits none is left out.
+        With ``degree`` the machines that hold replicas of that tensor-parallel degree run no others.
         """
         instances = np.array(counts, dtype=np.int64)
-        rented = instances[self.in_time.config_instance] > 0
+        rented = self._open(counts, degree)
         in_time: BoolArray = np.asarray(np.isfinite(self.in_time.load[:, rented]).any(axis=1))
-        load = np.where(in_time[:, None], self.in_time.load, self.least.load)
+        load = np.where(rented, np.where(in_time[:, None], self.in_time.load, self.least.load), np.inf)
         served: BoolArray = np.asarray(np.isfinite(load[:, rented]).any(axis=1))
         if not served.any():
             return None
@@ -67,16 +85,18 @@ class Ground:
         found = most_slack(problem, instances)
         return None if found is None else (found, served)
 
-    def plan(self, counts: Counts, baselines: Mapping[str, Baseline] | None = None) -> Plan | None:
+    def plan(
+        self, counts: Counts, baselines: Mapping[str, Baseline] | None = None, *, degree: int | None = None
+    ) -> Plan | None:
         """The plan of a fleet, also of one that the integer program would call too small; None where it serves nothing.
 
         Its bound is its own cost: what was ruled out below it is the search's to say.
         """
-        found = self.arranged(counts)
+        found = self.arranged(counts, degree)
         if found is None:
             return None
         arrangement, served = found
-        rented = np.array(counts)[self.in_time.config_instance] > 0
+        rented = self._open(counts, degree)
         in_time: BoolArray = np.asarray(np.isfinite(self.in_time.load[:, rented]).any(axis=1))
         shares = np.zeros(self.in_time.load.shape)
         shares[served] = arrangement.shares

@@ -55,9 +55,23 @@ def _sized(search: FleetSearch, gpu: str, guesses: Mapping[int, int]) -> Counts 
     paid = [cost for cost in costs.values() if cost > 0]
     likely = [i for i in sizes if costs[i] <= ALIKE * min(paid, default=0.0)]
     sized = [counts for i in likely if (counts := _least_passing(search, i, guesses[i], sizes[i])) is not None]
+    for i in sorted(set(sizes) - set(likely), key=lambda i: (float(prices[i]), i)):
+        if not _is_misjudged(search, i):
+            continue
+        below = min((search.cost(counts) for counts in sized), default=np.inf) * (1 - 1e-9)
+        cheaper = [n for n in sizes[i] if search.cost(_of(search, i, n)) < below]
+        if cheaper and search.screen([_of(search, i, cheaper[-1])])[0]:
+            least = _least_passing(search, i, min(guesses[i], cheaper[-1]), range(cheaper[0], cheaper[-1] + 1))
+            sized += [] if least is None else [least]
     if not sized:
         return SizedFleet(reason="no fleet of it alone looked like keeping the promise")
     return min(sized, key=lambda counts: (search.cost(counts), counts))
+
+
+def _is_misjudged(search: FleetSearch, i: int) -> bool:
+    """Whether a type serves some size in time by no rate, so that its guess is of no use: in simulation it may pass."""
+    on_it = search.problem.config_instance == i
+    return bool(np.isinf(search.problem.load[:, on_it]).all(axis=1).any())
 
 
 def _guess(search: FleetSearch, i: int) -> int | None:
@@ -134,7 +148,7 @@ def report_singles(search: FleetSearch, singles: dict[str, Counts | SizedFleet])
         others = [i for i, offer in enumerate(offers) if offer.gpu != gpu]
         passed = [c for c, r in search.results.items() if r.passed and not any(c[i] for i in others)]
         best = min(passed, key=lambda counts: (search.cost(counts), counts), default=None)
-        plan = None if best is None else search.ground.plan(best)
+        plan = None if best is None else search.plan(best)
         if best is None or plan is None:
             reason = "no fleet of it alone that looked good stood the test"
             result[gpu] = found if isinstance(found, SizedFleet) else SizedFleet(reason=reason)

@@ -94,11 +94,14 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
       melange simulate azure-conversation --fleet "2xH100 + 7xL40S/fp8" --rate 100
       melange simulate workload.yaml --fleet 1xH100:8/tp4/fp8 --slo-ttft-ms 500 --plan plan.json
     """
+    from melange.files.text import check_place
     from melange.routing.compiled import IS_COMPILED
     from melange.traces import read_trace
 
     if given["plot_folder"]:
         _check_plots(given)
+    if given["write_to"]:
+        check_place(given["write_to"])
     options = _options(given)
     if not IS_COMPILED:
         click.echo("melange: running uncompiled, which takes some 150 times as long: pip install numba", err=True)

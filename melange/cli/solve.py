@@ -97,10 +97,13 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve workload.yaml --attain 0.99 --trace requests.csv --arrivals trace
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
+    from melange.files.text import check_place
     from melange.plan.file import write_plan
     from melange.report.plans import render_plan
     from melange.solver.problem import Status
 
+    if given["plan_file"]:
+        check_place(given["plan_file"])
     plan = _answer(given)
     if given["plan_file"]:
         write_plan(given["plan_file"], plan)

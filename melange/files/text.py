@@ -37,6 +37,17 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
                 os.unlink(temporary)
 
 
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise InputError where no file can be written, for commands to ask before their work."""
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("cannot write it: it is a folder", file=path, fix="name a file")
+    if not target.parent.is_dir():
+        raise InputError("cannot write it: its folder does not exist", file=path, fix="make the folder first")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError("cannot write it: its folder is read-only", file=path, fix="name another folder")
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -95,8 +95,15 @@ class Standing:
         below = sum(attainment < target for attainment in told)
         return (
             f"the promise of {100 * target:.10g}% is not kept in {below} of the {len(told)} windows of the workload's "
-            f"own time: in the worst, {worst.describe()}, {share(worst.attainment)} of the requests keep the SLO"
+            f"own time: in the worst, {worst.describe()}, {_below(worst.attainment, target)} of the requests keep the "
+            "SLO"
         )
+
+
+def _below(attainment: float, target: float) -> str:
+    """A share to as many digits as show that it is below the target."""
+    digits = next((n for n in (1, 2, 3) if round(100 * attainment, n) < 100 * target), 4)
+    return share(attainment, digits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

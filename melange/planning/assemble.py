@@ -121,7 +121,7 @@ def _plan(choices: Choices, served: _Served | None) -> Plan:
         buckets=tuple(_bucket(choices, b, served) for b in range(len(choices.buckets))),
         headroom=spec.headroom,
         slice_factor=options.slice_factor,
-        warnings=(*choices.warnings, *additivity_warning(spec.slo)),
+        warnings=(*choices.warnings, *pooled_warning(spec.slo), *additivity_warning(spec.slo)),
         dropped_offers=tuple(
             LeftOutOffer(instance=d.offer.name, gpu=d.offer.gpu, provider=d.offer.provider, reason=d.reason)
             for d in choices.dropped
@@ -182,6 +182,16 @@ def _bucket(choices: Choices, b: int, served: _Served | None) -> PlanBucket:
         max_rate_rps={name: None if np.isnan(rate) else float(rate) for name, rate in rates},
         late_rate_rps=_named(choices, choices.late_rate_rps[b]) if may_be_late else {},
         sources={name: source for name, source in sources if source},
+    )
+
+
+def pooled_warning(slo: Slo) -> tuple[str, ...]:
+    """Percentiles that differ: the program lets as many miss every limit as the strictest allows (docs/design.md)."""
+    if len(set(slo.quantiles.values())) < 2:
+        return ()
+    return (
+        "the percentiles differ, and by mean loads no more requests may miss the looser limits than the strictest one: "
+        "a cheaper fleet may do, or one where none is found; --attain judges each limit by its own",
     )
 
 

@@ -9,6 +9,9 @@ from types import MappingProxyType
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
 
+MOST = 10_000_000
+"""Machines or GPUs of a type, far beyond what anybody has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeLimit:
@@ -45,9 +48,11 @@ class Limits:
         for kind in ("maximum", "minimum", "owned"):
             for name, limit in self.types.items():
                 count = getattr(limit, kind)
-                if count is not None and count < 0:
+                if count is not None and not 0 <= count <= MOST:
                     what = "number owned" if kind == "owned" else kind
-                    raise InputError(f"the {what} of {name} is {count}", fix="give a whole number from 0")
+                    raise InputError(
+                        f"the {what} of {name} is {count:g}", fix=f"give a whole number from 0 to {MOST:,}"
+                    )
         for name, limit in self.types.items():
             size = limit.gpus_per_machine
             if size is not None and (size < 1 or limit.owned % size):

@@ -10,7 +10,7 @@ from melange.capacity.profile import Profile
 from melange.errors import InputError, MelangeError
 from melange.plan.costs import Baseline, describe_instances
 from melange.plan.plan import Plan
-from melange.planning.assemble import counts, plan_of, plan_without_fleet
+from melange.planning.assemble import counts, plan_of, plan_without_fleet, pooled_warning
 from melange.planning.baselines import single_type_baselines, undercut_by_baselines
 from melange.planning.case import Case, case_of, refuse_unmeasured
 from melange.planning.choices import Choices, choose
@@ -137,6 +137,7 @@ def _unservable_reasons(case: Case) -> tuple[str, ...]:
             f"they are {100 * case.problem.must_be_late:.3g}% of the requests, of which at most "
             f"{100 * late.at_most:.3g}% may be late by design"
         )
+    reasons += pooled_warning(slo)
     return (*reasons, *nearest_slo_reasons(slo, lambda other: _serves(choices.spec.with_slo(other))))
 
 

@@ -249,9 +249,10 @@ def _prices(document: Document) -> PriceChoice:
 
 
 def _limits(document: Document) -> Limits:
+    """What the file's fleet says; an entry of nothing but what is owned leaves open what may be rented."""
     if "fleet" not in document.data:
         return Limits()
-    types = {}
+    types, listed = dict[str, TypeLimit](), list[str]()
     for name, row in document.data["fleet"].items():
         low, high = (row or {}).get("min", 0), (row or {}).get("max")
         own, size = (row or {}).get("owned", 0), (row or {}).get("gpus_per_machine")
@@ -262,7 +263,9 @@ def _limits(document: Document) -> Limits:
                 ("fleet", name), f"fleet.{name}: {own} owned in machines of {size} GPUs", "give a multiple of the size"
             )
         types[name] = TypeLimit(minimum=low, maximum=high, owned=own, gpus_per_machine=size)
-    return Limits(fleet=tuple(types), types=types)
+        if not own or (row or {}).keys() - {"owned", "gpus_per_machine"}:
+            listed.append(name)
+    return Limits(fleet=tuple(listed) if listed or not types else None, types=types)
 
 
 def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
@@ -288,8 +291,13 @@ def dump_workload(spec: WorkloadSpec, comment: str | None = None) -> str:
     if w.windows:
         data["windows"] = [_window_row(w, window) for window in w.windows]
     data |= {"profiles": _profiles_row(spec.profiles), "prices": _prices_row(spec.prices)}
-    if spec.limits.fleet is not None:
-        data["fleet"] = {name: _limit_row(spec.limits.types.get(name, TypeLimit())) for name in spec.limits.fleet}
+    owned = [name for name, limit in spec.limits.types.items() if limit.owned]
+    if owned or spec.limits.fleet is not None:
+        names = dict.fromkeys((*(spec.limits.fleet or ()), *owned))
+        data["fleet"] = {name: _limit_row(spec.limits.types.get(name, TypeLimit())) for name in names}
+        for name in spec.limits.fleet or ():
+            if name in owned:  # Rented too, which an entry of nothing but what is owned does not say.
+                data["fleet"][name].setdefault("min", 0)
     serving = {n: list(v) for n in _SERVING if (v := getattr(spec.serving, n))}
     if serving:
         data["serving"] = serving

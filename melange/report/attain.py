@@ -23,7 +23,7 @@ def _headline(report: AttainReport) -> list[str]:
         f"with 90% confidence (target {_target(report.target)})",
     ]
     if report.promise_usd_per_hour is not None and report.promise_share is not None:
-        more = f"{usd(abs(report.promise_usd_per_hour))} ({100 * report.promise_share:+.1f}%)"
+        more = f"{usd(abs(report.promise_usd_per_hour))} ({100 * abs(report.promise_share):.1f}%)"
         how = "more" if report.promise_usd_per_hour >= 0 else "less"
         lines.append(
             f"that is {more} {how} than the plan for {report.rival}, whose fleet attains "

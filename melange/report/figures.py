@@ -12,6 +12,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError, MissingExtraError
+from melange.files.text import check_place
 from melange.plan.plan import Plan
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
     For commands to call before their work, so that none is lost over a picture.
     """
+    check_place(path)
     image_format = Path(path).suffix.lstrip(".").lower()
     check_format(image_format)
     new_figure()

@@ -22,6 +22,7 @@ from melange.profiler.check import CheckResult
 from melange.profiler.runner import Estimate, RunRequest
 from melange.profiler.search import Capacity
 from melange.report.tables import rendered
+from melange.serving.config import ConfigKey
 from melange.slo import Slo
 
 SCHEMA_VERSION = 1
@@ -128,8 +129,7 @@ def _json(profile: Profile, usd_per_hour: float | None) -> dict[str, object]:
 def _csv(profile: Profile, usd_per_hour: float | None) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    columns = ["model", "gpu", "tp", "precision", "engine", "input_tokens", "output_tokens"]
-    columns += ["next_failing_rps", "max_rate_rps"]
+    columns = [*ConfigKey._fields, "input_tokens", "output_tokens", "next_failing_rps", "max_rate_rps"]
     writer.writerow([*columns, *(["tokens_per_usd"] if usd_per_hour is not None else [])])
     for config in profile.configs.values():
         per_usd = None if usd_per_hour is None else _tokens_per_usd(config, usd_per_hour)

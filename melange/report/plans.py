@@ -75,9 +75,7 @@ def _parts(plan: Plan) -> list[RenderableType]:
     parts += [escape(line) for line in _scope(plan)]
     parts += [f"warning: {escape(warning)}" for warning in plan.warnings if warning != first]
     if plan.dropped_offers:
-        parts.append(
-            f"{len(plan.dropped_offers)} dearer offers of the same GPU and size left out (listed in plan.json)"
-        )
+        parts.append(f"{len(plan.dropped_offers)} dearer offers of the same GPU and size left out (listed by -o json)")
     return parts
 
 
@@ -99,9 +97,16 @@ def _headline(plan: Plan) -> str:
     among = f"\ncheapest among {escape(plan.considered.describe())}" if plan.considered else ""
     if plan.attain is not None:
         return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_promise(plan.attain)}){among}"
-    proof = "proven cheapest" if plan.status == Status.OPTIMAL else "not proven cheapest"
-    gap = f"at most {percent(plan.gap, 2)} above the bound {usd(plan.bound_usd_per_hour)}" if plan.gap else "gap 0"
-    return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({proof}, {gap}){among}"
+    return head + f"[bold]{fleet} at {usd(plan.cost_usd_per_hour)}/h[/bold] ({_proof(plan)}){among}"
+
+
+def _proof(plan: Plan) -> str:
+    """What is proven of the cost, and by what: shares of the requests are promised by simulation, not by mean loads."""
+    by = " by mean loads; --attain asks the simulator" if plan.slo.share is not None else ""
+    gap = f"at most {percent(plan.gap, 2)} above the bound {usd(plan.bound_usd_per_hour)}"
+    if plan.status != Status.OPTIMAL:
+        return f"not proven cheapest, {gap if plan.gap else 'gap 0'}{by}"
+    return f"proven {gap}{by}" if plan.gap else f"proven cheapest{by or ', gap 0'}"
 
 
 def _scope(plan: Plan) -> list[str]:

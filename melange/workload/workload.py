@@ -25,6 +25,10 @@ Representative = Literal["mean", "upper_edge"]
 _MEANS = ("mean_input_tokens", "mean_output_tokens", "mean_product_tokens2", "mean_cached_tokens")
 
 
+MOST_RATE_RPS = 1e9
+"""Requests per second beyond all the world's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Workload:
     """Request rate and size moments per bucket of a grid, plus the SLO.
@@ -81,6 +85,11 @@ class Workload:
         if not np.all(np.isfinite(self.rate_rps)) or np.any(self.rate_rps < 0):
             bad = self.rate_rps[~(np.isfinite(self.rate_rps) & (self.rate_rps >= 0))][0]
             raise InputError(f"workload {self.name}: a bucket's rate is {bad}", fix="rates are finite and >= 0")
+        if self.rate_rps.sum() > MOST_RATE_RPS:
+            raise InputError(
+                f"workload {self.name}: {self.rate_rps.sum():.3g} requests per second",
+                fix="check the rate and its unit",
+            )
         if not self.rate_rps.any():
             raise InputError(f"workload {self.name} is empty: every bucket's rate is 0", fix="give it some requests")
 

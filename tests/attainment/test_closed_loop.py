@@ -298,3 +298,11 @@ def test_the_promise_is_the_slo_s_own_where_no_target_is_asked(small_spec):
         attain(small_spec)
     with pytest.raises(InputError, match="promises percentiles, p95 TTFT <= 300 ms, and the target"):
         attain(each(small_spec, 0.95, ttft_s=0.3), 0.9)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("box-70b", 6)])
+def test_a_machine_is_judged_by_the_degree_that_suits_it(shared, name, rate):
+    spec = load_workload(shared / "cases" / f"{name}.yaml").with_rate(rate)
+    plan, report = attain(spec, None, None, SimulationOptions(requests=1500), standing=0)
+    assert plan.instances == {"my-box": 1}
+    assert report.fleet.attainment_low >= report.target

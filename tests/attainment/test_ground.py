@@ -197,3 +197,17 @@ def test_the_least_loads_are_those_of_the_traces_requests(choices, ground):
 def test_a_ground_is_one_of_the_whole_mix(choices, ground):
     found = ground_of(replace(choices, spec=choices.spec.for_windows()))
     np.testing.assert_array_equal(found.in_time.load, ground.in_time.load)
+
+
+def test_machines_of_several_degrees_may_run_one_alone(shared):
+    """At 6 req/s the box keeps its promise on TP 4 alone, and not on the replicas with the most slack."""
+    ground = ground_of(choices_of(load_workload(shared / "cases" / "box-70b.yaml").with_rate(6)))
+    counts = tuple(1 for _ in ground.in_time.instances)
+    assert {4, 8} <= set(ground.other_degrees(counts))
+    for degree in (4, 8):
+        plan = ground.plan(counts, degree=degree)
+        assert {plan.configs[name].tp for name in plan.replicas} == {degree}
+
+
+def test_machines_of_one_degree_leave_no_choice(ground):
+    assert ground.other_degrees((2, 1)) == []

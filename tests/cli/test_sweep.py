@@ -75,9 +75,17 @@ def test_without_its_library_a_picture_is_refused_before_any_work(tmp_path, monk
     assert done.stdout == ""
 
 
-def test_a_picture_that_cannot_be_written_loses_no_table(tmp_path):
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work_and_loses_no_table(tmp_path, monkeypatch):
     done = run("--rates", "1,2", "--plot", str(tmp_path / "missing" / "x.svg"))
-    assert done.exit_code != 0
+    assert "its folder does not exist" in str(done.exception)
+    assert done.stdout == ""
+
+    def full(path, content):
+        raise InputError("no space left")
+
+    monkeypatch.setattr("melange.files.text.write_atomic", full)
+    done = run("--rates", "1,2", "--plot", str(tmp_path / "x.svg"))
+    assert "no space left" in str(done.exception)
     assert "cheapest" in done.stdout
 
 

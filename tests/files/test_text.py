@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from melange import InputError
-from melange.files.text import parse_json, read_text, write_atomic
+from melange.files.text import check_place, parse_json, read_text, write_atomic
 
 
 def test_replacing_keeps_the_mode_and_leaves_nothing_else(tmp_path):
@@ -65,3 +65,10 @@ def test_reading(tmp_path):
 def test_json_that_is_none(text, message):
     with pytest.raises(InputError, match=message):
         parse_json(text, "f.json", 4)
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path):
+    check_place(tmp_path / "new.json")
+    for place, why in ((tmp_path, "it is a folder"), (tmp_path / "missing" / "x.json", "its folder does not exist")):
+        with pytest.raises(InputError, match=why):
+            check_place(place)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from plan.builders import ATTAIN, FLEET
 
-from melange.plan.promise import SizedFleet
+from melange.plan.promise import SizedFleet, WindowAttainment
 
 REPORT = replace(
     ATTAIN,
@@ -67,3 +67,9 @@ def test_a_fleet_for_every_window_is_compared_with_the_programs():
     report = replace(REPORT, windows=REPORT.standing.windows)
     assert "the windows' loads alone takes $0.70/h" in repr(report)
     assert list(report.to_frame().index)[1] == "windows' loads only"
+
+
+def test_a_share_that_would_round_to_the_target_is_told_to_more_digits():
+    worst = WindowAttainment(start_s=0, length_s=60, rate_rps=1, attainment=0.98996)
+    text = replace(REPORT.standing, windows=(worst,)).shortfall(0.99)
+    assert "98.996% of the requests" in text

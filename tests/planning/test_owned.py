@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -178,3 +179,22 @@ def test_a_wrong_word_on_what_is_owned_is_one_clear_line(tmp_path, fleet, proble
 def test_an_owned_machine_has_no_price():
     with pytest.raises(InputError, match=r"it is owned at 1\.0"):
         InstanceType(name="x", gpu="L4", gpus=1, price_usd_per_hour=1.0, memory_gib=24, owned=True)
+
+
+def test_a_file_s_entry_of_nothing_but_what_is_owned_leaves_open_what_is_rented(tmp_path):
+    text = Path(load_workload("azure-conversation").file).read_text()
+    plain = plan_fleet(load_workload("azure-conversation").with_rate(20))
+    costs = {}
+    entries = {"H100": "{owned: 1}", "L4": "{owned: 1}", "T4": "{owned: 2}", "A100-80GB": "{owned: 1, min: 0}"}
+    for name, entry in entries.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"{text}\nfleet: {{{name}: {entry}}}\n")
+        spec = load_workload(file).with_rate(20)
+        assert spec.limits.fleet == (("A100-80GB",) if "min" in entry else None)
+        again = tmp_path / f"again-{name}.yaml"
+        write_workload(again, spec)
+        assert load_workload(again).limits == spec.limits
+        costs[name] = plan_fleet(spec).cost_usd_per_hour
+    assert all(costs[name] <= plain.cost_usd_per_hour for name in ("H100", "L4", "T4"))
+    asked = own(load_workload("azure-conversation").with_rate(20), H100=(1, None))
+    assert costs["H100"] == plan_fleet(asked).cost_usd_per_hour

@@ -52,7 +52,7 @@ def test_it_says_the_fleet_its_price_and_what_was_confirmed():
     for words in (
         "2 x L4 at $3.00/h: confirmed at 99.12% of simulated requests",
         "at least 99.01% with 90% confidence (target 99.05%)",
-        "that is $1.00 (+50.0%) more than the plan for the mean load, whose fleet attains 81.00%",
+        "that is $1.00 (50.0%) more than the plan for the mean load, whose fleet attains 81.00%",
         "savings on the best single type that keeps the same promise: 12.5%",
         "L4 42%",
         "17 fleets simulated (5000 requests a replication, poisson, policy shares; sizes: bucket means)",
@@ -68,7 +68,7 @@ def test_it_says_the_fleet_its_price_and_what_was_confirmed():
 
 def test_a_promise_that_costs_less():
     less = replace(REPORT, promise_usd_per_hour=-0.5, promise_share=-0.25)
-    assert "that is $0.50 (-25.0%) less than the plan for the mean load" in text(less)
+    assert "that is $0.50 (25.0%) less than the plan for the mean load" in text(less)
 
 
 @pytest.mark.parametrize("named", [("1 x L4 + 1 x H100",), ()])
