@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -221,7 +222,10 @@ def processes_of(folder: Path) -> list[str]:
 def test_the_engine_is_stopped_however_the_run_ends(number: signal.Signals, vllm: Path, tmp_path: Path) -> None:
     tiny = write_tiny_model(tmp_path / "tiny")
     command = profile_command(vllm, tiny, tmp_path / "a.jsonl", "--input-tokens", "16", "--output-tokens", "16")
-    with subprocess.Popen(command, env=vllm_environment(vllm), stderr=subprocess.PIPE, text=True) as run:
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # What runs in the background may ignore it.
+    with subprocess.Popen(
+        command, env=vllm_environment(vllm), stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    ) as run:
         deadline = time.monotonic() + 60
         while not processes_of(tiny) and time.monotonic() < deadline:
             time.sleep(0.2)

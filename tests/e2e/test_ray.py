@@ -55,7 +55,8 @@ def melange(*arguments: str, address: str | None = None) -> subprocess.Completed
 )
 def test_a_cluster_answers_as_this_machine_does(arguments, address):
     here, there = melange(*arguments), melange(*arguments, "--on", "ray", address=address)
-    assert here.returncode == there.returncode == 0, here.stderr + there.stderr
+    assert here.returncode == there.returncode, here.stderr + there.stderr
+    assert here.returncode in (0, 4)
     assert there.stdout == here.stdout
 
 
