@@ -181,7 +181,12 @@ def _check_combination(given: dict[str, Any]) -> None:
 
 
 def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) -> Plan:
+    from dataclasses import replace
+
     from melange.attainment.closed_loop import attain
+    from melange.errors import InfeasibleError
+    from melange.planning.assemble import plan_without_fleet
+    from melange.planning.planner import choices_of
     from melange.routing import DEFAULT_POLICY, policy_by_name
     from melange.simulator.arrivals import Process
     from melange.simulator.simulate import SimulationOptions
@@ -197,13 +202,17 @@ def _attained(spec: WorkloadSpec, options: SolveOptions, given: dict[str, Any]) 
     )
     trace = read_trace(given["trace_file"]) if given["trace_file"] else None
     with where, waiting(f"searching for the fleet of {spec.workload.name}"):
-        plan, _ = attain(
-            spec,
-            None if given["attain"] == OWN else given["attain"],
-            options,
-            simulation,
-            trace=trace,
-            **({} if given["stands"] is None else {"standing": given["stands"]}),
-            on_progress=lambda line: click.echo(line, err=True),
-        )
+        try:
+            plan, _ = attain(
+                spec,
+                None if given["attain"] == OWN else given["attain"],
+                options,
+                simulation,
+                trace=trace,
+                **({} if given["stands"] is None else {"standing": given["stands"]}),
+                on_progress=lambda line: click.echo(line, err=True),
+            )
+        except InfeasibleError as error:
+            # An answer as any other: stdout holds a plan without a fleet, stderr the reason.
+            return replace(plan_without_fleet(choices_of(spec, options)), reasons=(str(error),))
     return plan

@@ -169,3 +169,14 @@ def test_no_fleet_is_exit_3_and_says_why():
     )
     assert record["status"] == "infeasible"
     assert len(record["reasons"]) == 3
+
+
+def test_a_promise_that_no_fleet_keeps_is_an_answer_too():
+    done = CliRunner().invoke(
+        solve, ["azure-conversation", "--only", "L4", "--attain", "0.99", "--requests", "200", "-o", "json"]
+    )
+    assert done.exit_code == 3
+    plan = json.loads(done.stdout)
+    assert plan["status"] == "infeasible"
+    assert len(plan["reasons"]) == 1
+    assert done.stderr.count(plan["reasons"][0]) == 1
