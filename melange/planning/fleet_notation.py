@@ -28,6 +28,7 @@ from melange.serving.config import KV_DTYPES
 MOST_MACHINES = 100_000
 _PLUS = re.compile(r"\+(?!(?:spot|on-demand)\b)")  # offers' names may end in +spot
 _COUNT = re.compile(r"([0-9]+)\s*[x*]\s*(?=\S)", re.IGNORECASE)
+_NO_COUNT = re.compile(r"(?:[-+][0-9]|[0-9]*\.[0-9]|nan|inf)[^/x]*x", re.IGNORECASE)
 _SIZE = re.compile(r"(.+):([0-9]+)")
 EXAMPLE = "write it as 2xH100 + 7xL40S/fp8"
 
@@ -80,6 +81,8 @@ def parse_fleet(text: str) -> tuple[FleetPart, ...]:
 def _part(text: str) -> FleetPart:
     if not text:
         raise InputError("fleet: a part is empty", fix=EXAMPLE)
+    if _NO_COUNT.match(text):
+        raise InputError(f"fleet: the count of {text!r} is not a whole number from 1", fix=EXAMPLE)
     counted = _COUNT.match(text)
     name, *words = (text[counted.end() :] if counted else text).split("/")
     if "@" in name:  # a region may stand between the provider and the choices

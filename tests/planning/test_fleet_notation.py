@@ -140,3 +140,9 @@ def test_every_shipped_offer_is_found_by_each_of_its_names():
     for offer in offers:
         (asked,) = parse_fleet(f"3x{offer.key}")
         assert machine_of(asked, offers, load_catalog(), priced="a list") == offer
+
+
+@pytest.mark.parametrize("text", ["1.5xL4", "-1xL4", ".5xL4", "nanxL4", "2xH100 + infxL4"])
+def test_a_count_that_is_none_is_named(text):
+    with pytest.raises(InputError, match="is not a whole number from 1"):
+        parse_fleet(text)
