@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -159,6 +160,7 @@ def _spread(mean: FloatArray, low: FloatArray, high: FloatArray, row: IntArray, 
     return np.asarray(low[row] + (high - low)[row] * place)
 
 
+@lru_cache(maxsize=4096)  # Every replication of every fleet asks for the same buckets' rates.
 def _exponential_rate(mean: float) -> float:
     """The k of a density proportional to exp(k x) on [0, 1] that has this mean, by bisection."""
     low, high = -500.0, 500.0

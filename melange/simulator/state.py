@@ -7,6 +7,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -89,7 +90,7 @@ def _engines(clocks: Sequence[StepClock], longest_tokens: int) -> tuple[Records,
                 f"the engine batches {clock.max_batched_tokens} tokens but {clock.max_num_seqs} sequences an iteration",
                 fix="raise max_batched_tokens to max_num_seqs at least",
             )
-    tokens = np.arange(max(longest_tokens, *(clock.max_batched_tokens for clock in clocks), 1) + 1, dtype=float)
+    longest = max(longest_tokens, *(clock.max_batched_tokens for clock in clocks), 1)
     engines = np.recarray(len(clocks), dtype=ENGINE)
     for engine, clock in zip(engines, clocks, strict=True):
         engine.per_sequence_s = clock.per_sequence_s
@@ -101,8 +102,16 @@ def _engines(clocks: Sequence[StepClock], longest_tokens: int) -> tuple[Records,
         engine.max_sequences = clock.max_num_seqs
         engine.max_tokens = clock.max_batched_tokens
         engine.chunked = clock.chunked_prefill
-    step_s = [clock.iteration_s(decodes=tokens, kv_tokens=0.0) - clock.per_sequence_s * tokens for clock in clocks]
-    return engines, np.stack(step_s)
+    return engines, np.stack([_step_s(clock, longest.bit_length()) for clock in clocks])
+
+
+@lru_cache(maxsize=256)  # Every replication of every fleet asks for the same clocks' steps.
+def _step_s(clock: StepClock, bits: int) -> FloatArray:
+    """(2 ** bits,) seconds of an iteration over so many tokens, by their number; without what each sequence takes."""
+    tokens = np.arange(1 << bits, dtype=float)
+    step_s: FloatArray = clock.iteration_s(decodes=tokens, kv_tokens=0.0) - clock.per_sequence_s * tokens
+    step_s.setflags(write=False)
+    return step_s
 
 
 def _replicas(engines: Records, config_of: IntArray) -> Records:
