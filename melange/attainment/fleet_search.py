@@ -187,7 +187,7 @@ def cheapest(search: FleetSearch, best: Counts | None) -> Counts:
         if improved is not None:
             best = improved
             fleets, listed = _below(search, best)
-    near = [counts for counts in search.undecided if search.cost(counts) < search.cost(best) * (1 - 1e-9)]
+    near = _near_below(search, best)
     search.complete = listed and not len(pool) and not near
     pool_counts = {tuple(int(n) for n in row) for row in pool.tolist()}
     search.not_ruled_out = tuple(
@@ -240,9 +240,14 @@ def _left(search: FleetSearch, fleets: IntArray, best: Counts) -> IntArray:
     return left
 
 
+def _near_below(search: FleetSearch, best: Counts) -> list[Counts]:
+    """The undecided fleets below the best cost."""
+    return [counts for counts in search.undecided if search.cost(counts) < search.cost(best) * (1 - 1e-9)]
+
+
 def _with_smaller(search: FleetSearch, fleets: IntArray, best: Counts) -> IntArray:
     """The fleets without undecided ones, and with what is one machine smaller than those: they rule out nothing."""
-    near = [counts for counts in search.undecided if search.cost(counts) < search.cost(best)]
+    near = _near_below(search, best)
     if not near:
         return fleets
     unit = np.eye(len(best), dtype=np.int64)

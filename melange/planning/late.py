@@ -15,13 +15,6 @@ from melange.solver.search import solve
 NAMED = 4
 
 
-def late_share(problem: Problem, solution: Solution) -> float:
-    """The share of all requests that a solution serves late by design, of several periods in that with most."""
-    if problem.lateness is None or solution.late_shares is None:
-        return 0.0
-    return float(problem.period_sums((problem.lateness.weight * solution.late_shares).sum(axis=1)).max())
-
-
 def against_in_time(
     problem: Problem, solution: Solution, options: SolveOptions
 ) -> tuple[Solution, PlanLateness | None]:
@@ -32,7 +25,7 @@ def against_in_time(
     """
     if problem.lateness is None or solution.cost_usd_per_hour is None:
         return solution, None
-    at_most, share = problem.lateness.at_most, late_share(problem, solution)
+    at_most, share = problem.lateness.at_most, problem.late_share(solution.late_shares)
     if share == 0:
         cost, status = solution.cost_usd_per_hour, solution.status
         return solution, PlanLateness(at_most=at_most, share=0.0, in_time_usd_per_hour=cost, in_time_status=status)

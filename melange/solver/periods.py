@@ -18,7 +18,7 @@ import numpy as np
 from melange.arrays import FloatArray, IntArray
 from melange.solver import allocation
 from melange.solver.fleet import one_config_fleet
-from melange.solver.problem import Problem, Solution, Status, split_ways
+from melange.solver.problem import Problem, Solution, Status, join_ways, split_ways
 
 
 def joined(parts: Sequence[Problem], names: Sequence[str]) -> Problem:
@@ -66,7 +66,7 @@ def solved_by_few(problem: Problem, first: int, solve_part: Callable[[Problem], 
         ways, overload = _spread(problem, found.replicas, chosen)
         if max(overload) <= 0:
             kept = np.isin(problem.bucket_period, chosen)
-            ways[kept] = found.shares if found.late_shares is None else np.hstack([found.shares, found.late_shares])
+            ways[kept] = join_ways(found.shares, found.late_shares)
             shares, late_shares = split_ways(problem, ways)
             return replace(found, shares=shares, late_shares=late_shares, binding=tuple(sorted(chosen)))
         chosen.append(int(np.argmax(overload)))

@@ -216,6 +216,12 @@ class Problem:
         """(n_ways,) the config of each way."""
         return np.tile(np.arange(len(self.configs)), 1 if self.lateness is None else 2)
 
+    def late_share(self, late_shares: FloatArray | None) -> float:
+        """The share of all requests that late shares (n_buckets, n_configs) make late, in the period with most."""
+        if self.lateness is None or late_shares is None:
+            return 0.0
+        return float(self.period_sums((self.lateness.weight * late_shares).sum(axis=1)).max())
+
     @property
     def must_be_late(self) -> float:
         """The share of all requests that no config serves in time, at the least; inf where some are served by none.
@@ -319,6 +325,11 @@ def split_ways(problem: Problem, ways: FloatArray) -> tuple[FloatArray, FloatArr
     """Shares (n_buckets, n_ways) as those in time and those late, each (n_buckets, n_configs)."""
     n_c = len(problem.configs)
     return ways[:, :n_c], None if problem.lateness is None else ways[:, n_c:]
+
+
+def join_ways(shares: FloatArray, late_shares: FloatArray | None) -> FloatArray:
+    """What :func:`split_ways` took apart."""
+    return shares if late_shares is None else np.hstack([shares, late_shares])
 
 
 def _read_only(values: Any, kind: type) -> Any:

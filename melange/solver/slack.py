@@ -125,7 +125,7 @@ def _fewest_late(problem: Problem, instances: IntArray, rented: BoolArray) -> Pr
     found = _replicas(problem, most, room, at_least=1.0, fewest_late=True)
     if found is None or (needed := arrangement(problem, found[0])) is None or needed.late_shares is None:
         return problem
-    share = float(problem.period_sums((needed.late_shares * late.weight).sum(axis=1)).max())
+    share = problem.late_share(needed.late_shares)
     return replace(problem, lateness=replace(late, at_most=min(late.at_most, share * (1 + ALIKE))))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from melange.arrays import IntArray
 from melange.solver.allocation import clean_shares, even_slices, loads
 from melange.solver.checker import violations
-from melange.solver.problem import Problem, Solution, split_ways
+from melange.solver.problem import Problem, Solution, join_ways, split_ways
 from melange.solver.slack import ALIKE, most_slack
 
 WORTH = 0.1
@@ -69,14 +69,9 @@ def _better(problem: Problem, one: Solution, other: Solution) -> bool:
 def _measures(problem: Problem, solution: Solution) -> tuple[float, float, int]:
     assert solution.shares is not None
     assert solution.replicas is not None
-    late = problem.lateness
-    ways, late_share = solution.shares, 0.0
-    if late is not None and solution.late_shares is not None:
-        ways = np.hstack([solution.shares, solution.late_shares])
-        late_share = float(problem.period_sums((late.weight * solution.late_shares).sum(axis=1)).max())
-    used = solution.replicas > 0
+    used, ways = solution.replicas > 0, join_ways(solution.shares, solution.late_shares)
     highest = float((loads(problem, ways)[used] / solution.replicas[used]).max())
-    return late_share, highest, int(np.count_nonzero(used))
+    return problem.late_share(solution.late_shares), highest, int(np.count_nonzero(used))
 
 
 def _merged(problem: Problem, instances: IntArray) -> Iterator[IntArray]:
