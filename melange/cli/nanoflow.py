@@ -102,6 +102,54 @@ def measure(
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks one.")
+@click.option(
+    "--max-body-bytes",
+    type=click.IntRange(1),
+    default=16 * 2**20,
+    show_default=True,
+    help="Largest request body; beyond it 413. Bodies of all clients together may be 16 times that, beyond it 503.",
+)
+@click.option(
+    "--max-prompts",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    help="Most prompts a request; beyond it 400.",
+)
+@click.option(
+    "--max-prompt-tokens", type=click.IntRange(1), help="Longest prompt; beyond it 400. Default: the context."
+)
+@click.option(
+    "--max-output-tokens", type=click.IntRange(1), help="Most max_tokens; beyond it 400. Default: the context."
+)
+@click.option(
+    "--max-waiting-prompts",
+    type=click.IntRange(1),
+    default=16384,
+    show_default=True,
+    help="Most unfinished prompts of all clients; beyond it 503.",
+)
+@click.option(
+    "--prompts-at-once",
+    type=click.IntRange(1),
+    help="Most prompts of one request in the engine at once, so that others get in between. Default: --max-requests.",
+)
+@click.option(
+    "--read-timeout",
+    "read_timeout_s",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds to send a request's headers, or be cut off, and again its body, or get 408. Idle connections too.",
+)
+@click.option(
+    "--write-timeout",
+    "write_timeout_s",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds in which a client must take each part of its answer, or be cut off.",
+)
 def serve(
     model: str,
     served_model_name: str | None,
@@ -122,14 +170,19 @@ def serve(
       melange nanoflow serve --model llama-3-8b --device cuda --port 8001
       melange nanoflow serve --model ./tiny --random-weights --dtype fp32 --kv-memory-gib 0.5
       melange nanoflow serve --model mixtral-8x7b --device cuda --tp 4
+      melange nanoflow serve --model ./llama-3-8b --device cuda --max-prompts 256 --max-output-tokens 4096
     """
+    from dataclasses import fields
+
     from melange.errors import InputError
     from melange.nanoflow.pipeline import read_pipeline
     from melange.nanoflow.runtime.build import EngineOptions, resolve_model
     from melange.nanoflow.runtime.processes import running_engine
     from melange.nanoflow.runtime.server import run_server
+    from melange.nanoflow.runtime.server_limits import ServerLimits
     from melange.nanoflow.runtime.text import TextCodec
 
+    limits = ServerLimits(**{one.name: options.pop(one.name) for one in fields(ServerLimits)})
     if pipeline_file and batch_tokens:
         raise InputError("--batch-tokens and --pipeline are both given", fix="the pipeline sets the batch's size")
     pipeline = read_pipeline(pipeline_file) if pipeline_file else None
@@ -148,5 +201,6 @@ def serve(
             codec=codec,
             host=host,
             port=port,
+            limits=limits,
             on_ready=lambda url: click.echo(f"listening on {url}", err=True),
         )

@@ -46,6 +46,11 @@ class EngineThread:
         """Most tokens that a request's prompt and output may have together."""
         return self._engine.scheduler.limits.longest_request_tokens
 
+    @property
+    def most_requests(self) -> int:
+        """Most requests that run at once."""
+        return self._engine.scheduler.limits.max_requests
+
     def submit(self, request: GenerationRequest, deliver: Delivery) -> None:
         """Queue a checked request."""
         self._inbox.put((request, deliver))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,9 @@ def parse_call(body: bytes) -> CompletionCall:
         raise InputError("the body is not a JSON object")
     for name, value in plain.items():
         if name not in (*KNOWN, *IGNORED, *NEUTRAL):
-            raise InputError(f"unknown parameter {name!r}", fix=f"known are {', '.join(KNOWN)}")
+            raise InputError(f"unknown parameter {shown(name)}", fix=f"known are {', '.join(KNOWN)}")
         if name in NEUTRAL and value not in NEUTRAL[name]:
-            raise InputError(f"{name} {value!r} is not supported", fix="leave it out")
+            raise InputError(f"{name} {shown(value)} is not supported", fix="leave it out")
     options = _typed(plain, "stream_options", dict, {})
     return CompletionCall(
         model=_typed(plain, "model", str, None),
@@ -77,7 +77,7 @@ def _typed(plain: Mapping[str, Any], name: str, kind: type | tuple[type, ...], d
     if value is None:
         return default
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{name} is {value!r}", fix="check its type")
+        raise InputError(f"{name} is {shown(value)}", fix="check its type")
     return value
 
 
@@ -143,9 +143,7 @@ def error_body(message: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": status}}
 
 
-Encode = Callable[[str], tuple[int, ...]]
-
-
-def prompt_ids(call: CompletionCall, encode: Encode) -> list[tuple[int, ...]]:
-    """Every prompt as token ids."""
-    return [encode(prompt) if isinstance(prompt, str) else prompt for prompt in call.prompts]
+def shown(value: object) -> str:
+    """A client's value as a message repeats it: its beginning."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -6,8 +6,8 @@ import asyncio
 import signal
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,25 +15,16 @@ from melange.errors import EngineError, InputError, MissingExtraError
 from melange.files.version import __version__
 from melange.nanoflow.runtime.engine import NanoFlowEngine
 from melange.nanoflow.runtime.engine_thread import EngineThread
-from melange.nanoflow.runtime.protocol import (
-    Answer,
-    CompletionCall,
-    choice,
-    error_body,
-    event_line,
-    parse_call,
-    prompt_ids,
-    usage_of,
-)
+from melange.nanoflow.runtime.intake import Intake, RefusedError
+from melange.nanoflow.runtime.protocol import Answer, CompletionCall, choice, error_body, event_line, shown, usage_of
 from melange.nanoflow.runtime.scheduler import GenerationRequest, TokenEvent
+from melange.nanoflow.runtime.server_limits import ServerLimits
 from melange.nanoflow.runtime.text import TextCodec, TextStream
 
 try:
     from aiohttp import web
 except ModuleNotFoundError:
     raise MissingExtraError.of("aiohttp", "nanoflow", "serving over HTTP") from None
-
-MAX_BODY_BYTES = 64 * 2**20
 
 
 def run_server(
@@ -43,25 +34,46 @@ def run_server(
     codec: TextCodec,
     host: str = "127.0.0.1",
     port: int = 8000,
+    limits: ServerLimits | None = None,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve ``engine`` as model ``name`` until SIGINT or SIGTERM; ``on_ready`` gets the URL (port 0 picks a free one).
 
     An address that cannot be listened on raises InputError.
     """
-    asyncio.run(_serve_until_signal(engine, name=name, codec=codec, host=host, port=port, on_ready=on_ready))
+
+    async def until_signal() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        async with listening(engine, name=name, codec=codec, host=host, port=port, limits=limits) as url:
+            on_ready(url)
+            await stop.wait()
+
+    asyncio.run(until_signal())
 
 
-async def _serve_until_signal(
-    engine: NanoFlowEngine, *, name: str, codec: TextCodec, host: str, port: int, on_ready: Callable[[str], None]
-) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+@asynccontextmanager
+async def listening(
+    engine: NanoFlowEngine,
+    *,
+    name: str,
+    codec: TextCodec,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    limits: ServerLimits | None = None,
+) -> AsyncIterator[str]:
+    """Serve within the block; gives the URL."""
+    limits = limits or ServerLimits()
     thread = EngineThread(engine)
     runner = web.AppRunner(
-        make_app(thread, name=name, codec=codec), access_log=None, handler_cancellation=True, shutdown_timeout=1.0
+        make_app(thread, name=name, codec=codec, limits=limits),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=1.0,
+        # aiohttp counts this from a connection's begin too: whoever has not sent whole headers by then is cut off.
+        keepalive_timeout=limits.read_timeout_s,
     )
     await runner.setup()
     thread.start()
@@ -70,8 +82,7 @@ async def _serve_until_signal(
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
             raise InputError(f"cannot listen on {host}:{port}: {error.strerror}", fix="choose another port") from None
-        on_ready(f"http://{host}:{runner.addresses[0][1]}")
-        await stop.wait()
+        yield f"http://{host}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
         thread.stop()
@@ -81,18 +92,39 @@ async def _serve_until_signal(
 async def _errors_as_json(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """The protocol's error object for unknown paths, wrong methods and bodies beyond the limit too."""
+    """The protocol's error object for everything that is refused, unknown paths and wrong methods too."""
     try:
         return await handler(request)
     except web.HTTPException as error:
-        message = f"{request.method} {request.path}: {error.reason}"
-        return web.json_response(error_body(message, error.status), status=error.status)
+        return _error(f"{request.method} {request.path}: {error.reason}", error.status)
+    except RefusedError as error:
+        return _error(str(error), error.status)
+    except InputError as error:
+        return _error(str(error), 400)
 
 
-def make_app(thread: EngineThread, *, name: str, codec: TextCodec) -> web.Application:
+def _error(message: str, status: int) -> web.Response:
+    response = web.json_response(error_body(message, status), status=status)
+    if status == 503:
+        response.headers["Retry-After"] = "1"
+    if status in (408, 413):
+        response.force_close()  # the rest of the body may still come
+    return response
+
+
+def make_app(
+    thread: EngineThread, *, name: str, codec: TextCodec, limits: ServerLimits | None = None
+) -> web.Application:
     """The routes, for an engine thread that someone else starts and stops."""
-    service = _Service(thread=thread, name=name, codec=codec)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_errors_as_json])
+    limits = limits or ServerLimits()
+    intake = Intake(thread, codec, limits)
+    service = _Service(thread=thread, name=name, codec=codec, intake=intake, write_timeout_s=limits.write_timeout_s)
+    app = web.Application(middlewares=[service.sent_in_time, _errors_as_json])
+
+    async def close(app: web.Application) -> None:
+        intake.close()
+
+    app.on_cleanup.append(close)
     app.router.add_get("/health", service.health)
     app.router.add_get("/version", service.version)
     app.router.add_get("/v1/models", service.models)
@@ -116,6 +148,37 @@ class _Service:
     thread: EngineThread
     name: str
     codec: TextCodec
+    intake: Intake
+    write_timeout_s: float
+
+    @property
+    def sent_in_time(self) -> Any:
+        """A middleware that sends whole answers itself, so that a client that does not take one is cut off."""
+
+        @web.middleware
+        async def middleware(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            response = await handler(request)
+            if not response.prepared:
+                with suppress(ConnectionError):
+                    async with self._in_time(request):
+                        await response.prepare(request)
+                        await response.write_eof()
+            return response
+
+        return middleware
+
+    @asynccontextmanager
+    async def _in_time(self, request: web.Request) -> AsyncIterator[None]:
+        """Cut the connection off, with ConnectionError, when what is written within is not taken in time."""
+        try:
+            async with asyncio.timeout(self.write_timeout_s):
+                yield
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError("the client takes no answer") from None
 
     async def health(self, request: web.Request) -> web.Response:
         if self.thread.failure is not None:
@@ -131,37 +194,28 @@ class _Service:
         return web.json_response({"object": "list", "data": [card]})
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
-        if self.thread.failure is not None:
-            return web.json_response(error_body(str(self.thread.failure), 503), status=503)
-        try:
-            call = parse_call(await request.read())
-            if call.model not in (None, self.name):
-                return web.json_response(error_body(f"the model {call.model!r} is not served here", 404), status=404)
-            progress = self._begin(call)
-        except InputError as error:
-            return web.json_response(error_body(str(error), 400), status=400)
-        answer = Answer(id=f"cmpl-{uuid.uuid4().hex}", created=int(time.time()), model=self.name)
-        if call.stream:
-            return await self._stream(request, call, answer, progress)
-        return await self._whole(call, answer, progress)
+        self._refuse_when_broken()
+        call = await self.intake.call(request)
+        if call.model not in (None, self.name):
+            raise RefusedError(404, f"the model {shown(call.model)} is not served here")
+        with self.intake.places(len(call.prompts)):
+            requests = await self.intake.requests(call)
+            progress = [_Progress(request=generation, text=TextStream(self.codec)) for generation in requests]
+            self._refuse_when_broken()
+            answer = Answer(id=f"cmpl-{uuid.uuid4().hex}", created=int(time.time()), model=self.name)
+            if call.stream:
+                return await self._stream(request, call, answer, progress)
+            return await self._whole(call, answer, progress)
 
-    def _begin(self, call: CompletionCall) -> list[_Progress]:
-        requests = [
-            GenerationRequest(
-                id=uuid.uuid4().hex,
-                prompt=prompt,
-                max_tokens=call.max_tokens,
-                temperature=call.temperature,
-                ignore_end=call.ignore_end,
-            )
-            for prompt in prompt_ids(call, self.codec.encode)
-        ]
-        for generation in requests:
-            self.thread.check(generation)
-        return [_Progress(request=generation, text=TextStream(self.codec)) for generation in requests]
+    def _refuse_when_broken(self) -> None:
+        if self.thread.failure is not None:
+            raise RefusedError(503, str(self.thread.failure))
 
     async def _events(self, progress: list[_Progress]) -> AsyncGenerator[tuple[int, TokenEvent, str], None]:
-        """(choice, token, text) as they come, until every choice has ended; the rest is cancelled at the end."""
+        """(choice, token, text) as they come, until every choice has ended; the rest is cancelled at the end.
+
+        Only some choices are with the engine at once; as one ends the next joins, behind whoever has come meanwhile.
+        """
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[TokenEvent | EngineError] = asyncio.Queue()
 
@@ -169,10 +223,17 @@ class _Service:
             with suppress(RuntimeError):  # the server's loop may be gone already
                 loop.call_soon_threadsafe(arrived.put_nowait, item)
 
-        places = {one.request.id: index for index, one in enumerate(progress)}
-        try:
-            for one in progress:
+        places: dict[str, int] = {}
+        coming = iter(enumerate(progress))
+
+        def submit_up_to(most: int) -> None:
+            while len(places) < most and (following := next(coming, None)) is not None:
+                index, one = following
+                places[one.request.id] = index
                 self.thread.submit(one.request, deliver)
+
+        try:
+            submit_up_to(self.intake.prompts_at_once)
             while places:
                 event = await arrived.get()
                 if isinstance(event, EngineError):
@@ -185,6 +246,7 @@ class _Service:
                 one.finish_reason = event.finish_reason
                 if event.finish_reason:
                     del places[event.request_id]
+                    submit_up_to(self.intake.prompts_at_once)
                 yield index, event, piece
         finally:
             for request_id in places:
@@ -207,16 +269,22 @@ class _Service:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await response.prepare(request)
+
+        async def write(body: dict[str, Any] | str) -> None:
+            async with self._in_time(request):
+                await response.write(event_line(body))
+
         events = self._events(progress)
         try:
             async for index, event, piece in events:
                 part = choice(index, piece, event.finish_reason, [event.token] if call.token_ids else None)
-                await response.write(event_line(answer.body([part])))
+                await write(answer.body([part]))
             if call.include_usage:
-                await response.write(event_line(answer.body([], _usage(progress))))
-            await response.write(event_line("[DONE]"))
+                await write(answer.body([], _usage(progress)))
+            await write("[DONE]")
         except EngineError as error:
-            await response.write(event_line(error_body(str(error), 500)))
+            with suppress(ConnectionError):
+                await write(error_body(str(error), 500))
         except ConnectionError:
             pass  # the client has gone; its requests are cancelled below
         finally:

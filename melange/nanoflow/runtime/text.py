@@ -36,7 +36,7 @@ class TextCodec:
         if self._tokenizer is None:
             raise InputError("the model has no tokenizer", fix="send the prompt as a list of token ids")
         try:
-            return tuple(self._tokenizer.encode(text).ids)
+            return tuple(self._tokenizer.encode_batch_fast([text])[0].ids)  # encode() holds up every other thread
         except (UnicodeEncodeError, TypeError):  # half of a surrogate pair, which JSON can spell
             raise InputError("the prompt is not Unicode text", fix="send well-formed text") from None
 
