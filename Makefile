@@ -1,4 +1,5 @@
-# Everything a newcomer needs: make demo (the main job), make test (all checks), make e2e (real engines).
+# Everything a newcomer needs: make demo (the main job), make test (all checks), make e2e (real engines),
+# make chaos (broken inputs, kills, faults).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ CONSTRAINTS := .ci/constraints.txt
 INPUTS := pyproject.toml $(CONSTRAINTS)
 VLLM_VENV ?= .venv-vllm
 
-.PHONY: demo test lint types unit notebooks e2e benchmarks profile-cpu vllm-cpu clean
+.PHONY: demo test lint types unit notebooks e2e benchmarks chaos profile-cpu vllm-cpu clean
 
 demo: $(VENV)/.installed  ## solve the Arena workload on the published Llama-2-7b profiles
 	$(BIN)/melange solve arena-120ms
@@ -31,6 +32,9 @@ e2e: $(VENV)/.installed-e2e vllm-cpu  ## real engines, a real cluster
 
 benchmarks: $(VENV)/.installed-test  ## speeds beside their baselines
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+chaos: $(VENV)/.installed-test  ## thousands of mutated inputs for every reader and option, kills and faults; what failed, with its seed
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz
 
 EXAMPLE := .cache/cpu-example
 profile-cpu: $(VENV)/.installed-test vllm-cpu  ## measure a toy model on this machine's processor, solve with it, simulate the plan

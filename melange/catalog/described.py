@@ -123,6 +123,8 @@ def model_from_config(file: str | os.PathLike[str]) -> Model:
         return _model(config, file)
     except InputError as error:
         raise error.located(file) from error
+    except OverflowError as error:
+        raise InputError("its sizes make a model beyond all numbers", file=file, fix="check its sizes") from error
     except KeyError as error:
         raise InputError(f"{error.args[0]} is missing", file=file, fix="give a Llama-like config.json") from error
 

@@ -32,6 +32,7 @@ COMMANDS = {
 }
 
 
+LONGEST_MESSAGE = 2000  # characters: messages repeat what was given, which may be megabytes
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -72,7 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except UnicodeEncodeError as error:
+        _fail(f"{error.object[error.start : error.end][:9]!r} is not Unicode text and cannot be written", 2)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"{error.filename}: {(error.strerror or '').lower()}", 2)
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,5 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[: LONGEST_MESSAGE // 2]} [...] {message[-LONGEST_MESSAGE // 2 :]}"
     click.echo(f"melange: {message}", err=True)
     sys.exit(code)

@@ -10,7 +10,9 @@ from melange.catalog.hardware import PRECISIONS
 
 MODEL = click.option("--model", metavar="NAME", help="Model of the catalog (see 'melange gpus --models').")
 GPU = click.option("--gpu", metavar="NAME", help="GPU type of the catalog (see 'melange gpus').")
-TP = click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="GPUs that share each layer.")
+TP = click.option(
+    "--tp", type=click.IntRange(1, 1024), default=1, show_default=True, help="GPUs that share each layer."
+)
 PRECISION = click.option(
     "--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True, help="Precision of the weights."
 )

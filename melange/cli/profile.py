@@ -32,6 +32,13 @@ def _tokens(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     return tuple(sorted(set(tokens)))
 
 
+def _engine_args(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise click.BadParameter(f"{str(error).lower()} in {text[:100]!r}", param_hint="--engine-args") from None
+
+
 def _server_options(command: Any) -> Any:
     for option in reversed(
         (
@@ -117,7 +124,7 @@ def run(**given: Any) -> None:
     from melange.profiler.runner import RunRequest, estimate, profile_engine
     from melange.report.measurements import render_capacities, render_estimate
 
-    request = RunRequest(slo=slo_of(given), engine_args=tuple(shlex.split(given["engine_args"])), **_asked(given))
+    request = RunRequest(slo=slo_of(given), engine_args=_engine_args(given["engine_args"]), **_asked(given))
     if given["dry_run"]:
         click.echo(render_estimate(estimate(request), request))
         return
@@ -198,7 +205,7 @@ def check(ctx: click.Context, /, file: str, sentinels: int, tolerance: float, se
 
     names = "url api_key_env model served_name vllm engine_log gpu precision tp"
     server = ServerRequest(
-        engine_args=tuple(shlex.split(given["engine_args"])), **{name: given[name] for name in names.split()}
+        engine_args=_engine_args(given["engine_args"]), **{name: given[name] for name in names.split()}
     )
     result = check_measurements(file, server, sentinels=sentinels, tolerance=tolerance, seed=seed)
     click.echo(render_check(result))

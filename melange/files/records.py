@@ -52,6 +52,8 @@ def from_plain(kind: type[T], record: object, what: str, *, fix: str | None = No
         return msgspec.convert(record, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{what}: {_told(str(error))}", fix=fix) from error
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
+        raise InputError(f"{what}: a text in it is not Unicode", fix=fix) from error
 
 
 def _encoded(value: object) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,8 +144,8 @@ def _turned(document: Document, name: str, shape: tuple[int, int]) -> FloatArray
                 (name, i), f"row {i} of {name} has {len(row)} values for {shape[1]} input sizes", "rows are outputs"
             )
         for j, value in enumerate(row):
-            if not math.isfinite(value):
-                raise document.error((name, i, j), f"{name}.{i}.{j} is {value}", "give a finite number")
+            if not abs(value) < 1e300:  # no number either; a whole number may be beyond all floats
+                raise document.error((name, i, j), f"{name}.{i}.{j} is {value!r:.40}", "give a finite number")
     return np.array(rows, dtype=float).T
 
 
@@ -235,7 +234,12 @@ def from_plan(plan: Plan, *, created_unix_s: float | None = None) -> tuple[Aibri
                 f"the plan holds no profile of {name}: it was made from a config without sizes",
                 fix="solve a workload.yaml and export that plan",
             )
-        table = np.array([[np.nan if v is None else v for v in row] for row in c.profile.max_rate_rps], dtype=float)
+        try:
+            table = np.array([[np.nan if v is None else v for v in row] for row in c.profile.max_rate_rps], dtype=float)
+        except ValueError as error:
+            raise InputError(
+                f"max_rate_rps of {name} is no table", fix="give a plan as 'melange solve' writes"
+            ) from error
         price = c.price_usd_per_hour * c.tp / c.gpus_per_instance
         sizes = (np.array(tokens, dtype=float) for tokens in (c.profile.input_tokens, c.profile.output_tokens))
         entries.append((name, price, *sizes, table))

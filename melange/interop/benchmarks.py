@@ -56,11 +56,13 @@ def read_result(
         )
     name, read = reader
     try:
-        points = read(content, key)
+        with np.errstate(over="raise", invalid="raise"):
+            points = read(content, key)
     except InputError as error:
         raise error.located(file) from error
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        # Another tool's file may have any shape; and what numbers say that are no latencies, numpy's checks find.
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is not as expected: {error}"
         raise InputError(f"result of {name} {what}", file=file, fix="export it again with a current version") from error
     return [replace(point, engine_version=engine_version, extra={"tool": name}) for point in points]
 
@@ -70,7 +72,7 @@ def _read(file: str | os.PathLike[str]) -> Json:
         content = json.loads(Path(file).read_bytes())
     except OSError as error:
         raise InputError(f"cannot read it: {error.strerror}", file=file, fix="check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else None
         raise InputError("not JSON", file=file, line=line, fix="give the JSON that the tool wrote") from error
     if not isinstance(content, dict):

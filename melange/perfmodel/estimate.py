@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -198,7 +199,7 @@ def _shifts(calibration: Calibration, modelled: ModelledEngine) -> list[Efficien
     for index, (name, prior) in enumerate(PRIORS.items()):
         if _matters(name, modelled):
             shifted = logs.copy()
-            up = np.exp(logs[index] + calibration.spreads[name]) <= prior.high
+            up = logs[index] + calibration.spreads[name] <= math.log(prior.high)
             shifted[index] += calibration.spreads[name] if up else -calibration.spreads[name]
             result.append(Efficiencies.from_logs(shifted))
     return result

@@ -80,7 +80,7 @@ def single_config(problem: Problem) -> dict[int, int]:
 
 def light_buckets(problem: Problem) -> BoolArray:
     """(n_buckets,) whose load is so little that HiGHS may think it carried where there is no replica."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         light: BoolArray = (INTEGER_TOLERANCE / problem.way_load).sum(axis=1) > HIDDEN
     return light
 
