@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
@@ -24,6 +23,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 BYTES_PER_PARAMETER: Mapping[str, float] = MappingProxyType(
     {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
 )
+
+
+MOST = 1e30  # beyond any figure of hardware; whole numbers may be beyond all floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +50,12 @@ class Gpu:
     def __post_init__(self) -> None:
         for name in ("memory_gib", "bandwidth_gb_s", "interconnect_gb_s"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not 0 < value < MOST:
                 raise InputError(f"GPU {self.name}: {name} is {value}", fix="give a positive figure")
         if "fp16" not in self.tflops:
             raise InputError(f"GPU {self.name}: tflops has no fp16 rate", fix="give dense fp16 TFLOPS")
         for precision, rate in self.tflops.items():
-            if precision not in PRECISIONS or not (math.isfinite(rate) and rate > 0):
+            if precision not in PRECISIONS or not 0 < rate < MOST:
                 raise InputError(
                     f"GPU {self.name}: tflops {precision}: {rate}", fix=f"use precisions {', '.join(PRECISIONS)}"
                 )

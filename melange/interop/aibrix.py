@@ -234,12 +234,10 @@ def from_plan(plan: Plan, *, created_unix_s: float | None = None) -> tuple[Aibri
                 f"the plan holds no profile of {name}: it was made from a config without sizes",
                 fix="solve a workload.yaml and export that plan",
             )
-        try:
-            table = np.array([[np.nan if v is None else v for v in row] for row in c.profile.max_rate_rps], dtype=float)
-        except ValueError as error:
-            raise InputError(
-                f"max_rate_rps of {name} is no table", fix="give a plan as 'melange solve' writes"
-            ) from error
+        shape = len(c.profile.input_tokens), len(c.profile.output_tokens)
+        if len(c.profile.max_rate_rps) != shape[0] or any(len(row) != shape[1] for row in c.profile.max_rate_rps):
+            raise InputError(f"max_rate_rps of {name} is no table of its sizes", fix="solve the workload again")
+        table = np.array([[np.nan if v is None else v for v in row] for row in c.profile.max_rate_rps], dtype=float)
         price = c.price_usd_per_hour * c.tp / c.gpus_per_instance
         sizes = (np.array(tokens, dtype=float) for tokens in (c.profile.input_tokens, c.profile.output_tokens))
         entries.append((name, price, *sizes, table))

@@ -106,6 +106,9 @@ def read_release_config(path: str | os.PathLike[str]) -> ReleaseConfig:
             ("workload_distribution",), "the workload is empty: every share is 0", "give it some requests"
         )
     gpus = tuple(data["gpu_info"])
+    for gpu in gpus:
+        if not data["gpu_info"][gpu]["cost"] < 1e12:
+            raise document.error(("gpu_info", gpu, "cost"), f"the cost of {gpu} is no price", "give dollars an hour")
     rates = [_matrix(document, ("gpu_info", g, "tputs"), data["gpu_info"][g]["tputs"], shares.shape) for g in gpus]
     cells = np.argwhere(shares > 0)
     return ReleaseConfig(
@@ -131,7 +134,7 @@ def _matrix(
                 (*path, i), f"row {i} of {name} has {len(row)} columns, not {wanted}", "one column for each output size"
             )
         for j, value in enumerate(row):
-            if not np.isfinite(value):
+            if not abs(value) < 1e300:  # no number either; a whole number may be beyond all floats
                 raise document.error((*path, i, j), f"{name}[{i}][{j}] is {value}", "give a finite number")
     if shape is not None and len(rows) != shape[0]:
         raise document.error(

@@ -57,6 +57,8 @@ class Calibration:
         if not self.model_error >= 0:
             raise InputError(f"calibration: model_error is {self.model_error}", fix="give a figure of at least 0")
         for name in ("spreads", "errors", "provenance"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(f"calibration: {name} is no mapping", fix="let 'melange calibrate' write the file")
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def describe(self) -> str:

@@ -399,8 +399,9 @@ def _tightened(problem: Problem) -> Problem:
 
 def _cost_step(problem: Problem) -> int | None:
     """In units of price, what every fleet's cost is a multiple of; None where that is no help."""
-    units = problem.price_usd_per_hour * UNITS_PER_USD
+    with np.errstate(over="ignore"):
+        units = problem.price_usd_per_hour * UNITS_PER_USD
     whole = np.rint(units)
-    if (np.abs(units - whole) > 1e-6).any():
+    if not np.isfinite(units).all() or (np.abs(units - whole) > 1e-6).any():
         return None
     return math.gcd(*(int(unit) for unit in whole.tolist())) or None

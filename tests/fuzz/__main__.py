@@ -1,4 +1,4 @@
-"""``PYTHONPATH=.:tests python -m fuzz``: mutated inputs at full size, kills and faults; see --help."""
+"""``PYTHONPATH=.:tests python -m fuzz``: mutated inputs at full size, kills, full disks and ill servers; see --help."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ import sys
 import time
 
 import click
-from fuzz.readers import Target, targets
+from fuzz.chaos import Trial, trials
+from fuzz.readers import targets
 
 
 @click.command()
-@click.option("--only", default="", metavar="TEXT", help="Only readers whose name contains this.")
+@click.option("--only", default="", metavar="TEXT", help="Only readers and commands whose name contains this.")
 @click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Mutations a reader.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first mutation's seed.")
+@click.option("--kills", type=click.IntRange(0), default=6, show_default=True, help="Kills, full disks, faults each.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The first one's seed.")
 @click.option("--verbose", is_flag=True, help="Print the whole of what went wrong.")
-def fuzz(only: str, count: int, seed: int, verbose: bool) -> None:
-    """Mutate good files and options, run the commands that read them, and say what they did not survive.
+def fuzz(only: str, count: int, kills: int, seed: int, verbose: bool) -> None:
+    """Mutate good files and options, kill long commands, fill the disk, measure ill servers; say what is not survived.
 
     \b
     Examples:
       python -m fuzz
+      python -m fuzz --only 'kill solve' --kills 30
       python -m fuzz --only 'plan, simulated' --seed 17 --count 1 --verbose
     """
+    tried: list[tuple[str, Trial, int]] = [(target.name, target.complaint, count) for target in targets()]
+    tried += [(name, trial, min(count, kills)) for name, trial in trials().items()]
     ill = 0
-    for target in (one for one in targets() if only in one.name):
+    for name, trial, times in tried:
+        if only not in name or not times:
+            continue
         began_s = time.monotonic()
-        failed = failures(target, range(seed, seed + count))
+        failed = failures(trial, range(seed, seed + times))
         ill += len(failed)
-        click.echo(
-            f"{target.name:40} tried {count}, survived {count - len(failed)}, {time.monotonic() - began_s:.0f} s"
-        )
+        click.echo(f"{name:36} tried {times}, survived {times - len(failed)}, {time.monotonic() - began_s:.0f} s")
         for number, wrong in failed.items():
-            lines = wrong.strip().splitlines()
-            shown = (
-                wrong if verbose else f"{lines[0][:150]} ... {lines[-1][:200]}" if len(lines) > 1 else lines[0][:300]
-            )
-            click.echo(f"  seed {number}: {shown}\n    {replay(target, number)}")
+            click.echo(f"  seed {number}: {wrong if verbose else _short(wrong)}\n    {replay(name, number)}")
     sys.exit(1 if ill else 0)
 
 
-def failures(target: Target, seeds: range) -> dict[int, str]:
+def _short(wrong: str) -> str:
+    lines = wrong.strip().splitlines()
+    return lines[0][:300] if len(lines) == 1 else f"{lines[0][:150]} ... {lines[-1][:200]}"
+
+
+def failures(trial: Trial, seeds: range) -> dict[int, str]:
     """What went wrong, by seed."""
-    found = {number: target.complaint(number) for number in seeds}
+    found = {number: trial(number) for number in seeds}
     return {number: wrong for number, wrong in found.items() if wrong is not None}
 
 
-def replay(target: Target, seed: int) -> str:
-    """The command that tries one mutation again."""
-    return f"PYTHONPATH=.:tests python -m fuzz --only '{target.name}' --seed {seed} --count 1 --verbose"
+def replay(name: str, seed: int) -> str:
+    """The command that tries one seed again."""
+    return f"PYTHONPATH=.:tests python -m fuzz --only '{name}' --seed {seed} --count 1 --verbose"
 
 
 if __name__ == "__main__":
