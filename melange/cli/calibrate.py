@@ -22,15 +22,17 @@ _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model
 @click.option("--model-config", "model_configs", multiple=True, type=click.Path(dir_okay=False), help="A config.json.")
 @click.option(
     "--max-num-seqs",
-    type=int,
+    type=click.IntRange(1, 10**9),
     help="The measured engine's limit on sequences [as its header says, else by version and GPU].",
 )
-@click.option("--max-batched-tokens", type=int, help="Its limit on tokens in an iteration.")
-@click.option("--memory-fraction", type=float, help="Its share of GPU memory.")
-@click.option("--max-model-len", "max_model_len_tokens", type=int, help="Its longest request in tokens.")
+@click.option("--max-batched-tokens", type=click.IntRange(1, 10**9), help="Its limit on tokens in an iteration.")
+@click.option("--memory-fraction", type=click.FloatRange(0, 1, min_open=True), help="Its share of GPU memory.")
+@click.option(
+    "--max-model-len", "max_model_len_tokens", type=click.IntRange(1, 10**9), help="Its longest request in tokens."
+)
 @click.option("--chunked-prefill/--no-chunked-prefill", default=None, help="Whether it mixes prompts with decodes.")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds of the held-out error.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the folds.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the folds.")
 @click.option("--format", "shown", type=click.Choice(["table", "json"]), default="table", help="What to show [table].")
 def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any) -> None:
     """Fit the performance model's efficiencies to MEASUREMENTS: files of load points, or shipped sets of them.

@@ -36,9 +36,16 @@ def nanoflow() -> None:
 @click.option("--layers", type=click.IntRange(2, 12), default=8, show_default=True, help="How many of them.")
 @click.option("--batch", "batch_tokens", type=click.IntRange(2), default=1024, show_default=True, help="Its tokens.")
 @click.option(
-    "--decode", "decode_tokens", type=click.IntRange(1), default=384, show_default=True, help="Of them decoding."
+    "--decode",
+    "decode_tokens",
+    type=click.IntRange(1, 10**12),
+    default=384,
+    show_default=True,
+    help="Of them decoding.",
 )
-@click.option("--context", type=click.IntRange(1), default=1024, show_default=True, help="Context of each in tokens.")
+@click.option(
+    "--context", type=click.IntRange(1, 10**12), default=1024, show_default=True, help="Context of each in tokens."
+)
 @click.option("--dtype", type=click.Choice(["fp16", "bf16"]), default="fp16", show_default=True, help="Number format.")
 @click.option("--time-limit", type=float, default=60.0, show_default=True, help="Seconds for the search.")
 def measure(
@@ -79,18 +86,18 @@ def measure(
 @click.option("--batch-tokens", type=click.IntRange(2), help="Tokens an iteration without a pipeline.  [default: 2048]")
 @click.option(
     "--max-requests",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**12),
     help="Most requests at once. Default: the decode requests of --pipeline, else 256, or half a smaller batch.",
 )
 @click.option("--max-context-tokens", type=click.IntRange(2), help="Longest prompt plus output. Default: the model's.")
 @click.option(
     "--expected-output-tokens",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**12),
     help="Admit requests as if they produced this many tokens; late ones may be put back. Default: their max_tokens.",
 )
 @click.option("--kv-memory-gib", type=float, help="KV cache of each process. Default: 90% of a GPU's rest; CPU 1.")
-@click.option("--page-tokens", type=click.IntRange(1), default=16, show_default=True, help="Tokens a KV page.")
-@click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Tensor-parallel processes.")
+@click.option("--page-tokens", type=click.IntRange(1, 10**12), default=16, show_default=True, help="Tokens a KV page.")
+@click.option("--tp", type=click.IntRange(1, 10**12), default=1, show_default=True, help="Tensor-parallel processes.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp16", "fp32"]), default="bf16", show_default=True, help="Format.")
 @click.option(
@@ -104,34 +111,34 @@ def measure(
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks one.")
 @click.option(
     "--max-body-bytes",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**12),
     default=16 * 2**20,
     show_default=True,
     help="Largest request body; beyond it 413. Bodies of all clients together may be 16 times that, beyond it 503.",
 )
 @click.option(
     "--max-prompts",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**12),
     default=2048,
     show_default=True,
     help="Most prompts a request; beyond it 400.",
 )
 @click.option(
-    "--max-prompt-tokens", type=click.IntRange(1), help="Longest prompt; beyond it 400. Default: the context."
+    "--max-prompt-tokens", type=click.IntRange(1, 10**12), help="Longest prompt; beyond it 400. Default: the context."
 )
 @click.option(
-    "--max-output-tokens", type=click.IntRange(1), help="Most max_tokens; beyond it 400. Default: the context."
+    "--max-output-tokens", type=click.IntRange(1, 10**12), help="Most max_tokens; beyond it 400. Default: the context."
 )
 @click.option(
     "--max-waiting-prompts",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**12),
     default=16384,
     show_default=True,
     help="Most unfinished prompts of all clients; beyond it 503.",
 )
 @click.option(
     "--prompts-at-once",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**12),
     help="Most prompts of one request in the engine at once, so that others get in between. Default: --max-requests.",
 )
 @click.option(

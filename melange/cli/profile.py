@@ -144,7 +144,7 @@ def _asked(given: dict[str, Any]) -> dict[str, Any]:
 @profile.command("show")
 @click.argument("file", type=click.Path())
 @slo_options
-@click.option("--usd-per-hour", type=float, help="Price of one replica: adds tokens per dollar.")
+@click.option("--usd-per-hour", type=click.FloatRange(1e-6, 1e9), help="Price of one replica: adds tokens per dollar.")
 @output_option("table", "json", "csv")
 def show(file: str, usd_per_hour: float | None, output: str, **given: Any) -> None:
     """Draw the highest sustainable rates of a measurements FILE as a heatmap, for an SLO.

@@ -30,8 +30,8 @@ def _edges(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 _GRID = (
     click.option("--input-edges", callback=_edges, metavar="N,N,...", help="Input bucket edges [default: paper]."),
     click.option("--output-edges", callback=_edges, metavar="N,N,...", help="Output bucket edges [default: paper]."),
-    click.option("--max-input", type=click.IntRange(1), help="End the input edges here; longer are dropped."),
-    click.option("--max-output", type=click.IntRange(1), help="End the output edges here; longer are dropped."),
+    click.option("--max-input", type=click.IntRange(1, 10**9), help="End the input edges here; longer are dropped."),
+    click.option("--max-output", type=click.IntRange(1, 10**9), help="End the output edges here; longer are dropped."),
 )
 _MODEL = (
     click.option(

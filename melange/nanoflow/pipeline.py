@@ -222,6 +222,8 @@ def read_pipeline(path: str | Path) -> Pipeline:
         raise InputError(f"cannot read the pipeline: {reason}", file=path) from None
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg}", file=path, line=error.lineno, column=error.colno) from None
+    except ValueError:  # a number of thousands of digits
+        raise InputError("not a pipeline: a number in it is too long", file=path) from None
     if not isinstance(plain, dict):
         raise InputError("a pipeline is a JSON object", file=path, fix="write it with 'melange nanoflow search -o'")
     try:

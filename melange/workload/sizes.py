@@ -76,8 +76,10 @@ def _checked_edges(name: str, edges: Sequence[int]) -> tuple[int, ...]:
     if len(edges) == 0:
         raise InputError(f"{name} is empty", fix="give at least one upper edge")
     for edge in edges:
-        if isinstance(edge, bool) or int(edge) != edge or edge <= 0:
-            raise InputError(f"{name} holds {edge!r}", fix="edges are positive whole numbers of tokens")
+        if isinstance(edge, bool) or int(edge) != edge or not 0 < edge <= 10**9:
+            raise InputError(
+                f"{name} holds {edge!r}", fix="edges are positive whole numbers of tokens, a billion at the most"
+            )
     for low, high in pairwise(edges):
         if high <= low:
             raise InputError(f"{name} is not ascending: {high} follows {low}", fix="sort the edges")

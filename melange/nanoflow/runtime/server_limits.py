@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from melange.errors import InputError
@@ -33,7 +32,7 @@ class ServerLimits:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not 0 < value < 1e18:
                 raise InputError(f"{one.name} is {value}", fix="give a number above 0")
 
     @property
