@@ -127,8 +127,7 @@ def test_a_row_of_a_curve_has_every_field_of_a_load_point():
 
 
 def test_every_field_of_a_plan_is_required():
-    # Plans of before requests could be late by design are still read.
-    assert set(load_schema("plan")["required"]) == names(Plan) - {"lateness"}
+    assert set(load_schema("plan")["required"]) == names(Plan)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,10 @@ class Model:
                 f"model {self.name}: {self.experts_per_token} of {self.experts} experts a token",
                 fix="experts_per_token lies between 1 and experts",
             )
+        if self.active_parameters < 0:
+            raise InputError(
+                f"model {self.name}: active_parameters is {self.active_parameters}", fix="give a positive figure"
+            )
         if not self.active_parameters:
             object.__setattr__(self, "active_parameters", self.parameters)
         if self.active_parameters > self.parameters:

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
+_REFUSALS = (msgspec.ValidationError, UnicodeEncodeError, InputError)  # a value's own constructor raises the last
 
 
 def to_plain(value: object, *, keep_none: bool = True) -> Any:
@@ -50,10 +51,38 @@ def from_plain(kind: type[T], record: object, what: str, *, fix: str | None = No
             raise InputError(f"{what}: unknown key {_below(path, key)!r}", fix=advice)
     try:
         return msgspec.convert(record, kind)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{what}: {_told(str(error))}", fix=fix) from error
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
-        raise InputError(f"{what}: a text in it is not Unicode", fix=fix) from error
+    except _REFUSALS as error:
+        found, path = _innermost(kind, record, "", error)
+        if isinstance(found, InputError) and not path:
+            raise found from error  # it names what it is itself
+        place, problem, advice = _told(found, path)
+        raise InputError(f"{what}: {f'{place}: ' if place else ''}{problem}", fix=advice or fix) from error
+
+
+def _innermost(kind: Any, record: Any, path: str, error: Exception) -> tuple[Exception, str]:
+    """Error and path of the first part of a record that its own kind refuses, the record itself where none is."""
+    for part_kind, part, below in _parts(kind, record, path):
+        try:
+            msgspec.convert(part, part_kind)
+        except _REFUSALS as inner:
+            return _innermost(part_kind, part, below, inner)
+    return error, path
+
+
+def _parts(kind: Any, record: Any, path: str) -> Iterable[tuple[Any, Any, str]]:
+    """What a record of this kind is made of: kind, value and path of each part."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        rest = [argument for argument in arguments if argument is not type(None)]
+        return _parts(rest[0], record, path) if len(rest) == 1 and record is not None else ()
+    if is_dataclass(kind) and isinstance(record, Mapping):
+        hints = get_type_hints(kind)
+        return [(hints[key], value, _below(path, key)) for key, value in record.items() if key in hints]
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(record, Mapping):
+        return [(arguments[1], value, _below(path, key)) for key, value in record.items()]
+    if (origin is list or arguments[1:] == (Ellipsis,)) and isinstance(record, list | tuple):
+        return [(arguments[0], value, f"{path}[{i}]") for i, value in enumerate(record)]
+    return ()
 
 
 def _encoded(value: object) -> Any:
@@ -158,13 +187,17 @@ def _below(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _told(message: str) -> str:
-    """msgspec's message in our words: the path first, then what is wrong there."""
-    found = _PLACE.fullmatch(message)
+def _told(error: Exception, path: str) -> tuple[str, str, str | None]:
+    """Where it is, what is wrong there in our words, and what to do where the error itself knows."""
+    if isinstance(error, InputError):
+        return path, error.problem, error.fix
+    if isinstance(error, UnicodeEncodeError):  # half of a surrogate pair, which JSON can spell
+        return path, "a text in it is not Unicode", None
+    found = _PLACE.fullmatch(str(error))
     assert found is not None
-    path, problem = found["path"] or "", found["problem"]
+    within, problem = found["path"] or "", found["problem"]
+    place = path + within if not path or within[:1] in ("", "[") else f"{path}.{within}"
     missing = _MISSING.fullmatch(problem)
     if missing is not None:
-        return f"{_below(path, missing['name'])} is missing"
-    problem = problem[:1].lower() + problem[1:]
-    return f"{path}: {problem}" if path else problem
+        return "", f"{_below(place, missing['name'])} is missing", None
+    return place, problem[:1].lower() + problem[1:], None

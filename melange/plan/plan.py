@@ -28,7 +28,7 @@ from melange.workload.sizes import SizeGrid
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Routing = Literal["input-only"]
 

@@ -95,7 +95,7 @@ def test_bad_input_is_one_clear_line(plan, plan_file, tmp_path, capsys):
     assert "arrivals are" in fails(capsys, plan_file, "--arrivals", "gamma")
     bare = tmp_path / "bare.json"
     write_plan(bare, replace(plan, buckets=tuple(replace(b, max_rate_rps={}) for b in plan.buckets)))
-    assert "profile is gone" in fails(capsys, bare)
+    assert "shares.L4 is 1 of a config that cannot serve the bucket" in fails(capsys, bare)
     assert "missing.json" in fails(capsys, tmp_path / "missing.json")
 
 

@@ -143,7 +143,7 @@ def test_machine_readable_outputs(output):
         assert [row["config"] for row in rows] == ["L4", "A100-80GB"]
     else:
         data = json.loads(text) if output == "json" else yaml.safe_load(text)
-        assert data["schema_version"] == 1
+        assert data["schema_version"] == 2
         assert data["cost_usd_per_hour"] == pytest.approx(4.37)
 
 

@@ -102,7 +102,7 @@ def test_read_only_mappings_and_numpys_numbers_are_written():
         ({"rows": [[1.0, "a", {"count": 1, "zzz": 2}]]}, "whole: unknown key 'rows[0][2].zzz'; do it right"),
         ({"pair": [1, {"count": 1, "zzz": 2}]}, "whole: unknown key 'pair[1].zzz'; do it right"),
         ({"zzz": 1}, "whole: unknown key 'zzz'; do it right"),
-        ({"part": {"count": -1}}, "count is -1"),
+        ({"part": {"count": -1}}, "whole: part: count is -1; do it right"),
     ],
 )
 def test_what_is_wrong_is_refused_by_its_path(change, message):

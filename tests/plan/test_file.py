@@ -40,7 +40,9 @@ def plan(small_spec) -> Plan:
     )
     solved = plan_fleet(small_spec.limited(maximum={"L4": 2}), options)
     late = PlanLateness(at_most=0.05, share=0.01, in_time_usd_per_hour=None, in_time_status=Status.UNKNOWN)
-    first = replace(solved.buckets[0], late_shares={"L4": 0.25}, late_rate_rps={"L4": 3.0})
+    (name,) = solved.buckets[0].shares
+    moved = {"shares": {name: 0.75}, "late_shares": {name: 0.25}}
+    first = replace(solved.buckets[0], **moved, late_rate_rps={name: solved.buckets[0].max_rate_rps[name]})
     return replace(
         solved, buckets=(first, *solved.buckets[1:]), lateness=late, attain=ATTAIN, uncertainty=UNCERTAINTY,
         nanobatching=EFFECT, basis=basis,
@@ -60,13 +62,34 @@ def test_every_part_comes_back_equal(plan, tmp_path):
     assert again.explanation == plan.explanation
 
 
-def test_a_plan_of_before_requests_could_be_late_is_read(row, tmp_path):
-    file = tmp_path / "plan.json"
+# Of the fields of today, what the first plan files did not have.
+SINCE_VERSION_1 = {
+    "considered", "advice", "explanation", "attain", "uncertainty", "nanobatching", "windows", "lateness", "routing",
+    "basis",
+}  # fmt: skip
+
+
+def of_version_1(row):
+    """A plan file as the first version wrote it."""
     buckets = [{k: v for k, v in b.items() if k not in ("late_shares", "late_rate_rps")} for b in row["buckets"]]
-    file.write_text(json.dumps({k: v for k, v in row.items() if k != "lateness"} | {"buckets": buckets}))
-    old = read_plan(file)
-    assert old.lateness is None
-    assert not any(bucket.late_shares or bucket.late_rate_rps for bucket in old.buckets)
+    bag = {"routing": row["routing"], "attain": {"complete": True}}
+    kept = {k: v for k, v in row.items() if k not in SINCE_VERSION_1}
+    return kept | {"schema_version": 1, "explanation": {"lately": 1}, "extra": bag, "buckets": buckets}
+
+
+def test_a_plan_of_the_first_version_is_read(small_spec, tmp_path):
+    plan = plan_fleet(small_spec, SolveOptions(tie_outputs=True))
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(of_version_1(plan_record(plan))))
+    assert read_plan(file) == replace(plan, considered=None, advice=None, basis=Basis())
+
+
+def test_a_plan_of_the_first_version_is_verified_too(small_spec, tmp_path):
+    row = of_version_1(plan_record(plan_fleet(small_spec)))
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(row | {"status": "infeasible"}))
+    with pytest.raises(InputError, match=rf"^{file}: .*status is infeasible, but"):
+        read_plan(file)
 
 
 def test_a_plan_travels_to_other_processes(plan):
