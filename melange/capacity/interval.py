@@ -83,7 +83,7 @@ def open_verdicts(points: Sequence[Measurement], slo: Slo) -> list[tuple[float, 
     """
     longest: dict[float, Measurement] = {}
     for point in points:
-        if point.loop != "open" or not (point.valid or point.saturated):
+        if point.loop != "open" or not point.valid:
             continue
         rate = asked_rps(point)
         if rate not in longest or (point.duration_s or 0.0) >= (longest[rate].duration_s or 0.0):

@@ -271,7 +271,7 @@ class _Cell:
 
 
 def _cell(key: ConfigKey, points: Sequence[Measurement], slo: Slo, assume_slo: bool) -> _Cell:
-    curve = [p for p in points if p.loop != "capacity" and (p.valid or p.saturated)]
+    curve = [p for p in points if p.loop != "capacity" and p.valid]
     if curve:
         return _from_curve(curve, slo)
     bare = [p for p in points if p.loop == "capacity" and p.valid]

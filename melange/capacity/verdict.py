@@ -33,7 +33,6 @@ Verdict = Literal["pass", "fail", "undecided"]
 KEEPS_UP = 0.98  # achieved over offered rate of a sustainable load
 FALLS_BEHIND = 0.9  # achieved over offered rate of a load that plainly is none, where the queue's trend is unknown
 VAGUE_GROWTH = 0.1  # share of the offered rate: a trend that may be larger has not been ruled out
-TOLERATED_FAILURES = 0.01
 GENERATIONS = 6.0
 LEAST_SAMPLES = 100
 
@@ -43,7 +42,9 @@ def judge(point: Measurement, slo: Slo) -> Verdict:
 
     ``pass`` needs every latency statistic within its limit, no queue trend and achieved/offered >= 0.98; ``fail``
     needs one of them violated; anything else is ``undecided``, such as a bound on either side of the limit, a run
-    shorter than six generations of requests, or a latency that nobody recorded.
+    shorter than six generations of requests, a latency that nobody recorded, or any point that is not valid: errors and
+    an ill client are no evidence of a latency. Failures that are few enough count as missed where the SLO is to be
+    kept, and not at all where it is to be broken.
 
     A tighter SLO (:meth:`melange.slo.Slo.is_as_tight_as`) never gets the better verdict. What is not about latency does
     not hang on the SLO, nor do bounds of a mean on its limit. A share within limits falls with them, and with it its
@@ -52,10 +53,10 @@ def judge(point: Measurement, slo: Slo) -> Verdict:
     Of a joint share, the upper bound is no higher than that of any limit by itself.
     """
     if not point.valid:
-        return "fail" if point.saturated and point.failures == 0 else "undecided"
+        return "undecided"
     if point.loop == "open" and has_samples(point) and not _long_enough(point):
         return "undecided"
-    verdicts = [_keeps_up(point), _failures_tolerable(point), *_latency_verdicts(point, slo)]
+    verdicts = [_keeps_up(point), *_latency_verdicts(point, slo)]
     if "fail" in verdicts:
         return "fail"
     return "undecided" if "undecided" in verdicts else "pass"
@@ -98,11 +99,6 @@ def _keeps_up(point: Measurement) -> Verdict:
     return "undecided" if grows or share < KEEPS_UP else "pass"
 
 
-def _failures_tolerable(point: Measurement) -> Verdict:
-    few = point.failures <= max(1.0, TOLERATED_FAILURES * (point.failures + point.samples))
-    return "pass" if few else "fail"
-
-
 def _latency_verdicts(point: Measurement, slo: Slo) -> list[Verdict]:
     if not slo.thresholds_s:
         return []
@@ -122,8 +118,8 @@ def _against(holds: bool, violated: bool) -> Verdict:
 def _attainment(point: Measurement, slo: Slo) -> Bounds:
     """The share of requests that meet every threshold at once.
 
-    From samples at the point's confidence, failures counted as missed; else from marginal percentiles: no more miss
-    than all marginals together (Fréchet), and no fewer than any of them.
+    From samples at the point's confidence, failures counted as in :func:`_share_of`; else from marginal percentiles: no
+    more miss than all marginals together (Fréchet), and no fewer than any of them.
     """
     if has_samples(point):
         ttft, e2e, tokens = _samples(point)
@@ -187,9 +183,12 @@ def _shares(point: Measurement, slo: Slo, counts: Mapping[str, FloatArray]) -> d
 
 
 def _share_of(point: Measurement, met: BoolArray, counts: FloatArray) -> Bounds:
-    """A share of a point's requests, (n,), with its bounds; failures are counted as missed."""
-    total = len(met) + point.failures
-    return share_bounds(float(met.sum()) / total, counts * total / len(met), confidence_of(point))
+    """A share of a point's requests, (n,), with its bounds; failures are counted as missed, but for the upper bound."""
+    total, confidence = len(met) + point.failures, confidence_of(point)
+    share = share_bounds(float(met.sum()) / total, counts * total / len(met), confidence)
+    if not point.failures:
+        return share
+    return replace(share, high=share_bounds(float(met.mean()), counts, confidence).high)
 
 
 def _means(point: Measurement, slo: Slo) -> dict[str, Bounds]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from melange.cli.options import names
+from melange.cli.options import names, warning
+
+if TYPE_CHECKING:
+    from melange.measurements.file import Header
+    from melange.measurements.measurement import Measurement
 
 
 @click.group()
@@ -61,7 +65,7 @@ def import_(
     from melange.files.text import write_atomic
     from melange.interop.aibrix import measurements_of, read_aibrix
     from melange.interop.aibrix import prices_csv as as_csv
-    from melange.measurements.file import append_measurements
+    from melange.measurements.file import append_records
 
     profiles = [profile for file in files for profile in read_aibrix(file)]
     chosen = [(profile, _gpu_of(profile.deployment, gpus), tp) for profile in profiles]
@@ -70,8 +74,10 @@ def import_(
         measurements_of(profile, model=model, gpu=gpu, tp=tp, precision=precision, engine=engine)
         for profile, gpu, _ in chosen
     ]
+    records: list[Header | Measurement] = []
     for header, points in converted:
-        append_measurements(output, header, points)
+        records += [header, *points]
+    append_records(output, records, warn=warning)
     if prices_csv and prices is not None:
         write_atomic(prices_csv, prices)
     total = sum(len(points) for _, points in converted)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from melange.cli.options import names, waiting
+from melange.cli.options import names, waiting, warning
 
 _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model_len_tokens", "chunked_prefill")
 
@@ -56,6 +56,8 @@ def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any
     catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [], given["model_configs"])
     wanted = {catalog.gpu(name).name for name in given["gpus"]}
     files = module.read_sets(measurements)
+    for doubt in (text for file in files for text in file.warnings):
+        warning(doubt)
     points = [
         point
         for each in files

@@ -87,7 +87,7 @@ def estimate(**given: Any) -> None:
     from melange.catalog.described import extended_catalog, model_named
     from melange.catalog.hardware import load_catalog
     from melange.errors import InputError
-    from melange.files.text import write_atomic
+    from melange.files.lines import replace_lines
     from melange.measurements.file import Header, record_line
     from melange.perfmodel.calibration import read_calibration
     from melange.perfmodel.estimates import estimate as estimated
@@ -116,7 +116,7 @@ def estimate(**given: Any) -> None:
         )
     if given["save"]:
         header = Header(model=model.name, facts={"source": "estimated", "calibration": found.calibration.describe()})
-        write_atomic(given["save"], record_line(header) + "".join(map(record_line, found.points)))
+        replace_lines(given["save"], record_line(header) + "".join(map(record_line, found.points)))
     click.echo(render_estimates(found, given["output"]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from melange.cli.options import output_option
+from melange.cli.options import output_option, warning
 
 
 @click.command()
@@ -32,7 +32,10 @@ def limits(
     from melange.report.estimates import render_limits
 
     catalog = extended_catalog(load_catalog(), [gpu_file] if gpu_file else [], model_configs)
-    found = physical_limits([point for file in read_sets(measurements) for point in file.points], catalog=catalog)
+    files = read_sets(measurements)
+    for doubt in (text for file in files for text in file.warnings):
+        warning(doubt)
+    found = physical_limits([point for file in files for point in file.points], catalog=catalog)
     shown = [limit for limit in found if limit.is_impossible or not impossible]
     click.echo(render_limits(shown, output))
     wrong = sum(limit.is_impossible for limit in found)

@@ -25,6 +25,11 @@ _ON = (
 )
 
 
+def warning(text: str) -> None:
+    """Say on standard error what a user should know, though the command goes on."""
+    click.echo(f"warning: {text}", err=True)
+
+
 def output_option(*formats: str) -> Callable[[Any], Any]:
     """The ``-o`` option with these formats, the first being the default."""
     return click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from melange.cli.options import output_option
+from melange.cli.options import output_option, warning
 from melange.cli.slo_options import slo_of, slo_options
 
 
@@ -73,7 +73,7 @@ def profile() -> None:
       melange profile --model meta-llama/Llama-3.1-8B --slo-tpot-ms 100 --tpot-definition decode -o l4.jsonl
       melange profile --url http://127.0.0.1:8000 --slo-ttft-ms 500 -o l4.jsonl --dry-run
       melange profile show l4.jsonl --slo-tpot-ms 100 --tpot-definition decode --usd-per-hour 0.8
-      melange profile merge all.jsonl l4.jsonl h100.jsonl
+      melange profile merge l4.jsonl h100.jsonl -o all.jsonl
       melange profile check l4.jsonl --url http://127.0.0.1:8000
       melange profile import bench.json --gpu L4 --model llama-3.1-8b -o l4.jsonl
     """
@@ -121,6 +121,7 @@ def run(**given: Any) -> None:
       melange profile run --url http://127.0.0.1:8000 --budget-usd 2 --usd-per-hour 0.8 --slo-ttft-ms 500
     """
     from melange.cli.profile_progress import progress_display
+    from melange.errors import EngineError
     from melange.profiler.runner import RunRequest, estimate, profile_engine
     from melange.report.measurements import render_capacities, render_estimate
 
@@ -129,8 +130,11 @@ def run(**given: Any) -> None:
         click.echo(render_estimate(estimate(request), request))
         return
     with progress_display(request.settings.slo) as report:
-        capacities = profile_engine(request, report=report, warn=lambda text: click.echo(f"warning: {text}", err=True))
+        capacities = profile_engine(request, report=report, warn=warning)
     click.echo(render_capacities(capacities, request.settings.slo, given["usd_per_hour"]))
+    left = [found for found in capacities if found.status == "not measured"]
+    if left:
+        raise EngineError(f"{len(left)} of {len(capacities)} sizes not measured; the same command tries them again")
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
@@ -160,26 +164,30 @@ def show(file: str, usd_per_hour: float | None, output: str, **given: Any) -> No
     from melange.report.measurements import file_slo, render_profile
 
     measured = read_measurements(file)
+    for doubt in measured.warnings:
+        warning(doubt)
     slo = slo_of(given)
     slo = slo if slo.thresholds_s else file_slo(measured)
     click.echo(render_profile(measured, slo, usd_per_hour=usd_per_hour, output=output), nl=False)
 
 
 @profile.command("merge")
-@click.argument("output", type=click.Path(dir_okay=False))
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-def merge(output: str, files: tuple[str, ...]) -> None:
-    """Write the measurements of all FILES into OUTPUT, every load point once.
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; none of FILES.  [required]")
+def merge(output: str | None, files: tuple[str, ...]) -> None:
+    """Write the measurements of all FILES into another file, every load point once. FILES stay as they are.
 
     \b
     Examples:
-      melange profile merge all.jsonl l4.jsonl h100.jsonl
+      melange profile merge l4.jsonl h100.jsonl -o all.jsonl
     """
+    if output is None:
+        raise click.UsageError("merge needs -o FILE, the file to write: all others are only read")
     from melange.measurements.merge import merge_measurements
 
     merged = merge_measurements(output, files)
-    for warning in merged.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    for doubt in merged.warnings:
+        warning(doubt)
     click.echo(f"{output}: {merged.points} load points of {len(files)} files, {merged.repeated} repeated ones left out")
 
 
@@ -207,7 +215,7 @@ def check(ctx: click.Context, /, file: str, sentinels: int, tolerance: float, se
     server = ServerRequest(
         engine_args=_engine_args(given["engine_args"]), **{name: given[name] for name in names.split()}
     )
-    result = check_measurements(file, server, sentinels=sentinels, tolerance=tolerance, seed=seed)
+    result = check_measurements(file, server, sentinels=sentinels, tolerance=tolerance, seed=seed, warn=warning)
     click.echo(render_check(result))
     if not result.holds:
         ctx.exit(1)
@@ -241,8 +249,8 @@ def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
     config = ConfigKey(
         key["model"], key["gpu"], key["tp"], key["precision"], key["engine"], key["kv_dtype"], key["batched_tokens"]
     )
-    points = import_results(files, config, engine_version=key["engine_version"], output=output)
+    points = import_results(files, config, engine_version=key["engine_version"], output=output, warn=warning)
     click.echo(f"{output}: {len(points)} load points added")
     for point in points:
         if not point.valid:
-            click.echo(f"warning: {point.invalid_reason}", err=True)
+            warning(f"{point.input_tokens:g} -> {point.output_tokens:g} tokens: {point.invalid_reason}")

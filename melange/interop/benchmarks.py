@@ -33,14 +33,18 @@ def import_results(
     *,
     engine_version: str | None = None,
     output: str | os.PathLike[str],
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[Measurement, ...]:
-    """Read every file, then append all load points to ``output``; nothing is written where one cannot be read."""
+    """Read every file, then append all load points to ``output``; nothing is written where one cannot be read.
+
+    ``warn`` takes what was odd about the end of ``output``.
+    """
     points: list[Measurement] = []
     for file in files:
         points += read_result(file, key, engine_version=engine_version)
     names = [Path(file).name for file in files]
     header = Header(**key._asdict(), engine_version=engine_version, facts={"source": "measured", "imported": names})
-    append_measurements(output, header, points)
+    append_measurements(output, header, points, warn=warn)
     return tuple(points)
 
 
@@ -91,9 +95,7 @@ def _reader(content: Json) -> tuple[str, Callable[[Json, ConfigKey], list[Measur
 
 
 def _point(key: ConfigKey, **values: Any) -> Measurement:
-    return Measurement(
-        model=key.model, gpu=key.gpu, tp=key.tp, precision=key.precision, engine=key.engine, source="measured", **values
-    )
+    return Measurement(**key._asdict(), source="measured", **values)
 
 
 def _number(value: Any) -> float | None:

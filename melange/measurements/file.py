@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from melange.errors import InputError
+from melange.files.lines import LineFile, Warn
 from melange.files.records import from_plain, to_plain
 from melange.files.shown import short_repr
 from melange.files.text import parse_json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 SEE = "see 'melange schema measurements'"
+APPEND_WAIT_S = 10.0  # for another command that is adding to the same file
 
 _EXTRA_1 = {"confidence": "confidence", "nominal_rps": "nominal_rps", "run_for": "asked"}
 _EXTRA_1 |= {f"queue_growth_{end}_rps": f"queue_growth_{end}_rps" for end in ("low", "high")}
@@ -95,6 +97,13 @@ class MeasurementFile:
     headers: tuple[Header, ...]
     points: tuple[Measurement, ...]
     torn_tail: bool = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the points must know of the file itself."""
+        if not self.torn_tail:
+            return ()
+        return (f"{self.path}: its last line was cut short (a run that was killed?) and is left out",)
 
     def __repr__(self) -> str:
         of = ", ".join(dict.fromkeys(point.key.describe() for point in self.points))
@@ -220,16 +229,25 @@ def record_line(record: Header | Measurement) -> str:
     return json.dumps({**kind, **record.to_dict()}, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def append_measurements(path: str | os.PathLike[str], header: Header | None, points: Iterable[Measurement]) -> None:
-    """Append a header, if given, and points, flushed to the disk; raises InputError when the file cannot be written."""
-    lines = [record_line(header)] if header is not None else []
-    lines += [record_line(point) for point in points]
-    try:
-        with open(path, "ab") as file:
-            file.write("".join(lines).encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise InputError(
-            f"cannot write it: {error.strerror}", file=path, fix="check the folder and the disk"
-        ) from error
+def append_measurements(
+    path: str | os.PathLike[str], header: Header | None, points: Iterable[Measurement], *, warn: Warn | None = None
+) -> None:
+    """Append a header, if given, and points, flushed to the disk: all of them, or none.
+
+    See :func:`append_records`.
+    """
+    append_records(path, [*([header] if header is not None else []), *points], warn=warn)
+
+
+def append_records(
+    path: str | os.PathLike[str], records: Iterable[Header | Measurement], *, warn: Warn | None = None
+) -> None:
+    """Append headers and points in their order, flushed to the disk: all of them, or none.
+
+    The file's end is looked at first, see :class:`melange.files.lines.LineFile`: half a record that a kill or a full
+    disk left there is set aside, and ``warn`` is told where. InputError where the file cannot be written, or another
+    process goes on writing it.
+    """
+    lines = "".join(map(record_line, records))
+    with LineFile(path, warn=warn, wait_s=APPEND_WAIT_S) as file:
+        file.append(lines)

@@ -16,6 +16,7 @@ from melange.slo import Slo
 
 Source = Literal["measured", "estimated", "published"]
 Loop = Literal["open", "closed", "capacity"]
+TOLERATED_FAILURES = 0.01  # share of a load's requests: single ones fail in long runs of sound servers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,10 @@ class Measurement:
     for any. ``low_rps``/``high_rps`` bound ``achieved_rps`` where it is an estimate. ``saturated`` says that the point
     failed to keep up or its queue grew. ``sample_*`` hold per-request values, in arrival order, where kept: they
     answer joint attainment exactly. ``extra`` is for readers: no code looks into it.
+
+    ``valid`` False says that the point is no evidence of anything, and ``invalid_reason`` why. A point of which more
+    requests failed than :func:`too_many_failed` tolerates is never valid, whoever made it: an error says nothing of a
+    latency, and a server that answers with errors is ill, not slow.
     """
 
     model: str
@@ -144,6 +149,11 @@ class Measurement:
             )
         if self.tp < 1:
             raise InputError(f"measurement: tp is {self.tp}", fix="give at least 1")
+        if self.valid and too_many_failed(self.failures, self.samples):
+            object.__setattr__(self, "valid", False)
+            if self.invalid_reason is None:
+                total = self.failures + self.samples
+                object.__setattr__(self, "invalid_reason", f"{self.failures} of {total} requests failed")
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
 
     @property
@@ -164,6 +174,15 @@ class Measurement:
     def from_dict(cls, row: Mapping[str, object]) -> Measurement:
         """Read what :meth:`to_dict` wrote; unknown fields and wrong types raise InputError."""
         return from_plain(cls, row, "measurement", fix="see 'melange schema measurements'")
+
+
+def too_many_failed(failures: int, samples: int) -> bool:
+    """Whether so many requests failed, beside ``samples`` that did not, that a load shows nothing.
+
+    One is always tolerated, and up to 1%: the searches of a night would else be lost to a connection that was reset.
+    Those tolerated are counted, and counted as having missed the SLO wherever that is to be kept.
+    """
+    return failures > 0 and (samples == 0 or failures > max(1.0, TOLERATED_FAILURES * (failures + samples)))
 
 
 def _check_finite(value: object, what: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from melange.files.text import write_atomic
+from melange.errors import InputError
+from melange.files.lines import replace_lines
 from melange.measurements.file import read_measurements, record_line
 from melange.serving.config import ConfigKey
 
@@ -23,13 +25,18 @@ class Merged:
 def merge_measurements(output: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]]) -> Merged:
     """Write the headers and points of all files, in order, into ``output``, at once or not at all.
 
-    Warns of a configuration that was measured with several engine versions: its points need not agree.
+    Warns of a configuration that was measured with several engine versions, whose points need not agree, and of files
+    whose last line was cut short. InputError where the output is one of the files (by whatever name), or where another
+    process is adding to it.
     """
+    _refuse_an_input(output, files)
+    warnings: list[str] = []
     lines: dict[str, None] = {}
     points, seen = 0, 0
     versions: dict[ConfigKey, set[str]] = {}
     for file in files:
         measured = read_measurements(file)
+        warnings += measured.warnings
         lines.update(dict.fromkeys(record_line(header) for header in measured.headers))
         for point in measured.points:
             line = record_line(point)
@@ -38,9 +45,18 @@ def merge_measurements(output: str | os.PathLike[str], files: Sequence[str | os.
             lines[line] = None
             if point.engine_version is not None:
                 versions.setdefault(point.key, set()).add(point.engine_version)
-    write_atomic(output, "".join(lines))
+    replace_lines(output, "".join(lines))
     mixed = {key: found for key, found in versions.items() if len(found) > 1}
-    warnings = tuple(
+    warnings += [
         f"{key.describe()} was measured with engine versions {', '.join(sorted(found))}" for key, found in mixed.items()
-    )
-    return Merged(points=points, repeated=seen - points, warnings=warnings)
+    ]
+    return Merged(points=points, repeated=seen - points, warnings=tuple(warnings))
+
+
+def _refuse_an_input(output: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]]) -> None:
+    for file in files:
+        same = False
+        with contextlib.suppress(OSError):  # one of them is not there
+            same = os.path.samefile(output, file)
+        if same:
+            raise InputError(f"it is one of the files to merge ({os.fspath(file)})", file=output, fix="name a new file")

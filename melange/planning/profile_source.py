@@ -67,6 +67,7 @@ def _profile(spec: WorkloadSpec) -> Profile:
     headers = [header for file in files for header in file.headers]
     return replace(
         profile,
+        warnings=(*profile.warnings, *(doubt for file in files for doubt in file.warnings)),
         basis=Basis(curves=measured_curves(files), engine_version=_engine_version(headers)),
         provenance={
             "set": choice.set,

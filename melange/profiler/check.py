@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +54,25 @@ class CheckResult:
 
 
 def check_measurements(
-    file: str | os.PathLike[str], server: ServerRequest, *, sentinels: int = 3, tolerance: float = 0.1, seed: int = 1
+    file: str | os.PathLike[str],
+    server: ServerRequest,
+    *,
+    sentinels: int = 3,
+    tolerance: float = 0.1,
+    seed: int = 1,
+    warn: Callable[[str], None] | None = None,
 ) -> CheckResult:
     """Re-measure the highest sustained load of a few sizes and compare TTFT and TPOT.
 
     A latency holds when its mean moved by no more than ``tolerance`` of itself plus both measurements' own
     uncertainty. InputError where the file holds no load point of this server's configuration; EngineError where a load
-    could not be measured, or where the client and not the server set its latencies.
+    could not be measured, or where the client and not the server set its latencies. ``warn`` takes what is odd about
+    the file.
     """
     measured = read_measurements(file)
+    if warn is not None:
+        for doubt in measured.warnings:
+            warn(doubt)
     with serving_engine(server, Path(file).with_suffix(".check.log")) as (engine, serving):
         key = server.key(serving.endpoint.model, serving.engine)
         points = [p for p in measured.points if p.key == key and p.valid and p.samples and p.sample_e2e_s]

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
 
+from melange.measurements.measurement import TOLERATED_FAILURES
 from melange.profiler.client import CompletionsClient, PromptSource
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord
 from melange.profiler.statistics import LOOKS
@@ -88,7 +89,7 @@ class _Generator:
         self.tasks: set[asyncio.Future[object]] = set()
         self.lags: list[float] = []
         self.began_s = self.cpu_began_s = 0.0
-        self.sent = 0
+        self.sent = self.failed = 0
 
     def elapsed_s(self) -> float:
         return self.client.clock() - self.began_s
@@ -136,9 +137,10 @@ class _Generator:
         return elapsed >= self.load.max_s and (bool(self.records) or elapsed >= OVERTIME * self.load.max_s)
 
     def hopeless(self) -> bool:
-        """Failures so common that going on would only hammer a broken server."""
-        failures = sum(not record.ok for record in self.records[-2 * HOPELESS_FAILURES :])
-        return failures >= HOPELESS_FAILURES
+        """Failures so common that going on would only hammer a broken server: the load cannot become valid any more."""
+        recent = sum(not record.ok for record in self.records[-2 * HOPELESS_FAILURES :])
+        whole = (self.load.rate_rps or 0.0) * self.load.max_s
+        return recent >= HOPELESS_FAILURES or self.failed > max(HOPELESS_FAILURES, TOLERATED_FAILURES * whole)
 
     async def arrive(self) -> None:
         rate = self.load.rate_rps or 0.0
@@ -166,6 +168,7 @@ class _Generator:
         )
         del self.in_flight[number]
         self.records.append(record)
+        self.failed += not record.ok
         return record
 
     async def watch_lag(self) -> None:

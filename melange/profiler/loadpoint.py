@@ -11,7 +11,7 @@ import numpy as np
 from melange.arrays import FloatArray
 from melange.capacity.bounds import MIN_BATCHED, Bounds
 from melange.capacity.verdict import KEEPS_UP, latency_bounds
-from melange.measurements.measurement import LatencyStats, Measurement
+from melange.measurements.measurement import LatencyStats, Measurement, too_many_failed
 from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord, Size
 from melange.profiler.statistics import LOOKS, growth_rps, warm_up_length
 from melange.serving.config import ConfigKey
@@ -45,8 +45,8 @@ def look_confidence(run: LoadRun) -> float:
 def summarise(run: LoadRun, subject: Subject) -> Measurement:
     """The Measurement of a load: warm-up cut, unfinished tail cut, latencies with percentiles and upper bounds.
 
-    Requests sent after the oldest unfinished one are left out, so long requests are not under-represented. With no
-    finished request the point is invalid.
+    Requests sent after the oldest unfinished one are left out, so long requests are not under-represented. The point is
+    invalid, with its reason, where no request finished, too many failed, or the client was not up to the load.
     """
     confidence = look_confidence(run)
     settled = sorted(_settled(run), key=lambda record: record.sent_s)
@@ -60,11 +60,7 @@ def summarise(run: LoadRun, subject: Subject) -> Measurement:
     reason = _invalid_reason(good, run, latencies)
     load = run.load
     return Measurement(
-        model=subject.key.model,
-        gpu=subject.key.gpu,
-        tp=subject.key.tp,
-        precision=subject.key.precision,
-        engine=subject.key.engine,
+        **subject.key._asdict(),
         input_tokens=load.size.input_tokens,
         output_tokens=load.size.output_tokens,
         cached_tokens=load.size.cached_tokens,
@@ -181,9 +177,12 @@ def _finite(value: float | None) -> float | None:
 def _invalid_reason(
     good: Sequence[RequestRecord], run: LoadRun, latencies: Mapping[str, LatencyStats | None]
 ) -> str | None:
+    failures = [record.error for record in run.records if record.error]
+    if too_many_failed(len(failures), len(good)):
+        most = max(failures, key=failures.count)
+        return f"{len(failures)} of {len(run.records)} requests failed ({most})"
     if not good:
-        first = next((record.error for record in run.records if record.error), None)
-        return f"no request finished in {run.elapsed_s:.1f} s" + (f" ({first})" if first else "")
+        return f"no request finished in {run.elapsed_s:.1f} s"
     ttft = latencies["ttft_s"]
     fault = prefix_cache_fault(run.load.size, told_cached_tokens(good))
     return fault or client_bottleneck(run.health, ttft.mean if ttft else 0.0)

@@ -19,7 +19,7 @@ from melange.measurements.file import Header, read_measurements
 from melange.measurements.measurement import Measurement
 from melange.profiler.budget import Budget
 from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
-from melange.profiler.journal import Journal
+from melange.profiler.journal import Journal, known_points
 from melange.profiler.load import Load, Size
 from melange.profiler.loadpoint import Subject
 from melange.profiler.search import LONE_REQUESTS, POINT_S, REQUESTS, RESOLUTION, Capacity, SearchSettings, next_step
@@ -166,7 +166,7 @@ def estimate(request: RunRequest) -> Estimate:
     if request.name is not None and (request.gpu or request.url is None):
         key = request.key(request.name)
     if Path(request.output).exists() and key is not None:
-        points = [point for point in read_measurements(request.output).points if point.key == key]
+        points = known_points(read_measurements(request.output).points, key)
         for size in request.sizes:
             step = next_step(size, _of_size(points, size), request.settings)
             finished += [step] if isinstance(step, Capacity) else []
@@ -258,14 +258,14 @@ def profile_engine(
     output = Path(request.output)
     known = request.name
     if known is not None and (request.gpu is not None or request.url is None):
-        with Journal(output, request.key(known)):
+        with Journal(output, request.key(known), warn=warn):
             pass  # a file that cannot be used is found before an engine takes a minute to start
     with serving_engine(request, output.with_suffix(".engine.log")) as (engine, serving):
         key = request.key(serving.endpoint.model, serving.engine)
         for doubt in _doubts(request, serving, key):
             if warn is not None:
                 warn(doubt)
-        with Journal(output, key) as journal:
+        with Journal(output, key, warn=warn) as journal:
             journal.append_header(_header(request, engine, serving, key))
             return profile(
                 request.sizes,

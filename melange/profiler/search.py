@@ -24,7 +24,7 @@ from melange.measurements.measurement import Measurement, Question
 from melange.profiler.load import Load, Size
 from melange.slo import Slo
 
-Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open"]
+Status = Literal["bracketed", "censored", "unreachable", "does not fit", "open", "not measured"]
 # With these the interval holds the truth in 95 of 100 cells: see tests/benchmarks/bench_profile_search.py.
 RESOLUTION = 1.39
 REQUESTS = 4000
@@ -89,11 +89,15 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What is known of one size's highest sustainable rate; ``open`` means the search has more to do."""
+    """What is known of one size's highest sustainable rate; ``open`` means the search has more to do.
+
+    ``not measured``: the server or the client was ill, as ``reason`` says; the interval is what was known before.
+    """
 
     size: Size
     interval: Interval
     status: Status
+    reason: str | None = None
 
     @property
     def low_rps(self) -> float:
@@ -111,6 +115,9 @@ class Capacity:
         return 1.0 if self.high_rps == 0 else self.interval.width
 
     def describe(self) -> str:
+        if self.status == "not measured":
+            known = "" if self.interval.basis == "nothing" else f", {self.interval.describe()} req/s so far"
+            return f"not measured: {self.reason}{known}"
         return f"{self.interval.describe()} req/s ({self.status})"
 
 
@@ -128,7 +135,7 @@ def next_step(
     if 1 not in closed:
         tried = sum(p.loop == "closed" for p in points)
         if tried >= LONE_ATTEMPTS:
-            return replace(capacity_so_far(size, points, settings), status="censored")
+            return not_measured(size, points, settings)
         return _closed_load(size, 1, replace(settings, seed=settings.seed + tried))
     known = capacity_so_far(size, points, settings)
     if known.status == "unreachable":
@@ -152,6 +159,13 @@ def next_step(
     if rate is None or rate * settings.point_s < LEAST_REQUESTS:
         return replace(known, status="censored")  # or so slow that a load point's time cannot tell
     return _open_load(size, rate, settings, points)
+
+
+def not_measured(size: Size, points: Sequence[Measurement], settings: SearchSettings) -> Capacity:
+    """A size whose loads showed nothing, with the reason of the last of them."""
+    reason = next((point.invalid_reason for point in reversed(points) if not point.valid), None)
+    known = capacity_so_far(size, points, settings)
+    return replace(known, status="not measured", reason=reason or "no load was valid")
 
 
 def _is_for(point: Measurement, settings: SearchSettings) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,11 +17,22 @@ from melange.profiler.journal import Journal
 from melange.profiler.load import Load, LoadRun, Size
 from melange.profiler.loadgen import Stop, Tick, run_load
 from melange.profiler.loadpoint import Subject, statistic_text, summarise
-from melange.profiler.search import Capacity, SearchSettings, capacity_so_far, next_step
+from melange.profiler.search import (
+    NOTHING,
+    Capacity,
+    SearchSettings,
+    capacity_so_far,
+    does_not_fit,
+    next_step,
+    not_measured,
+)
 from melange.profiler.serving import Serving
 
 Measure = Callable[[Load, Stop, Tick], LoadRun]
 WARM_UP_SHARE = 0.25  # of a load point's longest time
+ATTEMPTS = 2  # at a load that shows nothing, before its size is left
+ILL_SIZES = 3  # left in a row, after which the server is not asked any more
+RETRY_PAUSE_S = 2.0
 UNKNOWN_WIDTH = 20.0  # log-width that an unbracketed cell counts with: the span of a ladder of rates
 
 
@@ -68,15 +80,20 @@ def profile(
     max_model_len: int | None = None,
     predict: Callable[[Size], float | None] | None = None,
     report: Report | None = None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> tuple[Capacity, ...]:
     """The capacity of every size, in the order given; each load point is in the journal before the next begins.
 
     ``check`` raises where the engine has died. ``predict`` gives the capacity in requests/s that a performance model
     expects of a size, or None. Without a limit sizes are finished one after the other; with one, each load goes where
-    it promises the largest reduction of uncertainty per second. Raises EngineError where no request succeeds; points
-    finished before are kept.
+    it promises the largest reduction of uncertainty per second.
+
+    A load that shows nothing (errors, an ill client) is tried once more, ``pause`` having waited; then its size is left
+    as ``not measured``, with the reason, and another run tries it again. Raises EngineError where so many sizes in a
+    row, or all of them, were left: the server is ill, and going on would only hammer it. Points finished before are
+    kept.
     """
-    run = _Session(sizes, settings, journal, measure, subject, budget, check, max_model_len, predict, report)
+    run = _Session(sizes, settings, journal, measure, subject, budget, check, max_model_len, predict, report, pause)
     return run.finish()
 
 
@@ -95,11 +112,13 @@ class _Session:
         max_model_len: int | None,
         predict: Callable[[Size], float | None] | None,
         report: Report | None,
+        pause: Callable[[float], None],
     ) -> None:
         self.sizes, self.settings, self.journal = tuple(sizes), settings, journal
         self.measure, self.subject, self.budget, self.check = measure, subject, budget, check
-        self.max_model_len, self.predict, self.report = max_model_len, predict, report
+        self.max_model_len, self.predict, self.report, self.pause = max_model_len, predict, report, pause
         self.done: dict[Size, Capacity] = {}
+        self.left: list[Size] = []  # in a row, because a load showed nothing
 
     def finish(self) -> tuple[Capacity, ...]:
         for size in self.sizes:
@@ -112,17 +131,23 @@ class _Session:
 
     def warm_up(self) -> None:
         """Let an engine that has just started compile and fill its caches; these requests are not measured."""
-        fitting = [size for size in self.sizes if self.max_model_len is None or _length(size) <= self.max_model_len]
+        fitting = [size for size in self.sizes if self.fits(size)]
         if fitting and self.choose() is not None:
             load = Load(size=fitting[0], concurrency=4, max_s=WARM_UP_SHARE * self.settings.point_s, min_requests=16)
             self.measure(load, lambda run: False, lambda run: None)
 
     def refuse_too_long(self, size: Size) -> None:
-        """File a size beyond the context window as one that cannot be served, without ever sending it."""
-        length = _length(size)
-        if self.max_model_len is None or length <= self.max_model_len or self.journal.points(size):
+        """File a size beyond the context window as one that cannot be served, without ever sending it.
+
+        One that an engine with a longer context has served before is not sent either, and its points are kept.
+        """
+        if self.fits(size):
             return
-        reason = f"{length} tokens exceed the engine's context of {self.max_model_len}"
+        if known := self.journal.points(size):
+            if not does_not_fit(known):
+                self.done[size] = Capacity(size=size, interval=NOTHING, status="does not fit")
+            return
+        reason = f"{_length(size)} tokens exceed the engine's context of {self.max_model_len}"
         key = self.subject.key
         self.journal.append(
             Measurement(
@@ -142,16 +167,24 @@ class _Session:
             )
         )
 
+    def fits(self, size: Size) -> bool:
+        """Whether the engine's context holds it, as far as the engine tells."""
+        return self.max_model_len is None or _length(size) <= self.max_model_len
+
+    def points(self, size: Size) -> list[Measurement]:
+        """What is known of a size; a context that was too short says nothing once the engine tells of a longer one."""
+        points = self.journal.points(size)
+        return points if self.max_model_len is None or not self.fits(size) else [p for p in points if p.achieved_rps]
+
     def choose(self) -> tuple[Size, Load] | None:
         """The next load: the first unfinished size's, or under a budget the one worth most per second that fits."""
         candidates = []
         for size in self.sizes:
             if size in self.done:
                 continue
-            step = next_step(size, self.journal.points(size), self.settings, self.hint(size))
+            step = next_step(size, self.points(size), self.settings, self.hint(size))
             if isinstance(step, Capacity):
-                self.done[size] = step
-                self.tell(size, capacity=step)
+                self.finished(step)
             elif not self.budget.limited:
                 return size, step
             elif step.max_s <= self.budget.left_s or self.expected_s(step) <= self.budget.left_s:
@@ -163,7 +196,7 @@ class _Session:
 
     def gain(self, size: Size) -> float:
         """How many e-folds of uncertainty a size still has."""
-        known = capacity_so_far(size, self.journal.points(size), self.settings)
+        known = capacity_so_far(size, self.points(size), self.settings)
         return math.log(min(math.inf if known.status == "unreachable" else known.width, UNKNOWN_WIDTH))
 
     def expected_s(self, load: Load) -> float:
@@ -208,20 +241,41 @@ class _Session:
             self.tell(size, load=load, statistic=statistic_text(point, self.settings.slo))
 
         run = self.measure(load, decided, tick)
-        failures = [record for record in run.records if not record.ok]
-        if failures:
-            self.check()
-            if len(failures) == len(run.records):
-                raise EngineError(
-                    f"every request of {size.describe()} at {load.describe()} failed: {failures[0].error}"
-                )
         point = replace(summarise(run, self.subject), asked=self.settings.question)
         self.journal.append(point)
         self.tell(size, load=load, point=point)
+        if not all(record.ok for record in run.records):
+            self.check()
+        if point.valid:
+            self.left.clear()
+        elif self.fruitless(size, point):
+            self.finished(not_measured(size, self.points(size), self.settings))
+        elif point.failures:
+            self.pause(RETRY_PAUSE_S)
+
+    def fruitless(self, size: Size, last: Measurement) -> bool:
+        """Whether a load that showed nothing was tried often enough; one of errors, whatever the load before it was."""
+        tried = self.points(size)[-ATTEMPTS:]
+        same = [p for p in tried if not p.valid and (last.failures or _is_like(p, last))]
+        return len(same) >= ATTEMPTS
+
+    def finished(self, found: Capacity) -> None:
+        """Note what a size came to; EngineError where the server has been ill for too many of them."""
+        self.done[found.size] = found
+        self.tell(found.size, capacity=found)
+        if found.status != "not measured":
+            return
+        self.left.append(found.size)
+        tried = [size for size in self.sizes if self.fits(size)]
+        if len(self.left) >= min(ILL_SIZES, len(tried)):
+            raise EngineError(
+                f"{len(self.left)} sizes in a row not measured, the last {found.size.describe()}: {found.reason}; "
+                "load points before are kept, and the same command tries again"
+            )
 
     def interval_left(self, size: Size) -> Capacity:
         """What is known of a size that the budget left unfinished."""
-        return capacity_so_far(size, self.journal.points(size), self.settings)
+        return capacity_so_far(size, self.points(size), self.settings)
 
     def tell(
         self,
@@ -251,6 +305,12 @@ class _Session:
 
 def _length(size: Size) -> int:
     return size.input_tokens + size.output_tokens
+
+
+def _is_like(a: Measurement, b: Measurement) -> bool:
+    return (a.loop, a.nominal_rps, a.concurrency if a.loop == "closed" else None) == (
+        b.loop, b.nominal_rps, b.concurrency if b.loop == "closed" else None
+    )  # fmt: skip
 
 
 def _distance(a: Size, b: Size) -> float:

@@ -153,10 +153,13 @@ def render_capacities(
         high = "?" if found.high_rps is None else f"{found.high_rps:.3g}"
         status: str = "budget spent" if found.status == "open" else found.status
         status += ", closed loops only" if found.interval.basis == "closed loops" else ""
-        row = [str(found.size.input_tokens), str(found.size.output_tokens), f"{found.low_rps:.3g}", high, status]
+        unknown = found.low_rps == 0 and found.high_rps != 0  # a capacity of 0 is known only where not even 0 holds
+        low = "?" if unknown else f"{found.low_rps:.3g}"
+        status += "" if found.reason is None else f": {found.reason}"
+        row = [str(found.size.input_tokens), str(found.size.output_tokens), low, high, escape(status)]
         if usd_per_hour is not None:
             tokens = found.size.input_tokens + found.size.output_tokens
-            row.append(f"{found.low_rps * tokens * 3600 / usd_per_hour:,.0f}")
+            row.append("?" if unknown else f"{found.low_rps * tokens * 3600 / usd_per_hour:,.0f}")
         grid.add_row(*row)
     return rendered(escape(f"Sustainable rate under {slo.describe()}"), grid, colour=colour).rstrip("\n")
 

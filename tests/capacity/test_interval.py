@@ -27,8 +27,8 @@ def at(rate: float, tpot: float, **more: object) -> Measurement:
     closed = "concurrency" in more
     values: dict[str, object] = {"loop": "closed"} if closed else {"offered_rps": rate}
     return Measurement(
-        model="m", gpu="L4", input_tokens=128, output_tokens=64, achieved_rps=rate, samples=100,
-        tpot_decode_s=stats, ttft_s=stats, e2e_s=stats, **{**values, **more},  # type: ignore[arg-type]
+        model="m", gpu="L4", input_tokens=128, output_tokens=64, achieved_rps=rate,
+        tpot_decode_s=stats, ttft_s=stats, e2e_s=stats, **{"samples": 100, **values, **more},  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -53,8 +53,18 @@ def test_a_longer_load_supersedes_a_shorter_one_at_its_rate() -> None:
     assert ends(at(1, 0.05), short, long) == ends(at(1, 0.05), long, short) == (1, 2, "open loops")
 
 
-def test_a_saturated_run_without_a_finished_request_still_bounds_from_above() -> None:
-    assert ends(at(1, 0.05), at(9, 0.05, valid=False, saturated=True)) == (1, 9, "open loops")
+def test_a_run_without_a_finished_request_bounds_nothing() -> None:
+    """A server that hangs looks just so."""
+    assert ends(at(1, 0.05), at(9, 0.05, valid=False, saturated=True)) == (1, None, "open loops")
+
+
+def test_a_load_of_which_too_many_failed_neither_bounds_nor_supersedes() -> None:
+    ill = at(1, 0.5, failures=100, samples=230, duration_s=1e6)
+    assert not ill.valid
+    assert ill.invalid_reason == "100 of 330 requests failed"
+    assert ends(ill) == (0, None, "nothing")
+    assert ends(at(1, 0.05), ill) == ends(ill, at(1, 0.05)) == (1, None, "open loops")
+    assert ends(at(1, 0.5, concurrency=1, failures=3, samples=3)) == (0, None, "nothing")  # not 0..0
 
 
 def test_closed_loops_stand_in_where_no_open_one_was_run() -> None:

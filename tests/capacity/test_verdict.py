@@ -50,7 +50,10 @@ def sampled() -> Measurement:
         (stated(0.05, offered_rps=None), "pass"),
         (stated(0.05, saturated=True), "fail"),
         (stated(0.05, failures=1), "pass"),
-        (stated(0.05, failures=3), "fail"),
+        (stated(0.05, failures=3), "undecided"),
+        (stated(0.5, failures=3), "undecided"),
+        (stated(0.5, failures=1), "fail"),
+        (stated(0.5, valid=False, saturated=True), "undecided"),
         (stated(0.05, valid=False), "undecided"),
         (replace(stated(0.05), tpot_decode_s=None), "undecided"),
     ],
@@ -113,6 +116,17 @@ def test_failures_are_requests_that_missed(sampled: Measurement) -> None:
     assert judge(sampled, slo) == "pass"
     assert judge(failing, slo) == "undecided"
     assert judge(failing, replace(slo, attainment=0.98)) == "pass"
+
+
+def test_failures_never_break_an_slo(sampled: Measurement) -> None:
+    failing = replace(sampled, failures=45)  # of some 4,800: tolerated, and more than 99.9% lets miss
+    for attainment in (0.99, 0.995, 0.999):
+        assert judge(failing, Slo(tpot_s=0.1, ttft_s=1.0, attainment=attainment)) == "undecided"
+        assert judge(failing, Slo(ttft_s=1.0, ttft_quantile=attainment)) == "undecided"
+    assert judge(failing, Slo(tpot_s=0.1)) == "pass"
+    for failures in (60, 1000, 10**6):
+        for slo in (Slo(tpot_s=0.1), Slo(tpot_s=1e-6), Slo(ttft_s=1e-6, attainment=0.9)):
+            assert judge(replace(sampled, failures=failures, saturated=True), slo) == "undecided"
 
 
 def test_a_trend_that_is_not_ruled_out_is_undecided(sampled: Measurement) -> None:

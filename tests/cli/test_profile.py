@@ -79,7 +79,19 @@ def test_show_draws_and_exports(measured: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_merge_and_dry_run(measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = melange("profile", "merge", str(tmp_path / "all.jsonl"), str(measured), str(measured), capsys=capsys)
+    code, _, err = melange("profile", "merge", str(measured), str(measured), capsys=capsys)
+    assert code == 2
+    assert "merge needs -o FILE" in err
+    before = measured.read_bytes()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(measured)
+    for output in (measured, link):
+        code, _, err = melange("profile", "merge", str(measured), "-o", str(output), capsys=capsys)
+        assert code == 2
+        assert "it is one of the files to merge" in err
+    assert measured.read_bytes() == before
+    everything = str(tmp_path / "all.jsonl")
+    code, out, _ = melange("profile", "merge", str(measured), str(measured), "-o", everything, capsys=capsys)
     assert code == 0
     assert "repeated ones left out" in out
     dry = ("--dry-run", "--usd-per-hour", "1.2", "--model", "fault", "--gpu", "L4")

@@ -47,7 +47,7 @@ PROFILE = (
 class Long:
     """A command that takes a while, and what it writes.
 
-    ``served``: it measures a server. ``appends``: a kill or a full disk may leave the first of its records.
+    ``served``: it measures a server. ``appends``: it adds whole records to a file, of which a kill may leave the first.
     """
 
     name: str
@@ -292,8 +292,9 @@ def survives_full_disk(long: Long, seed: int) -> str | None:
         if full.code not in (1, 2) or len(said) != 1 or "Traceback" in full.err:
             return f"exit code {full.code}: {full.err[-1500:]}"
         left = {path: content for path, content in full.files.items() if path not in before}
-        if not long.appends and left:
-            return f"left {sorted(left)}"
+        half = [path for path, content in left.items() if not (long.appends and content[-1:] in (b"", b"\n"))]
+        if half:
+            return f"left {sorted(half)}"
         again = run(arguments, folder)
         return None if again.code == well.code else f"the second run ended with {again.code}: {again.err[-500:]}"
 

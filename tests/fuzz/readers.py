@@ -20,7 +20,6 @@ from fuzz.mutations import NUMBERS, WORDS, mutate
 
 from melange.cli.main import main
 from melange.cli.main import melange as root
-from melange.cli.profile import profile
 from melange.files.shipped import data_path
 
 SLO = ("--slo-tpot-ms", "120", "--tpot-definition", "decode")
@@ -327,8 +326,7 @@ version: 1
 gpus:
   Mine: {memory_gib: 40, bandwidth_gb_s: 1000, tflops: {fp16: 200}, interconnect: PCIe, interconnect_gb_s: 32}
 """
-_MERGE_OPTIONS = [name for option in profile.commands["merge"].params for name in option.opts]
-MERGED = ("-o", "all-new.jsonl") if "-o" in _MERGE_OPTIONS else ("all-new.jsonl",)
+MERGED = ("-o", "all-new.jsonl")
 ESTIMATE = ("estimate", "--grid", "250x100", *SLO)
 IMPORT = ("--gpu", "L4", "--model", "llama-2-7b")
 TRACE = ("--model", "llama-2-7b", "--rate", "4", *SLO, "-o", "w-new.yaml")
@@ -611,9 +609,6 @@ def _pipeline() -> bytes:
 
 
 # A command, and arguments with which it does something quickly. A command that is in neither list fails a test.
-MERGED = (
-    ("-o", "all-new.jsonl") if any("-o" in p.opts for p in profile.commands["merge"].params) else ("all-new.jsonl",)
-)
 QUICK: dict[str, tuple[str, ...]] = {
     "solve": ("w.yaml", "--time-limit", "5"),
     "simulate": ("p.json", "--requests", "50", "--replications", "2"),

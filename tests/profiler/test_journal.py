@@ -38,7 +38,8 @@ def test_points_of_its_configuration_and_size_are_found_again(tmp_path: Path) ->
     with Journal(path, KEY) as journal:
         assert [p.achieved_rps for p in journal.points(Size(1, 1))] == [1.0, 2.0]
         assert journal.points(Size(2, 1)) == [others[1]]
-    assert path.read_text().endswith("}\n")  # the torn line is gone
+    assert path.read_text().endswith("}\n")  # the torn line is gone from it, and not lost
+    assert (tmp_path / "a.jsonl.torn-1").read_text() == '{"record": "poi'
 
 
 def test_a_second_run_on_one_file_is_refused(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
         try:
-            with pytest.raises(InputError, match="are kept"):
+            with pytest.raises(InputError, match="what it held before is kept"):
                 journal.append(point())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

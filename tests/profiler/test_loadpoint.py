@@ -47,7 +47,7 @@ def test_unfinished_requests_bias_nothing() -> None:
     assert point.e2e_s.mean == pytest.approx(1.0)
 
 
-def test_failures_make_a_load_unsustainable_and_count_as_missed() -> None:
+def test_failures_make_a_load_invalid_with_its_reason() -> None:
     engine = SimulatedEngine()
     load = Load(size=SIZE, rate_rps=2, max_s=300, min_requests=80)
     run = engine.run(load, lambda run: False)
@@ -60,7 +60,10 @@ def test_failures_make_a_load_unsustainable_and_count_as_missed() -> None:
     )
     bad = summarise(replace(run, records=failing), SUBJECT)
     assert bad.failures == len([r for r in failing if not r.ok])
-    assert judge(bad, slo) == "fail"
+    assert not bad.valid
+    assert bad.invalid_reason is not None
+    assert "requests failed (HTTP 500: no)" in bad.invalid_reason
+    assert judge(bad, slo) == judge(bad, Slo(tpot_s=1e-6)) == "undecided"
     assert bad.extra["errors"] == {"HTTP 500: no": bad.failures}
 
 

@@ -102,19 +102,34 @@ def test_progress_tells_every_load_and_every_finished_size(tmp_path: Path) -> No
     assert all(p.asked == SETTINGS.question for p in points)
 
 
-def test_a_load_of_which_every_request_fails_ends_the_run(tmp_path: Path) -> None:
+def failing(load: Load, stop: Stop, tick: Tick) -> LoadRun:
+    failed = RequestRecord(sent_s=0.0, scheduled_s=0.0, error="HTTP 500: no")
+    return LoadRun(load=load, records=(failed,) * 3, in_flight_sent_s=(), elapsed_s=1.0)
+
+
+def test_a_server_that_only_fails_ends_the_run_after_few_tries_and_is_no_evidence(tmp_path: Path) -> None:
     checks: list[str] = []
-
-    def measure(load: Load, stop: Stop, tick: Tick) -> LoadRun:
-        failed = RequestRecord(sent_s=0.0, scheduled_s=0.0, error="HTTP 500: no")
-        return LoadRun(load=load, records=(failed,) * 3, in_flight_sent_s=(), elapsed_s=1.0)
-
+    pauses: list[float] = []
     with (
         Journal(tmp_path / "a.jsonl", KEY) as journal,
-        pytest.raises(EngineError, match="every request of 32 -> 16 tokens at concurrency 1 failed: HTTP 500: no"),
+        pytest.raises(EngineError, match=r"3 sizes in a row not measured.*3 of 3 requests failed \(HTTP 500: no\)"),
     ):
         profile(
-            SIZES, SETTINGS, journal=journal, measure=measure, subject=SUBJECT, budget=Budget(),
-            check=lambda: checks.append("asked"),
+            SIZES, SETTINGS, journal=journal, measure=failing, subject=SUBJECT, budget=Budget(),
+            check=lambda: checks.append("asked"), pause=pauses.append,
         )  # fmt: skip
-    assert checks == ["asked"]
+    points = read_measurements(tmp_path / "a.jsonl").points
+    assert len(points) == len(checks) == 6  # two tries a size
+    assert len(pauses) == 3
+    assert not any(point.valid for point in points)
+
+
+def test_a_recovered_server_is_measured_by_the_next_run_as_if_nothing_had_been(tmp_path: Path) -> None:
+    healthy = Bench().profile(tmp_path / "healthy.jsonl")
+    path = tmp_path / "a.jsonl"
+    with Journal(path, KEY) as journal, pytest.raises(EngineError):
+        profile(
+            SIZES, SETTINGS, journal=journal, measure=failing, subject=SUBJECT, budget=Budget(), check=lambda: None,
+            pause=lambda seconds: None,
+        )  # fmt: skip
+    assert Bench().profile(path) == healthy
