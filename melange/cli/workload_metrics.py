@@ -49,7 +49,7 @@ def from_metrics(source: str, **given: Any) -> None:
 
 
 def _scraped(url: str, folder: Path) -> Path:
-    from melange.profiler.engine import get_text
+    from melange.profiler.answers import get_text
 
     address = url.rstrip("/")
     address = address if address.endswith("/metrics") else address.removesuffix("/v1") + "/metrics"

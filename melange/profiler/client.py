@@ -10,11 +10,13 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from melange.errors import EngineError, MissingExtraError
+from melange.profiler.answers import refuse_other_origin, secrets_in
 from melange.profiler.load import RequestRecord, Size
+from melange.serving.secrets import shown
 
 if TYPE_CHECKING:
     import aiohttp
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 TOKEN_IDS = range(300, 1300)
 TOLERATED_EXTRA_PROMPT_TOKENS = 2  # a server may add begin-of-sequence tokens
 TOLERATED_EXTRA_CHUNKS = 2  # a role or finish chunk that carries no token
+MOST_EVENT_BYTES, MOST_OTHER_BYTES = 4096, 65536  # of a token's event, and of all else that a stream holds
+MOST_REDIRECTS = 3
+_REPEATED = (307, 308)  # redirects that repeat a POST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,20 +134,42 @@ class CompletionsClient:
         error: str | None = None
         sent = self.clock()
         try:
-            async with self._session.post(
-                self.endpoint.completions_url, data=body, headers={"Content-Type": "application/json"}
-            ) as response:
-                if response.status != 200:
-                    error = f"HTTP {response.status}: {(await response.text(errors='replace'))[:200]}"
-                else:
-                    reads.extend([(self.clock(), data) async for data in response.content.iter_any()])
+            await self._follow(body, reads, MOST_OTHER_BYTES + MOST_EVENT_BYTES * size.output_tokens)
         except TimeoutError:
             error = f"no end within {self._timeout_s:g} s"
-        except (aiohttp.ClientError, OSError) as failure:
+        except EngineError as failure:
+            error = str(failure)
+        except (aiohttp.ClientError, OSError, ValueError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         timing = (sent - began_s, scheduled_s if scheduled_s is not None else sent - began_s)
         asked = len(prompt) if isinstance(prompt, list) else None
-        return _record(timing, reads, error, began_s=began_s, prompt_tokens=asked, output_tokens=size.output_tokens)
+        record = _record(timing, reads, error, began_s=began_s, prompt_tokens=asked, output_tokens=size.output_tokens)
+        if record.error is None:
+            return record
+        return replace(record, error=shown(record.error, secrets_in(self.endpoint.headers)))
+
+    async def _follow(self, body: bytes, reads: list[tuple[float, bytes]], most_bytes: int) -> None:
+        """Post and read the stream into ``reads``; EngineError for another status, another origin, or a flood."""
+        assert self._session is not None
+        url = self.endpoint.completions_url
+        for _ in range(1 + MOST_REDIRECTS):
+            async with self._session.post(
+                url, data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+            ) as response:
+                if response.status in _REPEATED and "Location" in response.headers:
+                    url = refuse_other_origin(url, response.headers["Location"])
+                    continue
+                if response.status != 200:
+                    text = (await response.content.read(MOST_OTHER_BYTES)).decode(errors="replace")
+                    raise EngineError(f"HTTP {response.status}: {text}")
+                left = most_bytes
+                async for data in response.content.iter_any():
+                    reads.append((self.clock(), data))
+                    left -= len(data)
+                    if left < 0:
+                        raise EngineError(f"stream holds more than {most_bytes} bytes")
+                return
+        raise EngineError(f"{MOST_REDIRECTS} redirects and no answer")
 
 
 def _record(

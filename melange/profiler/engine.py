@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import shutil
 import socket
@@ -21,10 +19,13 @@ from typing import IO, Protocol
 from melange.errors import EngineError, InputError
 from melange.files.metrics import samples_of
 from melange.measurements.file import KvCache
+from melange.profiler.answers import get_json, get_text
 from melange.profiler.client import Endpoint
+from melange.serving.secrets import masked, masked_args, secrets_of, shown
 
 POLL_S = 0.25
 STOP_GRACE_S = 30.0
+_LOG_TAIL_BYTES = 2**20
 CACHE_INFO = "vllm:cache_config_info"
 
 
@@ -73,10 +74,15 @@ class AttachedServer:
                 raise InputError(
                     f"environment variable {self.api_key_env} is not set", fix="set it to the server's API key"
                 )
+            if not (key.isascii() and key.isprintable()):
+                raise InputError(
+                    f"environment variable {self.api_key_env} holds characters that no key has",
+                    fix="set it to the server's API key alone, without line ends",
+                )
             headers["Authorization"] = f"Bearer {key}"
         url = self.url.rstrip("/").removesuffix("/v1")
         if not url.startswith(("http://", "https://")):
-            raise InputError(f"server address is {self.url!r}", fix="give one like http://127.0.0.1:8000")
+            raise InputError(f"server address is {masked(self.url)!r}", fix="give one like http://127.0.0.1:8000")
         served = served_models(url, headers)
         model = self.model or next(iter(served), None)
         if model is None:
@@ -97,7 +103,7 @@ class AttachedServer:
         """Not known: the server is someone else's."""
 
     def describe(self) -> Mapping[str, object]:
-        return {"attached": self.url}
+        return {"attached": masked(self.url)}
 
 
 @dataclass(kw_only=True)
@@ -120,7 +126,10 @@ class VllmServer:
     _output: IO[bytes] | None = None
 
     def command_line(self) -> list[str]:
-        """What is run, port included."""
+        """What is run, port included; secrets are masked where it is kept."""
+        return list(masked_args(self._command()))
+
+    def _command(self) -> list[str]:
         self.port = self.port or free_port()
         line = [self.command, "serve", self.model, "--served-model-name", self.served_name]
         return [*line, "--host", "127.0.0.1", "--port", str(self.port), *self.args]
@@ -134,7 +143,7 @@ class VllmServer:
         guard = [sys.executable, "-m", "melange.profiler.guard"]
         self._output = open(self.log, "wb")  # noqa: SIM115  # it outlives this method and is closed by stop()
         self._process = subprocess.Popen(
-            [*guard, *self.command_line()],
+            [*guard, *self._command()],
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -148,11 +157,14 @@ class VllmServer:
             if self.clock() > deadline:
                 raise EngineError(f"vLLM was not healthy after {self.startup_s:g} s; its log is {self.log}")
             time.sleep(POLL_S)
-        return Endpoint(url=url, model=self.served_name, headers={})
+        keys = secrets_of(self.args, "--api-key") or (os.environ.get("VLLM_API_KEY"),)
+        return Endpoint(
+            url=url, model=self.served_name, headers={"Authorization": f"Bearer {keys[0]}"} if keys[0] else {}
+        )
 
     def check(self) -> None:
         if self._process is not None and self._process.poll() is not None:
-            reason = last_error(self.log)
+            reason = last_error(self.log, secrets_of(self.args))
             raise EngineError(f"vLLM ended with code {self._process.returncode}: {reason} (log: {self.log})")
 
     def stop(self) -> None:
@@ -169,7 +181,11 @@ class VllmServer:
             self._output.close()
 
     def describe(self) -> Mapping[str, object]:
-        return {"environment": dict(self.environment)}
+        return {
+            "environment": {
+                name: masked(f"{name}={value}").partition("=")[2] for name, value in self.environment.items()
+            }
+        }
 
 
 def _import_path() -> str:
@@ -192,28 +208,6 @@ def is_healthy(url: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-def get_text(url: str, headers: Mapping[str, str] | None = None) -> str:
-    """What a server answers; raises EngineError with the reason where it does not, InputError for a bad address."""
-    try:
-        request = urllib.request.Request(url, headers=dict(headers or {}))
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return str(answer.read().decode(errors="replace"))
-    except urllib.error.HTTPError as error:
-        raise EngineError(f"{url} answers HTTP {error.code}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise EngineError(f"{url} cannot be reached: {getattr(error, 'reason', error)}") from error
-    except ValueError as error:
-        raise InputError(f"{url} is not an address", fix="give one like http://127.0.0.1:8000") from error
-
-
-def get_json(url: str, headers: Mapping[str, str]) -> object:
-    """A server's JSON answer; raises EngineError with the reason where there is none."""
-    try:
-        return json.loads(get_text(url, headers))
-    except ValueError as error:
-        raise EngineError(f"{url} does not answer with JSON") from error
 
 
 def served_models(url: str, headers: Mapping[str, str]) -> dict[str, int | None]:
@@ -254,14 +248,17 @@ def kv_cache(url: str, headers: Mapping[str, str]) -> KvCache | None:
     return KvCache(tokens=int(blocks) * int(block_tokens), block_tokens=int(block_tokens))
 
 
-def last_error(log: Path) -> str:
-    """The last line of a server's log that names an error, or its last line."""
+def last_error(log: Path, secrets: Sequence[str] = ()) -> str:
+    """The last line of a server's log that names an error, or its last line, as it may be shown."""
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+            text = file.read(_LOG_TAIL_BYTES).decode(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
     except OSError:
         return "no log"
     errors = [line for line in lines if "Error" in line or "error:" in line]
-    return (errors or lines or ["its log is empty"])[-1][-300:]
+    return shown((errors or lines or ["its log is empty"])[-1], secrets, longest=300)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

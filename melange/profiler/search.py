@@ -162,10 +162,15 @@ def next_step(
 
 
 def not_measured(size: Size, points: Sequence[Measurement], settings: SearchSettings) -> Capacity:
-    """A size whose loads showed nothing, with the reason of the last of them."""
-    reason = next((point.invalid_reason for point in reversed(points) if not point.valid), None)
+    """A size whose loads showed nothing, with the reason of the last of them.
+
+    Where it was the client that could do no more, what it could put on the server is a lower bound: ``censored``.
+    """
+    last = next((point for point in reversed(points) if not point.valid), None)
+    reason = None if last is None else last.invalid_reason
     known = capacity_so_far(size, points, settings)
-    return replace(known, status="not measured", reason=reason or "no load was valid")
+    censored = last is not None and not last.failures and known.low_rps > 0
+    return replace(known, status="censored" if censored else "not measured", reason=reason or "no load was valid")
 
 
 def _is_for(point: Measurement, settings: SearchSettings) -> bool:

@@ -174,7 +174,9 @@ class _Session:
     def points(self, size: Size) -> list[Measurement]:
         """What is known of a size; a context that was too short says nothing once the engine tells of a longer one."""
         points = self.journal.points(size)
-        return points if self.max_model_len is None or not self.fits(size) else [p for p in points if p.achieved_rps]
+        if self.max_model_len is None or not self.fits(size):
+            return points
+        return [point for point in points if not does_not_fit([point])]
 
     def choose(self) -> tuple[Size, Load] | None:
         """The next load: the first unfinished size's, or under a budget the one worth most per second that fits."""

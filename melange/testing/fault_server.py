@@ -34,6 +34,11 @@ Fault = Literal[
     "no prefix cache",
     "caches what is distinct",
     "dies",
+    "redirects elsewhere",
+    "echoes headers",
+    "floods",
+    "endless models",
+    "drips",
 ]
 
 
@@ -48,6 +53,7 @@ class FaultServer:
     staggered evenly over one gap instead of walking in lockstep. ``share`` of the requests (the others are
     served well) suffer the ``fault``, from the ``after``-th on. With ``tells_cached`` its usage says how many tokens of
     a prompt it has seen before, in whole blocks, and nothing of a prompt that it has not seen (as some vLLM do).
+    ``elsewhere``: the address of another server, where one that ``redirects elsewhere`` sends its clients.
     """
 
     fault: Fault = "none"
@@ -59,6 +65,7 @@ class FaultServer:
     max_model_len: int = 4096
     slots: int | None = None
     tells_cached: bool = False
+    elsewhere: str = "http://127.0.0.1:9"
     requests: int = 0
     url: str = ""
     _seen: set[tuple[int, ...]] = field(default_factory=set)
@@ -117,6 +124,8 @@ class FaultServer:
         return import_aiohttp_web().json_response({"version": "fault-1"})
 
     async def _models(self, request: Any) -> Any:
+        if self.fault in ("endless models", "drips"):
+            return await self._without_end(request)
         model = {"id": "fault", "object": "model", "max_model_len": self.max_model_len}
         return import_aiohttp_web().json_response({"object": "list", "data": [model]})
 
@@ -127,6 +136,11 @@ class FaultServer:
         fault = self.fault if self._suffers() else "none"
         if fault in ("429", "500"):
             return web.json_response({"error": {"message": "out of luck"}}, status=int(fault))
+        if fault == "redirects elsewhere":
+            return web.Response(status=307, headers={"Location": self.elsewhere + "/v1/completions"})
+        if fault == "echoes headers":
+            told = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+            return web.Response(status=500, text="\x1b[2J" + told)
         if fault == "refuses token ids" and not isinstance(body["prompt"], str):
             return web.json_response({"error": {"message": "prompt must be text"}}, status=400)
         if fault == "dies":
@@ -149,6 +163,18 @@ class FaultServer:
             await self._speak(request, response, body, fault)
         return response
 
+    async def _without_end(self, request: Any) -> Any:
+        """As much as anyone takes, or a byte in five seconds."""
+        response = import_aiohttp_web().StreamResponse()
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            while not self._finished.is_set():
+                await response.write(b" " if self.fault == "drips" else b" " * 65536)
+                if self.fault == "drips":
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._finished.wait(), 5.0)
+        return response
+
     async def _speak(self, request: Any, response: Any, body: Mapping[str, Any], fault: str) -> None:
         count = int(body["max_tokens"])
         sent = count // 2 if fault in ("closes early", "too few tokens") else count
@@ -162,7 +188,7 @@ class FaultServer:
             if fault == "error in stream" and number == sent // 2:
                 await response.write(b'data: {"error": {"message": "engine died"}}\n\n')
                 break
-            await response.write(_token(time.perf_counter()))
+            await response.write(_token(time.perf_counter()) * (10_000 if fault == "floods" else 1))
         if fault == "closes early":
             request.transport.close()
             return

@@ -15,7 +15,7 @@ from melange.errors import EngineError
 from melange.measurements.file import read_measurements
 from melange.profiler.budget import Budget
 from melange.profiler.journal import Journal
-from melange.profiler.load import Load, LoadRun, RequestRecord
+from melange.profiler.load import ClientHealth, Load, LoadRun, RequestRecord
 from melange.profiler.loadgen import Stop, Tick
 from melange.profiler.session import Progress, profile
 from melange.slo import Slo
@@ -107,7 +107,10 @@ def failing(load: Load, stop: Stop, tick: Tick) -> LoadRun:
     return LoadRun(load=load, records=(failed,) * 3, in_flight_sent_s=(), elapsed_s=1.0)
 
 
-def test_a_server_that_only_fails_ends_the_run_after_few_tries_and_is_no_evidence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("max_model_len", [None, 4096])
+def test_a_server_that_only_fails_ends_the_run_after_few_tries_and_is_no_evidence(
+    tmp_path: Path, max_model_len: int | None
+) -> None:
     checks: list[str] = []
     pauses: list[float] = []
     with (
@@ -116,7 +119,7 @@ def test_a_server_that_only_fails_ends_the_run_after_few_tries_and_is_no_evidenc
     ):
         profile(
             SIZES, SETTINGS, journal=journal, measure=failing, subject=SUBJECT, budget=Budget(),
-            check=lambda: checks.append("asked"), pause=pauses.append,
+            check=lambda: checks.append("asked"), pause=pauses.append, max_model_len=max_model_len,
         )  # fmt: skip
     points = read_measurements(tmp_path / "a.jsonl").points
     assert len(points) == len(checks) == 6  # two tries a size
@@ -133,3 +136,23 @@ def test_a_recovered_server_is_measured_by_the_next_run_as_if_nothing_had_been(t
             pause=lambda seconds: None,
         )  # fmt: skip
     assert Bench().profile(path) == healthy
+
+
+def test_a_client_that_can_do_no_more_leaves_a_lower_bound(tmp_path: Path) -> None:
+    """What it could put on the server is known to hold: that size is censored, and the run does not count it as ill."""
+    bench = Bench()
+
+    def measure(load: Load, stop: Stop, tick: Tick) -> LoadRun:
+        run = bench.measure(load, stop, tick)
+        return (
+            run
+            if load.concurrency == 1
+            else replace(run, health=ClientHealth(busy_share=1.0, ceiling_chunks_per_s=1.0))
+        )
+
+    with Journal(tmp_path / "a.jsonl", KEY) as journal:
+        found = profile(
+            SIZES, SETTINGS, journal=journal, measure=measure, subject=SUBJECT, budget=Budget(), check=lambda: None,
+            pause=lambda seconds: None,
+        )  # fmt: skip
+    assert all(capacity.status == "censored" and capacity.low_rps > 0 for capacity in found), found
