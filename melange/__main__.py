@@ -1,5 +1,5 @@
 """``python -m melange`` is the ``melange`` command."""
 
-from melange.cli.main import main
+from melange.cli.entry import main
 
 main()

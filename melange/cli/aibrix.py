@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import names, warning
+from melange.cli.outputs import OutputOption
 
 if TYPE_CHECKING:
     from melange.measurements.file import Header
@@ -38,9 +39,19 @@ def aibrix() -> None:
 @click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Tensor-parallel degree of a replica.")
 @click.option("--precision", default="fp16", show_default=True, help="Precision of the weights.")
 @click.option("--engine", default="vllm", show_default=True, help="Serving engine.")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="Measurements file to append to.")
 @click.option(
-    "--prices-csv", type=click.Path(dir_okay=False), help="Also write the deployments' costs as a price file."
+    "-o",
+    "--output",
+    cls=OutputOption,
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="Measurements file to append to.",
+)
+@click.option(
+    "--prices-csv",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    help="Also write the deployments' costs as a price file.",
 )
 def import_(
     files: tuple[str, ...],
@@ -107,7 +118,9 @@ def _gpu_of(deployment: str, gpus: tuple[str, ...]) -> str:
 @aibrix.command()
 @click.argument("source", metavar="WORKLOAD|PLAN")
 @click.option("--gpu", "only", multiple=True, callback=names, metavar="NAMES", help="Only these GPUs or configs.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write, in place of stdout.")
+@click.option(
+    "-o", "--output", cls=OutputOption, type=click.Path(dir_okay=False), help="File to write, in place of stdout."
+)
 def export(source: str, only: tuple[str, ...], output: str | None) -> None:
     """Write a workload's or plan's profile as AIBrix profiles: one object, or a list of several.
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from melange.cli.options import names, waiting, warning
+from melange.cli.outputs import OutputOption
 
 _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model_len_tokens", "chunked_prefill")
 
@@ -14,7 +15,13 @@ _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model
 @click.command()
 @click.argument("measurements", nargs=-1, required=True)
 @click.option(
-    "-o", "--output", "file", type=click.Path(dir_okay=False), required=True, help="Calibration file to write."
+    "-o",
+    "--output",
+    "file",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    required=True,
+    help="Calibration file to write.",
 )
 @click.option("--gpu", "gpus", multiple=True, callback=names, metavar="NAMES", help="Only points of these GPUs.")
 @click.option("--max-input-tokens", type=float, help="Only points of at most so many input tokens.")
@@ -31,7 +38,9 @@ _SETTINGS = ("max_num_seqs", "max_batched_tokens", "memory_fraction", "max_model
     "--max-model-len", "max_model_len_tokens", type=click.IntRange(1, 10**9), help="Its longest request in tokens."
 )
 @click.option("--chunked-prefill/--no-chunked-prefill", default=None, help="Whether it mixes prompts with decodes.")
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds of the held-out error.")
+@click.option(
+    "--folds", type=click.IntRange(2, 1000), default=5, show_default=True, help="Folds of the held-out error."
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of the folds.")
 @click.option("--format", "shown", type=click.Choice(["table", "json"]), default="table", help="What to show [table].")
 def calibrate(measurements: tuple[str, ...], file: str, shown: str, **given: Any) -> None:

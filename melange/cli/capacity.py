@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 @click.option("--policy", help="Routing policy, see 'melange simulate --help'  [default: shares]")
 @click.option("--arrivals", help="poisson, gamma:CV or mmpp  [default: as uneven as the workload says, else poisson]")
 @click.option(
-    "--requests", type=click.IntRange(100), help="Requests a replication  [default: ten minutes', 5000 to 50000]"
+    "--requests",
+    type=click.IntRange(100, 10_000_000),
+    help="Requests a replication  [default: ten minutes', 5000 to 50000]",
 )
-@click.option("--replications", type=click.IntRange(1), default=2, show_default=True, help="Independent runs.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--replications", type=click.IntRange(1, 10_000), default=2, show_default=True, help="Independent runs.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of everything random."
+)
 @click.option("--resolution", callback=share, default="2%", show_default=True, help="To which rates are found.")
 @jobs_options("replications")
 @output_option("table", "json")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from melange.cli.options import names, numbers, output_option, waiting
+from melange.cli.outputs import OutputOption
 from melange.cli.slo_options import EACH, LIMIT, share
 
 
@@ -67,7 +68,10 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 )
 @click.option("--calibration", type=click.Path(dir_okay=False), help="Calibration file in place of the priors.")
 @click.option(
-    "--save", type=click.Path(dir_okay=False), help="Write the load points to this measurements file (JSONL)."
+    "--save",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    help="Write the load points to this measurements file (JSONL).",
 )
 @output_option("table", "json", "csv")
 def estimate(**given: Any) -> None:

@@ -12,6 +12,7 @@ import click
 
 from melange.cli.lazy import LazyGroup
 from melange.errors import MelangeError
+from melange.files.places import pipes_held
 from melange.files.version import __version__
 
 # name: (module:attribute, one line for the overview)
@@ -56,7 +57,8 @@ def melange() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; every error is one line on stderr."""
     try:
-        code = melange.main(args=arguments, prog_name="melange", standalone_mode=False)
+        with pipes_held():
+            code = melange.main(args=arguments, prog_name="melange", standalone_mode=False)
     except click.exceptions.Abort:
         _fail("interrupted", 130)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from melange.catalog.hardware import PRECISIONS
+from melange.cli.outputs import OutputOption
 
 MODEL = click.option("--model", metavar="NAME", help="Model of the catalog (see 'melange gpus --models').")
 GPU = click.option("--gpu", metavar="NAME", help="GPU type of the catalog (see 'melange gpus').")
@@ -123,7 +124,9 @@ def analyse(model: str | None, gpu: str | None, figures: str, gemm_tflops: float
     show_default=True,
     help="Seconds for the whole search.",
 )
-@click.option("-o", "file", type=click.Path(dir_okay=False), help="Write the pipeline to this JSON file.")
+@click.option(
+    "-o", "file", cls=OutputOption, type=click.Path(dir_okay=False), help="Write the pipeline to this JSON file."
+)
 @click.option(
     "--format",
     "output",

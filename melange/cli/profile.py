@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from melange.cli.options import output_option, warning
+from melange.cli.outputs import OutputOption
 from melange.cli.slo_options import slo_of, slo_options
 
 
@@ -105,7 +106,13 @@ def profile() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of arrivals and prompts.")
 @click.option("--dry-run", is_flag=True, help="Print plan, time and cost, and measure nothing.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), default="profile.jsonl", show_default=True, help="Measurements."
+    "-o",
+    "--output",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    default="profile.jsonl",
+    show_default=True,
+    help="Measurements.",
 )
 def run(**given: Any) -> None:
     """Measure every input x output size, and write load points to a measurements file.
@@ -173,7 +180,13 @@ def show(file: str, usd_per_hour: float | None, output: str, **given: Any) -> No
 
 @profile.command("merge")
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write; none of FILES.  [required]")
+@click.option(
+    "-o",
+    "--output",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    help="File to write; none of FILES.  [required]",
+)
 def merge(output: str | None, files: tuple[str, ...]) -> None:
     """Write the measurements of all FILES into another file, every load point once. FILES stay as they are.
 
@@ -233,7 +246,14 @@ def check(ctx: click.Context, /, file: str, sentinels: int, tolerance: float, se
     "--kv-dtype", type=click.Choice(["auto", "fp8"]), default="auto", show_default=True, help="Of its KV cache."
 )
 @click.option("--batched-tokens", type=click.IntRange(1), help="Its token budget of an iteration  [default: its own]")
-@click.option("-o", "--output", type=click.Path(dir_okay=False), required=True, help="Measurements file to add to.")
+@click.option(
+    "-o",
+    "--output",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    required=True,
+    help="Measurements file to add to.",
+)
 def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
     """Add load points that other tools measured to a measurements file.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import jobs_options, names, output_option, place, waiting
+from melange.cli.outputs import OutputOption, refuse_input
 from melange.cli.planning import asked_spec, fleet_options, fleet_options_given
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--requests",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000_000),
     help="Requests a replication  [default: 10000 or ten minutes, or the replayed trace's]",
 )
-@click.option("--replications", type=click.IntRange(1), default=5, show_default=True, help="Independent runs.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--replications", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Independent runs.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Seed of everything random."
+)
 @click.option("--policy", help="Routing policy, see below  [default: shares]")
 @click.option("--predictor-accuracy", type=click.FloatRange(0, 1), help="Accuracy of a 'predictor' that names none.")
 @click.option("--compare-policies", is_flag=True, help="Compare all policies over the same requests.")
@@ -63,7 +66,11 @@ if TYPE_CHECKING:
 @click.option("--plot", "plot_folder", type=click.Path(file_okay=False), help="Write SVG and PNG plots to a folder.")
 @fleet_options
 @click.option(
-    "--plan", "write_to", type=click.Path(dir_okay=False), help="With --fleet: also write its plan to a file."
+    "--plan",
+    "write_to",
+    cls=OutputOption,
+    type=click.Path(dir_okay=False),
+    help="With --fleet: also write its plan to a file.",
 )
 @output_option("table", "json")
 def simulate(plan_file: str, output: str, **given: Any) -> None:
@@ -94,14 +101,11 @@ def simulate(plan_file: str, output: str, **given: Any) -> None:
       melange simulate azure-conversation --fleet "2xH100 + 7xL40S/fp8" --rate 100
       melange simulate workload.yaml --fleet 1xH100:8/tp4/fp8 --slo-ttft-ms 500 --plan plan.json
     """
-    from melange.files.text import check_place
     from melange.routing.compiled import IS_COMPILED
     from melange.traces import read_trace
 
     if given["plot_folder"]:
         _check_plots(given)
-    if given["write_to"]:
-        check_place(given["write_to"])
     options = _options(given)
     if not IS_COMPILED:
         click.echo("melange: running uncompiled, which takes some 150 times as long: pip install numba", err=True)
@@ -142,6 +146,7 @@ def _plan(file: str, given: dict[str, Any]) -> Plan:
         raise click.UsageError("--fleet takes a workload; a plan has its own fleet")
     parts = parse_fleet(given["fleet"])
     spec = asked_spec(load_workload(file), given, rate_rps=given["rate_rps"], tpot_ms=given["slo_tpot_ms"])
+    refuse_input(given["write_to"], *spec.profiles.files, spec.prices.file, spec.model_file)
     plan = asked_fleet(spec, parts).plan()
     if given["write_to"]:
         write_plan(given["write_to"], plan)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import OUTPUTS, jobs_options, output_option, place, progress_bar, waiting
+from melange.cli.outputs import OutputOption, refuse_input
 from melange.cli.planning import asked_spec, planning_options, rate_or_statistic, release_plan, solve_options
 from melange.cli.slo_options import share, tpot_limit_option
 
@@ -40,12 +41,14 @@ def _promise(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 @click.option(
     "--uncertainty",
     "draws",
-    type=click.IntRange(10),
+    type=click.IntRange(10, 100_000),
     metavar="N",
     help="Draw rates and demand N times and judge fleets by their regret.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), help="With --uncertainty or --attain: seed of what is drawn  [default: 0]"
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    help="With --uncertainty or --attain: seed of what is drawn  [default: 0]",
 )
 @click.option(
     "--nano-batching", is_flag=True, help="Let engines overlap nano-batches (predicted) and say what changes."
@@ -72,10 +75,14 @@ def _promise(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     help="With --attain: replications behind each figure of what the promise stands, 0 for none of it  [default: 4]",
 )
 @click.option("--policy", help="With --attain: routing policy, see 'melange simulate --help'  [default: shares]")
-@click.option("--requests", type=click.IntRange(100), help="With --attain: a replication's [default: 5000 or 600 s]")
+@click.option(
+    "--requests", type=click.IntRange(100, 10_000_000), help="With --attain: a replication's [default: 5000 or 600 s]"
+)
 @jobs_options("replications and fleets of --attain, draws of --uncertainty")
 @output_option(*OUTPUTS)
-@click.option("--plan", "plan_file", type=click.Path(dir_okay=False), help="Also write the plan to this file.")
+@click.option(
+    "--plan", "plan_file", cls=OutputOption, type=click.Path(dir_okay=False), help="Also write the plan to this file."
+)
 @click.pass_context
 def solve(ctx: click.Context, /, **given: Any) -> None:
     """Find the cheapest fleet for WORKLOAD.
@@ -97,13 +104,10 @@ def solve(ctx: click.Context, /, **given: Any) -> None:
       melange solve workload.yaml --attain 0.99 --trace requests.csv --arrivals trace
       melange solve workload.yaml --price-set 2026-11 --provider aws --spot -o json --plan plan.json
     """
-    from melange.files.text import check_place
     from melange.plan.file import write_plan
     from melange.report.plans import render_plan
     from melange.solver.problem import Status
 
-    if given["plan_file"]:
-        check_place(given["plan_file"])
     plan = _answer(given)
     if given["plan_file"]:
         write_plan(given["plan_file"], plan)
@@ -140,6 +144,7 @@ def _answer(given: dict[str, Any]) -> Plan:
             raise click.UsageError("--margin and a statistic as --rate need a workload file; use --headroom")
         return release_plan(given["workload"], given, **asked)
     spec = asked_spec(load_workload(given["workload"]), given, **asked, statistic=statistic)
+    refuse_input(given["plan_file"], *spec.profiles.files, spec.prices.file, spec.model_file)
     options = solve_options(given)
     if given["attain"] is not None:
         return _attained(spec, options, given)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from melange.cli.options import jobs_options, output_option, place, progress_bar
+from melange.cli.outputs import OutputOption
 from melange.cli.planning import STATISTICS, asked_spec, planning_options, solve_options
 from melange.cli.slo_options import Limit
 
@@ -57,7 +58,9 @@ def gpu_values(ctx: click.Context, param: click.Parameter, text: str | None) -> 
 )
 @planning_options
 @jobs_options("points")
-@click.option("--plot", type=click.Path(dir_okay=False), help="Also draw the curve: FILE.png, .svg or .pdf.")
+@click.option(
+    "--plot", cls=OutputOption, type=click.Path(dir_okay=False), help="Also draw the curve: FILE.png, .svg or .pdf."
+)
 @output_option("table", "json", "csv")
 @click.pass_context
 def sweep(ctx: click.Context, /, **given: Any) -> None:

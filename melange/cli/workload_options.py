@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from melange.cli.outputs import OutputOption
 from melange.cli.slo_options import slo_options
 
 if TYPE_CHECKING:
@@ -47,7 +48,13 @@ _CHOICES = (
     click.option("--assume-slo", is_flag=True, help="Take capacities measured without an SLO for the workload's."),
     click.option("--assume-slo-reason", help="Why that is sound, kept in the file."),
     click.option("--prices", "price_set", help="Price set (see 'melange gpus')."),
-    click.option("-o", "--output", type=click.Path(dir_okay=False), help="File to write [default: standard output]."),
+    click.option(
+        "-o",
+        "--output",
+        cls=OutputOption,
+        type=click.Path(dir_okay=False),
+        help="File to write [default: standard output].",
+    ),
 )
 
 

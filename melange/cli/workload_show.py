@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from melange.cli.options import output_option, waiting
+from melange.cli.outputs import OutputOption
 
 if TYPE_CHECKING:
     from melange.planning.load import LoadMeasure
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 @click.option(
     "--gpu", help="Measure load as GPU time on this type alone  [default: GPU time x price, each size where cheapest]"
 )
-@click.option("--plot", type=click.Path(dir_okay=False), help="Also draw the windows: FILE.png, .svg or .pdf.")
+@click.option(
+    "--plot", cls=OutputOption, type=click.Path(dir_okay=False), help="Also draw the windows: FILE.png, .svg or .pdf."
+)
 @output_option("table", "json", "csv")
 def show(workload: str, gpu: str | None, plot: str | None, output: str) -> None:
     """Show the windows of WORKLOAD, a workload.yaml or the name of a shipped one.

@@ -22,8 +22,9 @@ Path = tuple[str | int, ...]
 SCHEMAS = ("workload", "measurements", "plan")
 # Far more than any file of ours holds; an alias bomb or a runaway nesting stops here.
 MOST_LEVELS = 50
-MOST_VALUES = 1_000_000
+MOST_VALUES = 500_000
 MOST_SHOWN = 60
+MOST_INTEGER, MOST_FLOAT = 10**18, 1e300  # beyond them, sums and products overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +90,11 @@ def _node(text: str, name: str, skipped_lines: int) -> Any:
 
 def _check_depth(text: str, loader: Any, name: str, skipped_lines: int) -> None:
     """Refuse nesting before the parser's own recursion would end the process."""
-    level = 0
+    level = values = 0
     for event in yaml.parse(text, loader):
+        values += isinstance(event, yaml.ScalarEvent | yaml.AliasEvent)
+        if values > MOST_VALUES:
+            raise InputError(f"it holds more than {MOST_VALUES} values", file=name, fix="see 'melange schema'")
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if level > MOST_LEVELS:
             mark: Any = event.start_mark
@@ -155,6 +159,11 @@ def _scalar(node: Any, path: Path, marks: Mapping[Path, tuple[int, int]], file: 
     if isinstance(value, float) and not math.isfinite(value):
         shown = "NaN" if math.isnan(value) else "infinite"
         raise InputError(f"the value is {shown}", file=file, line=line, column=column, fix="give a finite number")
+    if isinstance(value, int | float) and abs(value) > (MOST_FLOAT if isinstance(value, float) else MOST_INTEGER):
+        fix = "give a number that is meant"
+        raise InputError(
+            f"the value {_cut(node.value)} is out of all range", file=file, line=line, column=column, fix=fix
+        )
     return value
 
 
@@ -241,9 +250,13 @@ _TYPES = {
 }  # fmt: skip
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "..."
+
+
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        return f"the text {(value if len(value) <= MOST_SHOWN else value[:MOST_SHOWN] + '...')!r}"
+        return f"the text {_cut(value)!r}"
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, Sequence):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from melange.errors import InputError
 from melange.files.lines import replace_lines
+from melange.files.places import same_place
 from melange.measurements.file import read_measurements, record_line
 from melange.serving.config import ConfigKey
 
@@ -55,8 +55,5 @@ def merge_measurements(output: str | os.PathLike[str], files: Sequence[str | os.
 
 def _refuse_an_input(output: str | os.PathLike[str], files: Sequence[str | os.PathLike[str]]) -> None:
     for file in files:
-        same = False
-        with contextlib.suppress(OSError):  # one of them is not there
-            same = os.path.samefile(output, file)
-        if same:
+        if same_place(output, file):
             raise InputError(f"it is one of the files to merge ({os.fspath(file)})", file=output, fix="name a new file")

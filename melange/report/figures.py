@@ -12,7 +12,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.errors import InputError, MissingExtraError
-from melange.files.text import check_place
+from melange.files.places import check_place
 from melange.plan.plan import Plan
 
 if TYPE_CHECKING:

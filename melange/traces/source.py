@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,15 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from melange.errors import InputError
+from melange.files.places import is_regular, read_bytes
 
 Container = Literal["csv", "jsonl", "parquet", "prometheus"]
 Progress = Callable[[int, int], None]
 
 HEAD_BYTES = 1 << 16
 MAX_RECORD_BYTES = 64 << 20
+# Logs unpack to 5 to 50 times their size; gzip can do 1032, which only blank or repeated bytes reach.
+MOST_UNPACKED, LEAST_JUDGED_BYTES = 300, 256 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 PARQUET_MAGIC = b"PAR1"
 PROMETHEUS_STARTS = (b"# HELP ", b"# TYPE ", b"vllm:")
@@ -43,6 +47,7 @@ class Source:
         self.gzipped = raw.read(2) == GZIP_MAGIC
         raw.seek(0)
         self._stream: BinaryIO = gzip.GzipFile(fileobj=raw) if self.gzipped else raw  # type: ignore[assignment]
+        self._unpacked = 0
         self.head = b""
         self.head = self.read(HEAD_BYTES)
         self._pending = self.head.removeprefix(UTF8_BOM)
@@ -64,24 +69,39 @@ class Source:
             ) from error
         except OSError as error:
             raise InputError(f"cannot read on: {error.strerror}", file=self.path, fix="check the disk") from error
+        self._unpacked += len(data)
+        if self.gzipped and self._unpacked > max(LEAST_JUDGED_BYTES, MOST_UNPACKED * self._total):
+            fix = "unpack it with gunzip if it is meant"
+            raise InputError(f"the gzip data unpack to over {MOST_UNPACKED} times their size", file=self.path, fix=fix)
         if self._on_progress is not None:
             self._on_progress(self._raw.tell(), self._total)
         return data
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """A trace's file; what a pipe or a device holds is first put into a temporary one, which can be read twice."""
+    if is_regular(path) or (os.path.isdir(path) or not (os.fspath(path) == "-" or os.path.exists(path))):
+        return Path(path).open("rb")
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        file.write(read_bytes(path))
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 @contextmanager
 def open_source(path: str | os.PathLike[str], *, on_progress: Progress | None = None) -> Iterator[Source]:
     """The file, ready to be read; a missing, unreadable or empty one raises InputError."""
     try:
-        regular = Path(path).is_file()
-        raw = Path(path).open("rb")  # noqa: SIM115 - the with below closes it
+        raw = _opened(path)
     except OSError as error:
         raise InputError(
             f"cannot open the trace: {error.strerror}", file=path, fix="check the path and its permissions"
         ) from error
     with raw:
-        if not regular:
-            raise InputError("the trace is a pipe or a device", file=path, fix="save it as a file first")
         source = Source(Path(path), raw, on_progress=on_progress)
         if not source.head.removeprefix(UTF8_BOM).strip():
             raise InputError("the trace is empty", file=path, fix="give a file with at least one request")
@@ -94,6 +114,8 @@ def container_of(source: Source) -> Container:
     if head.startswith(PARQUET_MAGIC):
         if source.gzipped:
             raise InputError("a gzipped Parquet file", file=source.path, fix="unpack it with gunzip")
+        if not is_regular(source.path):
+            raise InputError("Parquet from a pipe, which is read from its end", file=source.path, fix="save it first")
         return "parquet"
     for magic, name in FOREIGN_MAGIC.items():
         if head.startswith(magic):

@@ -6,7 +6,8 @@ import stat
 import pytest
 
 from melange import InputError
-from melange.files.text import check_place, parse_json, read_text, write_atomic
+from melange.files.places import check_place
+from melange.files.text import parse_json, read_text, write_atomic
 
 
 def test_replacing_keeps_the_mode_and_leaves_nothing_else(tmp_path):

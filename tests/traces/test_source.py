@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from traces.builders import CSV, JSONL, rows_of, write
 
 from melange.errors import InputError
-from melange.traces import read_trace
+from melange.traces import read_trace, source
 
 
 @pytest.mark.parametrize("text", [CSV, JSONL])
@@ -20,9 +22,22 @@ def test_gzip_is_told_by_content(tmp_path: Path, text: str) -> None:
         assert rows_of(read_trace(write(tmp_path, packed, "packed.csv"))) == rows_of(plain)
 
 
-def test_pipe(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a pipe or a device"):
+@pytest.mark.parametrize("data", [CSV.encode(), JSONL.encode(), gzip.compress(CSV.encode())])
+def test_a_pipe_holds_what_a_file_would(tmp_path: Path, data: bytes) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    writer.start()
+    assert rows_of(read_trace(tmp_path / "pipe")) == rows_of(read_trace(write(tmp_path, data, "file")))
+    writer.join()
+    with pytest.raises(InputError, match="the trace is empty"):
         read_trace("/dev/null")
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, CSV + "\n" * 1_000_000])
+def test_what_only_unpacks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(source, "LEAST_JUDGED_BYTES", 300_000)
+    with pytest.raises(InputError, match="unpack to over 300 times their size"):
+        read_trace(write(tmp_path, gzip.compress(text.encode()), "bomb"))
 
 
 @pytest.mark.parametrize("cut", [1, 8, 30])
