@@ -42,6 +42,8 @@ def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     result: dict[str, int] = {}
     for value in values:
         name, equals, number = (part.strip() for part in value.rpartition("="))
+        if equals and name and re.fullmatch("[0-9]{10,}", number):
+            raise click.BadParameter(f"{value[:60]!r} is more than 999999999 of them", ctx, param)
         if not equals or not name or not re.fullmatch("[0-9]{1,9}", number):
             raise click.BadParameter(f"{value!r} is not NAME=NUMBER, for example L4=3", ctx, param)
         if name in result:
@@ -88,7 +90,7 @@ def jobs_options(what: str) -> Callable[[Any], Any]:
     def add(command: Any) -> Any:
         command = click.option("--on", type=click.Choice(["local", "ray"]), help=_ON.format(what=what))(command)
         jobs_help = f"{what} at a time, on this machine  [default: one a core]"
-        return click.option("--jobs", type=click.IntRange(1), help=jobs_help)(command)
+        return click.option("--jobs", type=click.IntRange(1, 1024), help=jobs_help)(command)
 
     return add
 

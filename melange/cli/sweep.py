@@ -24,7 +24,10 @@ def values(ctx: click.Context, param: click.Parameter, text: str | None) -> tupl
         return ()
     try:
         if ":" not in text:
-            return tuple(float(part) for part in text.split(","))
+            found = tuple(float(part) for part in text.split(","))
+            if len(set(found)) < len(found):
+                raise click.BadParameter(f"{text!r} names a value twice", ctx, param)
+            return found
         start, stop, count = (float(part) for part in text.split(":"))
         if count != int(count) or not 2 <= count <= MOST_POINTS:
             raise ValueError

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from melange.traces import Trace
 
 
+LEAST_CV, MOST_CV = 0.001, 1000.0  # of what is given; beyond them the gamma distribution's shape is no number
 PROCESSES = ("trace", "poisson", "gamma:CV", "mmpp")
 
 # Two states of equal mean duration, three times as many arrivals in one as in the other: bursts of a minute, over which
@@ -69,8 +70,9 @@ class Process:
             cv = float(rest)
         except ValueError:
             cv = math.nan
-        if not (math.isfinite(cv) and cv > 0):
-            raise InputError(f"arrivals are {text!r}", fix="give a positive coefficient of variation, as in gamma:2")
+        if not LEAST_CV <= cv <= MOST_CV:
+            fix = f"give a coefficient of variation from {LEAST_CV:g} to {MOST_CV:g}, as in gamma:2"
+            raise InputError(f"arrivals are {text!r}", fix=fix)
         return cls(kind=kind, cv=cv)
 
     def describe(self) -> str:

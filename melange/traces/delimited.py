@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import io
 import re
@@ -19,6 +20,7 @@ from melange.traces.layout import Layout, Role
 from melange.traces.rows import Rows
 from melange.traces.source import UTF8_BOM, Block
 
+MOST_COLUMNS = 10_000
 DELIMITERS = ",;\t|"
 # Fixed-width bytes are read many times faster than text; no ISO time is longer than 35 characters.
 TIME_BYTES = "S40"
@@ -44,7 +46,15 @@ def read_header(file: Path, block: Block) -> tuple[Header, dict[str, object]]:
         raise InputError("the first line is blank", file=file, line=1, fix="start with the column names")
     first = lines[0].decode("utf-8", "replace")
     delimiter = max(DELIMITERS, key=first.count)
-    names = tuple(name.strip() for name in next(csv.reader([first], delimiter=delimiter)))
+    try:
+        names = tuple(name.strip() for name in next(csv.reader([first], delimiter=delimiter)))
+    except csv.Error as error:
+        raise InputError(f"the first line holds no column names: {error}", file=file, line=1) from error
+    if len(names) > MOST_COLUMNS:
+        raise InputError(f"it has {len(names)} columns", file=file, line=1, fix=f"keep {MOST_COLUMNS} at the most")
+    for name, times in collections.Counter(filter(None, names)).items():
+        if times > 1:
+            raise InputError(f"the column {name[:60]!r} occurs twice", file=file, line=1, fix="keep one of them")
     header = Header(names=names, delimiter=delimiter, lines=1, size_bytes=len(lines[0]) + 1)
     if all(NUMBER.fullmatch(name) for name in names):
         raise InputError(

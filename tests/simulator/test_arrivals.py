@@ -37,7 +37,9 @@ def test_a_workloads_burstiness_shapes_what_is_drawn():
     assert arrival_times(drawn_process(0.0), 3, 2.0, np.random.default_rng(0)).tolist() == [0.5, 1.0, 1.5]
 
 
-@pytest.mark.parametrize("text", ["gamma", "gamma:0", "gamma:x", "poisson:2", "uniform", ""])
+@pytest.mark.parametrize(
+    "text", ["gamma", "gamma:0", "gamma:x", "gamma:1e300", "gamma:1e-300", "gamma:nan", "poisson:2", "uniform", ""]
+)
 def test_unknown_processes_are_refused(text):
     with pytest.raises(InputError, match="arrivals are"):
         Process.parse(text)

@@ -63,3 +63,13 @@ def test_csv_value(
     if column is not None:
         assert caught.value.column == column
     assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_no_trace_has(tmp_path: Path) -> None:
+    for header, reason in (
+        ("input_tokens,output_tokens,input_tokens", "'input_tokens' occurs twice"),
+        (",".join(f"c{n}" for n in range(20_000)), "20000 columns"),
+        ("x" * 200_000 + ",output_tokens", "field larger than"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            read_trace(write(tmp_path, f"{header}\n1,2,3\n", "trace.csv"))

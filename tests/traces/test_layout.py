@@ -73,7 +73,7 @@ def test_bad_maps(tmp_path: Path, columns: dict[str, str], problem: str) -> None
 
 
 def test_mapped_column_that_occurs_twice(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="more than one column 'a'"):
+    with pytest.raises(InputError, match="the column 'a' occurs twice"):
         read_trace(write(tmp_path, "a,a,b\n1,2,3\n"), columns={"input": "a", "output": "b"})
 
 

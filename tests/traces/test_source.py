@@ -22,7 +22,9 @@ def test_gzip_is_told_by_content(tmp_path: Path, text: str) -> None:
         assert rows_of(read_trace(write(tmp_path, packed, "packed.csv"))) == rows_of(plain)
 
 
-@pytest.mark.parametrize("data", [CSV.encode(), JSONL.encode(), gzip.compress(CSV.encode())])
+@pytest.mark.parametrize(
+    "data", [CSV.encode(), JSONL.encode(), gzip.compress(CSV.encode())], ids=["CSV", "JSONL", "gzip"]
+)
 def test_a_pipe_holds_what_a_file_would(tmp_path: Path, data: bytes) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
@@ -33,7 +35,7 @@ def test_a_pipe_holds_what_a_file_would(tmp_path: Path, data: bytes) -> None:
         read_trace("/dev/null")
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, CSV + "\n" * 1_000_000])
+@pytest.mark.parametrize("text", ["x" * 1_000_000, CSV + "\n" * 1_000_000], ids=["one line", "blank lines"])
 def test_what_only_unpacks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(source, "LEAST_JUDGED_BYTES", 300_000)
     with pytest.raises(InputError, match="unpack to over 300 times their size"):
