@@ -12,9 +12,10 @@ below; a name is added in both places, and a test holds them equal.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 from melange.files.version import __version__ as __version__
+
+TYPE_CHECKING = False  # what type checkers take for typing's, whose import would take longer than all of this one
 
 if TYPE_CHECKING:
     from melange.analysis.additivity import Additivity as Additivity

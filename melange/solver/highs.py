@@ -16,6 +16,10 @@ import pulp
 
 from melange.arrays import FloatArray
 
+if not hasattr(pulp.HiGHS, "createAndConfigureSolver"):
+    # highspy is there: PuLP, which imports it under a bare except, took Ctrl-C for its absence.
+    raise KeyboardInterrupt
+
 # Linear programs (the shares of a fleet) are solved this tightly, integer programs must not be: at 1e-9 HiGHS cuts off
 # nodes whose linear program is feasible, and its bound comes out too high. What 1e-7 lets a replica be too full by is
 # left to the checks that follow every run.
