@@ -57,6 +57,15 @@ def melange() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit; every error is one line on stderr."""
     try:
+        _run(arguments)
+    except Exception as error:
+        if not _from_interrupt(error):
+            raise
+        _fail("interrupted", 130)
+
+
+def _run(arguments: Sequence[str] | None) -> NoReturn:
+    try:
         with pipes_held():
             code = melange.main(args=arguments, prog_name="melange", standalone_mode=False)
     except click.exceptions.Abort:
@@ -85,6 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _fail(f"cannot write the answer: {error.strerror}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _from_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C lies behind an error: a class that was just being made turns it into one of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -77,3 +77,25 @@ def test_a_group_alone_shows_its_help(capsys):
         main(["aibrix"])
     assert ended.value.code == 2
     assert "Commands:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), click.exceptions.Abort(), RuntimeError("of a class being made")]
+)
+def test_an_interruption_is_one_line_whatever_it_was_turned_into(monkeypatch, capsys, error):
+    def interrupted(**_):
+        raise error from (None if isinstance(error, KeyboardInterrupt) else KeyboardInterrupt())
+
+    monkeypatch.setattr(melange, "main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert (ended.value.code, capsys.readouterr().err) == (130, "melange: interrupted\n")
+
+
+def test_another_error_is_not_hidden(monkeypatch):
+    def broken(**_):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(melange, "main", broken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main([])
