@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,11 @@ def _find(file: str | os.PathLike[str]) -> Path:
         shipped = data_path(f"workloads/{name}")
         if shipped.is_file() and path.parent.name in ("", "workloads"):
             return shipped
+    if path.parent.name == "" and os.fspath(file) != "-":
+        names = sorted(shipped.stem for shipped in data_path("workloads").glob("*.yaml"))
+        near = difflib.get_close_matches(path.stem, names, n=1)
+        fix = f"did you mean {near[0]}?" if near else f"shipped workloads: {', '.join(names)}"
+        raise InputError("cannot read it: no such file, and no shipped workload of this name", file=file, fix=fix)
     return path
 
 

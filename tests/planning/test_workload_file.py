@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -234,3 +235,16 @@ def test_the_part_that_may_be_late_by_design_is_half_unless_the_file_says_otherw
     file.write_text(file.read_text() + "late_by_design: 1.5\n")
     with pytest.raises(InputError, match=rf"w.yaml:{lines + 1}.*late_by_design"):
         load_workload(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("arena-12ms", "did you mean arena-120ms?"),
+        ("zzz", "shipped workloads: arena-120ms,"),
+        ("no/zzz", "cannot read it: No such"),
+    ],
+)
+def test_a_workload_that_is_not_there(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        load_workload(name)
