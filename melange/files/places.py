@@ -72,9 +72,9 @@ def read_bytes(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> by
 
 def _all_of(handle: int, name: str, most_bytes: int) -> bytes:
     info = os.fstat(handle)
-    if stat.S_ISFIFO(info.st_mode) and os.path.exists(name) and not _DESCRIPTOR.fullmatch(name):
-        _wait_for_writer(handle, name)
     if name != "-":
+        if stat.S_ISFIFO(info.st_mode) and not _DESCRIPTOR.fullmatch(name):
+            _wait_for_writer(handle, name)
         os.set_blocking(handle, True)
     parts, left = [], most_bytes
     if stat.S_ISREG(info.st_mode) and info.st_size > most_bytes:
@@ -127,7 +127,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.stat(name)  # which tells a loop of links, a name that is too long, a file in a folder's place
         target = Path(os.path.realpath(name))
-        if name.endswith("/") or (target.exists() and target.is_dir()):
+        if name.endswith("/") or target.is_dir():
             raise InputError("cannot write it: it is a folder", file=path, fix="name a file")
         if not target.parent.is_dir():
             raise InputError("cannot write it: its folder does not exist", file=path, fix="make the folder first")
