@@ -141,4 +141,4 @@ def _degrees(values: tuple[str, ...]) -> list[int]:
 
     if not all(value.isdigit() and int(value) for value in values):
         raise InputError(f"--tp is {','.join(values)}", fix="give whole numbers such as 1,2,4")
-    return [int(value) for value in values]
+    return list(dict.fromkeys(map(int, values)))

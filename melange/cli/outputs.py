@@ -25,8 +25,9 @@ class OutputOption(click.Option):
         value, args = super().handle_parse_result(ctx, opts, args)
         if value is not None and self.name in opts and not ctx.resilient_parsing:
             check_place(value)
+            choices = {option.name for option in ctx.command.params if isinstance(option.type, click.Choice)}
             for name, other in _texts(opts):
-                if name != self.name and same_place(value, other):
+                if name not in choices | {self.name} and same_place(value, other):
                     raise InputError("the command reads or writes it already", file=value, fix="name another file")
         return value, args
 

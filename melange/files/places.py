@@ -73,7 +73,7 @@ def read_bytes(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> by
 def _all_of(handle: int, name: str, most_bytes: int) -> bytes:
     info = os.fstat(handle)
     if name != "-":
-        if stat.S_ISFIFO(info.st_mode) and not _DESCRIPTOR.fullmatch(name):
+        if stat.S_ISFIFO(info.st_mode) and name != "/dev/stdin" and not _DESCRIPTOR.fullmatch(name):
             _wait_for_writer(handle, name)
         os.set_blocking(handle, True)
     parts, left = [], most_bytes

@@ -6,7 +6,6 @@ What a tool leaves out stays absent: no percentile, bound or queue trend is inve
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,8 @@ import numpy as np
 from melange.capacity.bounds import mean_bounds
 from melange.capacity.verdict import FALLS_BEHIND
 from melange.errors import InputError
+from melange.files.places import read_bytes
+from melange.files.text import parse_json
 from melange.measurements.file import Header, append_measurements
 from melange.measurements.measurement import LatencyStats, Measurement
 from melange.serving.config import ConfigKey
@@ -72,13 +73,7 @@ def read_result(
 
 
 def _read(file: str | os.PathLike[str]) -> Json:
-    try:
-        content = json.loads(Path(file).read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", file=file, fix="check the path") from error
-    except (ValueError, RecursionError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
-        raise InputError("not JSON", file=file, line=line, fix="give the JSON that the tool wrote") from error
+    content = parse_json(read_bytes(file), file)
     if not isinstance(content, dict):
         raise InputError(f"holds a {type(content).__name__}, not an object", file=file)
     return content

@@ -89,6 +89,14 @@ def test_two_outputs_alike_and_files_that_a_workload_names(tmp_path: Path, capsy
         assert (code, prices.read_text()) == (2, "kept"), said
 
 
+def test_a_choice_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = said_of(["solve", str(WORKLOAD), "--output", "json", "--plan", "json"], capsys)
+    assert (code, Path("json").is_file()) == (0, True), said
+
+
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_a_workload_comes_from_a_pipe_and_the_plan_goes_into_one(name: str) -> None:
     given = WORKLOAD.read_bytes()

@@ -42,7 +42,7 @@ def test_a_confirmed_plan_is_a_success_and_says_what_was_confirmed(tmp_path):
         f"that is ${report['promise_usd_per_hour']:.2f}",
         "more than the plan for the mean load",
         "every cheaper fleet ruled out",
-        f"{report['simulated']} fleets simulated",
+        f"{report['simulated']} fleet{'' if report['simulated'] == 1 else 's'} simulated",
         "headroom found",
     ):
         assert words in shown

@@ -154,7 +154,7 @@ def test_bad_results_say_where_and_why(tmp_path: Path, content: object, message:
 def test_not_json_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_text('{"a": 1,\n oops}')
-    with pytest.raises(InputError, match=r"r\.json:2: not JSON"):
+    with pytest.raises(InputError, match=r"r\.json:2:\d+: not valid JSON"):
         read_result(path, KEY)
 
 
