@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from melange.capacity.profile import profile_sets as profile_sets
     from melange.capacity.profile import read_profile_set as read_profile_set
     from melange.catalog.described import extended_catalog as extended_catalog
-    from melange.catalog.described import model_from_config as model_from_config
     from melange.catalog.hardware import Catalog as Catalog
     from melange.catalog.hardware import Gpu as Gpu
-    from melange.catalog.hardware import Model as Model
     from melange.catalog.hardware import load_catalog as load_catalog
     from melange.catalog.instances import InstanceType as InstanceType
+    from melange.catalog.model_config import model_from_config as model_from_config
+    from melange.catalog.models import Model as Model
     from melange.catalog.offers import PriceChoice as PriceChoice
     from melange.catalog.offers import read_prices as read_prices
     from melange.errors import InfeasibleError as InfeasibleError
@@ -162,7 +162,7 @@ _WHERE = {
     "Measurement": "measurements.measurement",
     "MeasurementFile": "measurements.file",
     "MelangeError": "errors",
-    "Model": "catalog.hardware",
+    "Model": "catalog.models",
     "NanoBatching": "analysis.nanobatching",
     "PhysicalLimit": "perfmodel.limits",
     "Plan": "plan.plan",
@@ -219,7 +219,7 @@ _WHERE = {
     "load_catalog": "catalog.hardware",
     "load_profile": "planning.profile_source",
     "load_workload": "planning.workload_file",
-    "model_from_config": "catalog.described",
+    "model_from_config": "catalog.model_config",
     "physical_limits": "perfmodel.limits",
     "plan_fleet": "planning.planner",
     "plan_release": "interop.release",

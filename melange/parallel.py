@@ -13,12 +13,14 @@ import copyreg
 import os
 import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -152,13 +154,25 @@ def _pool(workers: int, threads: bool) -> Executor:
     if threads:
         return ThreadPoolExecutor(workers)
     # Forking a process that has threads, as numpy's has, may hang.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_silently)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_process)
 
 
-def _end_silently() -> None:
-    """On Ctrl-C, which reaches every process of a terminal, only the one that the user started says so."""
+def _begin_process() -> None:
+    """Make a process of the pool end with the one that the user started, however that ends.
+
+    On Ctrl-C, which reaches every process of a terminal, only that one says so; when it is killed, nobody else could
+    tell the others, which wait for work.
+    """
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _tell(progress: Progress | None, done: int, total: int) -> None:

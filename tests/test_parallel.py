@@ -139,6 +139,38 @@ def test_read_only_views_travel():
     assert isinstance(again, MappingProxyType)
 
 
+def test_processes_end_with_the_one_that_started_them_however_that_ends(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from melange import parallel\n"
+        "def job(number):\n"
+        "    (Path(sys.argv[1]) / str(os.getpid())).touch()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    parallel.run(job, [(n,) for n in range(9)], jobs=2)\n"
+    )
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with subprocess.Popen([sys.executable, str(script), str(marks)]) as running:
+        while len(list(marks.iterdir())) < 2 and running.poll() is None:
+            time.sleep(0.05)
+        running.kill()
+    workers = [int(mark.name) for mark in marks.iterdir()]
+    assert len(workers) == 2
+    while any(is_running(worker) for worker in workers):  # a test that hangs is ended by its own time limit
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_script_interrupted_amid_processes_says_so_once(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()

@@ -12,7 +12,8 @@ import pytest
 from melange import LatencyStats, Measurement, Plan, SolveOptions, load_workload, plan_fleet
 from melange.capacity.basis import Basis
 from melange.capacity.rates import RateTable
-from melange.catalog.hardware import Gpu, Model, load_catalog
+from melange.catalog.hardware import Gpu, load_catalog
+from melange.catalog.models import Model
 from melange.files.documents import SCHEMAS, load_schema
 from melange.files.shipped import data_path
 from melange.interop.release import plan_release

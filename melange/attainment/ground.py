@@ -184,7 +184,9 @@ def _least_loads(case: Case, clocks: Mapping[str, ConfigClock], trace: Trace | N
     rows = np.zeros((int(case.row.max()) + 1, len(case.choices.configs)))
     for c, config in enumerate(case.choices.configs):
         entry = clocks[config.name]
-        fits = sizes[:, :2].sum(axis=1) <= min(entry.max_request_tokens, entry.clock.kv_capacity_tokens)
+        tokens = sizes[:, :2].sum(axis=1)
+        held = entry.clock.held_tokens(tokens)
+        fits = (tokens <= entry.max_request_tokens) & (held <= entry.clock.kv_capacity_tokens)
         seconds = least_s(entry.clock, sizes[:, 0], sizes[:, 1], sizes[:, 2], weights=rate)
         np.add.at(rows[:, c], group, np.where(fits, rate * seconds, np.inf))
     return rows

@@ -7,23 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from melange.catalog.models import Model
+from melange.catalog.precisions import RATES, computed_in
 from melange.errors import InputError
 from melange.files.shipped import data_path
 from melange.files.shown import short_repr
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-Precision = Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-BYTES_PER_PARAMETER: Mapping[str, float] = MappingProxyType(
-    {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5}
-)
-
 
 MOST = 1e30  # beyond any figure of hardware; whole numbers may be beyond all floats
 
@@ -55,9 +50,9 @@ class Gpu:
         if "fp16" not in self.tflops:
             raise InputError(f"GPU {self.name}: tflops has no fp16 rate", fix="give dense fp16 TFLOPS")
         for precision, rate in self.tflops.items():
-            if precision not in PRECISIONS or not 0 < rate < MOST:
+            if precision not in RATES or not 0 < rate < MOST:
                 raise InputError(
-                    f"GPU {self.name}: tflops {precision}: {rate}", fix=f"use precisions {', '.join(PRECISIONS)}"
+                    f"GPU {self.name}: tflops {precision}: {rate}", fix=f"use precisions {', '.join(RATES)}"
                 )
         object.__setattr__(self, "tflops", MappingProxyType(dict(self.tflops)))
 
@@ -68,76 +63,11 @@ class Gpu:
 
     def is_native(self, precision: str) -> bool:
         """Whether the GPU computes in this precision (else it only stores it and computes in fp16)."""
-        return precision in self.tflops
+        return computed_in(precision) in self.tflops
 
     def compute_tflops(self, precision: str) -> float:
         """Dense rate that a model stored in ``precision`` computes at."""
-        return self.tflops.get(precision, self.tflops["fp16"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A decoder's shape. ``parameters`` counts all weights, ``active_parameters`` those one token uses.
-
-    ``precision`` is that of the published checkpoint.
-    """
-
-    name: str
-    parameters: float
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    intermediate: int
-    vocabulary: int
-    active_parameters: float = 0.0
-    experts: int = 1
-    experts_per_token: int = 1
-    max_context_tokens: int = 4096
-    tied_embeddings: bool = False
-    precision: str = "fp16"
-    aliases: tuple[str, ...] = ()
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("parameters", "layers", "hidden", "heads", "kv_heads", "head_size", "intermediate", "vocabulary"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"model {self.name}: {name} is {getattr(self, name)}", fix="give a positive figure")
-        if self.precision not in PRECISIONS:
-            raise InputError(
-                f"model {self.name}: precision is {self.precision!r}", fix=f"use one of {', '.join(PRECISIONS)}"
-            )
-        if self.heads % self.kv_heads:
-            raise InputError(
-                f"model {self.name}: {self.heads} heads do not divide into {self.kv_heads} KV heads",
-                fix="heads must be a multiple of kv_heads",
-            )
-        if not 1 <= self.experts_per_token <= self.experts:
-            raise InputError(
-                f"model {self.name}: {self.experts_per_token} of {self.experts} experts a token",
-                fix="experts_per_token lies between 1 and experts",
-            )
-        if self.active_parameters < 0:
-            raise InputError(
-                f"model {self.name}: active_parameters is {self.active_parameters}", fix="give a positive figure"
-            )
-        if not self.active_parameters:
-            object.__setattr__(self, "active_parameters", self.parameters)
-        if self.active_parameters > self.parameters:
-            raise InputError(f"model {self.name}: active_parameters exceed parameters", fix="check the two figures")
-
-    @property
-    def kv_hidden(self) -> int:
-        """Width of one token's keys (or values) in one layer."""
-        return self.kv_heads * self.head_size
-
-    def kv_bytes_per_token(self, bytes_per_element: float = 2.0) -> float:
-        """Bytes of KV cache that one token holds over all layers (kappa in the NanoFlow paper)."""
-        return 2.0 * self.kv_hidden * self.layers * bytes_per_element
-
-    def weight_bytes(self, precision: str) -> float:
-        return self.parameters * BYTES_PER_PARAMETER[precision]
+        return self.tflops.get(computed_in(precision) or "fp16", self.tflops["fp16"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +125,11 @@ T = TypeVar("T", Gpu, Model)
 
 def figures_of(entry: Gpu | Model) -> dict[str, Any]:
     """An entry's figures, JSON-ready: what ``Gpu(**row)`` and ``Model(**row)`` take, without aliases and source."""
-    row = {item.name: getattr(entry, item.name) for item in fields(entry) if item.name not in ("aliases", "source")}
+    row = {
+        item.name: getattr(entry, item.name)
+        for item in fields(entry)
+        if item.name not in ("aliases", "source", "unread")
+    }
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in row.items()}
 
 

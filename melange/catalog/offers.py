@@ -217,5 +217,5 @@ def price_age_days(read_on: str | None, today: date) -> int | None:
     try:
         numbers = [int(part) for part in parts]
         return (today - date(numbers[0], *[*numbers[1:], 1, 1][:2])).days
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, IndexError, TypeError, OverflowError):
         return None

@@ -88,8 +88,9 @@ def estimate(**given: Any) -> None:
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
-    from melange.catalog.described import extended_catalog, model_named
+    from melange.catalog.described import extended_catalog
     from melange.catalog.hardware import load_catalog
+    from melange.catalog.model_config import model_named
     from melange.errors import InputError
     from melange.files.lines import replace_lines
     from melange.measurements.file import Header, record_line

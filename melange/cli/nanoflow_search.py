@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from melange.catalog.hardware import PRECISIONS
+from melange.catalog.precisions import PRECISIONS
 from melange.cli.outputs import OutputOption
 
 MODEL = click.option("--model", metavar="NAME", help="Model of the catalog (see 'melange gpus --models').")

@@ -95,8 +95,8 @@ def model_of(given: dict[str, Any]) -> tuple[str | None, str | None]:
     A name that only measured profiles can know stays as it is; without profiles it is refused here, not when the file
     is solved.
     """
-    from melange.catalog.described import config_file, model_named
     from melange.catalog.hardware import load_catalog
+    from melange.catalog.model_config import config_file, model_named
     from melange.errors import InputError
 
     if given["model"] is None:

@@ -16,7 +16,7 @@ import yaml
 
 from melange.errors import InputError
 from melange.files.shipped import data_path
-from melange.files.text import read_text
+from melange.files.text import MOST_INTEGER, read_text
 
 Path = tuple[str | int, ...]
 SCHEMAS = ("workload", "measurements", "plan")
@@ -24,7 +24,7 @@ SCHEMAS = ("workload", "measurements", "plan")
 MOST_LEVELS = 50
 MOST_VALUES = 500_000
 MOST_SHOWN = 60
-MOST_INTEGER, MOST_FLOAT = 10**18, 1e300  # beyond them, sums and products overflow
+MOST_FLOAT = 1e300  # beyond it, sums and products overflow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,9 @@ class LineFile:
 
     Entering makes the file where it is missing and looks at its end: a whole line without a newline gets it, and half a
     line (what a kill or a full disk leaves) is moved to ``<file>.torn-<n>``, which ``warn`` is told and ``torn`` names.
-    What is no regular file (a pipe, a terminal) is written to as it is. InputError: another process is still writing it
-    after ``wait_s`` seconds, or it cannot be written.
+    Leaving takes a file away again that was made and stayed empty. What is no regular file (a pipe, a terminal) is
+    written to as it is. InputError: another process is still writing it after ``wait_s`` seconds, or it cannot be
+    written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, warn: Warn | None = None, wait_s: float = 0.0) -> None:
@@ -35,6 +36,7 @@ class LineFile:
         self._warn, self._wait_s = warn, wait_s
         self._file = -1
         self._regular = True
+        self._made = False
 
     def __enter__(self) -> LineFile:
         try:
@@ -46,6 +48,8 @@ class LineFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._made and os.fstat(self._file).st_size == 0 and self._is_still_there():
+            self.path.unlink()
         self._close()
 
     def _close(self) -> None:
@@ -58,6 +62,7 @@ class LineFile:
         while True:
             try:
                 known = os.stat(self.path) if self.path.exists() else None
+                self._made = known is None
                 self._regular = known is None or stat.S_ISREG(known.st_mode)
                 way = os.O_RDWR | os.O_CREAT if self._regular else os.O_WRONLY
                 self._file = os.open(self.path, way | os.O_APPEND | os.O_CLOEXEC, 0o666)

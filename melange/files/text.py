@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any
 
 from melange.errors import InputError
 from melange.files.places import read_bytes, write_bytes
+
+MOST_INTEGER = 10**18  # beyond it, sums and products overflow
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -28,12 +31,37 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def parse_json(text: str | bytes, file: str | os.PathLike[str], line: int = 1) -> Any:
-    """A JSON text's value; InputError with its place for what is none. ``line`` is the number of its first line."""
+    """A JSON text's value; InputError with its place for what is none. ``line`` is the number of its first line.
+
+    Whole numbers beyond ``MOST_INTEGER`` and numbers beyond all floats are refused.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole, parse_float=_number)
     except json.JSONDecodeError as error:
         problem, place = f"not valid JSON: {error.msg}", (error.lineno + line - 1, error.colno)
         raise InputError(problem, file=file, line=place[0], column=place[1], fix="correct or remove it") from error
     except (ValueError, RecursionError) as error:
-        what = "nested too deep" if isinstance(error, RecursionError) else "a number has too many digits or no text"
+        what = "nested too deep" if isinstance(error, RecursionError) else "a number is too large, or it is no text"
         raise InputError(f"not readable JSON: {what}", file=file, line=line, fix="correct or remove it") from error
+
+
+def read_json_object(path: str | os.PathLike[str], fix: str) -> dict[str, Any]:
+    """The JSON object that a file holds; InputError where it holds no JSON or something else."""
+    content = parse_json(read_text(path), path)
+    if not isinstance(content, dict):
+        raise InputError(f"it holds no JSON object but a {type(content).__name__}", file=path, fix=fix)
+    return content
+
+
+def _whole(digits: str) -> int:
+    value = int(digits) if len(digits) <= 20 else MOST_INTEGER + 1
+    if abs(value) > MOST_INTEGER:
+        raise ValueError(digits)
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
+    return value

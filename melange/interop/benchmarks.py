@@ -18,8 +18,7 @@ import numpy as np
 from melange.capacity.bounds import mean_bounds
 from melange.capacity.verdict import FALLS_BEHIND
 from melange.errors import InputError
-from melange.files.places import read_bytes
-from melange.files.text import parse_json
+from melange.files.text import read_json_object
 from melange.measurements.file import Header, append_measurements
 from melange.measurements.measurement import LatencyStats, Measurement
 from melange.serving.config import ConfigKey
@@ -61,7 +60,7 @@ def read_result(
         )
     name, read = reader
     try:
-        with np.errstate(over="raise", invalid="raise"):
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
             points = read(content, key)
     except InputError as error:
         raise error.located(file) from error
@@ -73,10 +72,7 @@ def read_result(
 
 
 def _read(file: str | os.PathLike[str]) -> Json:
-    content = parse_json(read_bytes(file), file)
-    if not isinstance(content, dict):
-        raise InputError(f"holds a {type(content).__name__}, not an object", file=file)
-    return content
+    return read_json_object(file, fix="give the JSON that the tool wrote")
 
 
 def _reader(content: Json) -> tuple[str, Callable[[Json, ConfigKey], list[Measurement]]] | None:

@@ -208,7 +208,7 @@ def _rate(config: ReleaseConfig, rate_rps: float | None) -> FloatArray:
 def _problem(
     config: ReleaseConfig, rate: FloatArray, headroom: float, limits: Limits, options: SolveOptions
 ) -> Problem:
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # what is beyond all numbers cannot be served
         load = rate[:, None] * (1 + headroom) / config.max_rate_rps
     n = len(config.gpus)
     whole = Problem(

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from melange.catalog.hardware import Catalog, Model, load_catalog
+from melange.catalog.hardware import Catalog, load_catalog
+from melange.catalog.models import Model
 from melange.files.records import from_plain
 from melange.measurements.file import Header, MeasurementFile
 from melange.measurements.measurement import LatencyStats, Loop, Measurement

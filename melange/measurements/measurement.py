@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from melange.catalog.hardware import PRECISIONS
+from melange.catalog.precisions import PRECISIONS
 from melange.errors import InputError
 from melange.files.records import from_plain, to_plain
 from melange.serving.config import ConfigKey
 from melange.slo import Slo
+
+MOST_TOKENS = 1e12  # beyond any request; whole numbers may be beyond all floats
 
 Source = Literal["measured", "estimated", "published"]
 Loop = Literal["open", "closed", "capacity"]
@@ -126,8 +128,8 @@ class Measurement:
         _check_finite(self, "measurement")
         for name in ("input_tokens", "output_tokens"):
             value = getattr(self, name)
-            if not value > 0:
-                raise InputError(f"measurement: {name} is {value}", fix="sizes are positive")
+            if not 0 < value <= MOST_TOKENS:
+                raise InputError(f"measurement: {name} is {value}", fix="give a positive number of tokens")
         for name in ("achieved_rps", "samples", "failures"):
             value = getattr(self, name)
             if not value >= 0:

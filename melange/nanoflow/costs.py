@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from melange.catalog.hardware import BYTES_PER_PARAMETER, Gpu, Model
+from melange.catalog.hardware import Gpu
+from melange.catalog.models import Model
+from melange.catalog.precisions import BYTES_PER_PARAMETER
 from melange.errors import InputError
 from melange.perfmodel.operations import OperationKind, layer_kinds
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE

@@ -6,7 +6,8 @@ performance model's efficiencies say kernels reach: the same ones that its step 
 
 from __future__ import annotations
 
-from melange.catalog.hardware import Gpu, Model
+from melange.catalog.hardware import Gpu
+from melange.catalog.models import Model
 from melange.nanoflow.costs import BatchShape, Device, OperationCost, layer_costs
 from melange.nanoflow.operation_times import OperationTimes
 from melange.perfmodel.calibration import Calibration

@@ -26,6 +26,9 @@ KEYS = ("version", "model", "gpu", "tp", "precision", "context_tokens", "source"
 VERSION = 1
 
 
+MOST_SECONDS = 1e4  # for one operation of one layer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationTimes:
     """Seconds per operation kind of one layer, on one GPU type at one tensor-parallel degree.
@@ -158,9 +161,10 @@ def _checked_points(kind: str, points: Points) -> Points:
     if not points:
         raise InputError(f"operation times: {kind} has no points", fix="give at least one [tokens, milliseconds]")
     for tokens, seconds in points:
-        if not (math.isfinite(tokens) and tokens > 0 and math.isfinite(seconds) and seconds >= 0):
+        if not (math.isfinite(tokens) and tokens > 0 and 0 <= seconds <= MOST_SECONDS):
             raise InputError(
-                f"operation times: {kind} takes {seconds} s at {tokens} tokens", fix="give positive finite figures"
+                f"operation times: {kind} takes {seconds} s at {tokens} tokens",
+                fix=f"give positive figures, and no more than {MOST_SECONDS:g} s",
             )
     for (low, _), (high, _) in itertools.pairwise(points):
         if high <= low:

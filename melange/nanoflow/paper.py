@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 import yaml
 
-from melange.catalog.hardware import Catalog, Gpu, Model
+from melange.catalog.hardware import Catalog, Gpu
+from melange.catalog.models import Model
 from melange.files.shipped import data_path
 from melange.nanoflow.costs import Device
 

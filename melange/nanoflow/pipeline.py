@@ -8,7 +8,6 @@ starts with a prologue of exactly those operations on layer 0. Nothing here need
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from melange.errors import InputError
+from melange.files.text import read_json_object
 from melange.perfmodel.operations import DEFAULT_STREAM, DENSE_KINDS, OperationKind, Stream, layer_kinds, parent_kinds
 
 SCHEMA_VERSION = 1
@@ -213,19 +213,7 @@ class Pipeline:
 
 def read_pipeline(path: str | Path) -> Pipeline:
     """The pipeline of a JSON file; an unreadable or invalid one raises InputError with the file's name."""
-    try:
-        plain = json.loads(Path(path).read_text(encoding="utf-8"))
-    except RecursionError:
-        raise InputError("not a pipeline: nested too deeply", file=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise InputError(f"cannot read the pipeline: {reason}", file=path) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg}", file=path, line=error.lineno, column=error.colno) from None
-    except ValueError:  # a number of thousands of digits
-        raise InputError("not a pipeline: a number in it is too long", file=path) from None
-    if not isinstance(plain, dict):
-        raise InputError("a pipeline is a JSON object", file=path, fix="write it with 'melange nanoflow search -o'")
+    plain = read_json_object(path, fix="write a pipeline with 'melange nanoflow search -o'")
     try:
         return Pipeline.from_dict(plain)
     except InputError as error:

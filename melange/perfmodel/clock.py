@@ -16,6 +16,11 @@ that n tokens are expected to touch (each picks the share a/E of the experts, in
 roofline's maximum, k = 1 the plain sum; in between reading weights and multiplying overlap in part. GEMMs, attention,
 collectives and ``other`` (norms, rotations and gates, which only move activations, and the host's work on each token)
 follow each other in a conventional engine, so they add.
+
+Tokens of the KV cache are those of the layers that keep every token. What other layers keep is counted in such tokens:
+``window_kv_share`` of each of the last ``window_tokens`` tokens, and ``state_tokens`` for each sequence whatever its
+length. Reading takes the same, but for sparse attention, which keeps every token and reads what it picks
+(``window_read_share``). Prompts attend within the window likewise (``window_pair_share``).
 """
 
 from __future__ import annotations
@@ -58,6 +63,11 @@ class StepClock:
     collective_s: float = 0.0
     collective_s_per_token: float = 0.0
     overlap_exponent: float = 4.0
+    window_tokens: float = 0.0
+    window_kv_share: float = 0.0
+    window_read_share: float = 0.0
+    window_pair_share: float = 0.0
+    state_tokens: float = 0.0
     kv_usable_share: float = 1.0
     recompute_share: float = 0.0
     kv_capacity_tokens: int
@@ -82,6 +92,22 @@ class StepClock:
         for name in ("expert_share", "kv_usable_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"step clock: {name} is {getattr(self, name)}", fix="give a share above 0, up to 1")
+
+    def held_tokens(self, longest_tokens: ArrayLike) -> FloatArray:
+        """KV tokens that a request holds at its end, when it is so long; elementwise."""
+        longest = np.asarray(longest_tokens, float)
+        return np.asarray(longest + self.state_tokens + self.window_kv_share * np.minimum(longest, self.window_tokens))
+
+    def bounded_read_tokens(self, context_tokens: ArrayLike) -> FloatArray:
+        """KV tokens that a decode step over such a context reads beside the context itself; elementwise."""
+        context = np.asarray(context_tokens, float)
+        return np.asarray(self.state_tokens + self.window_read_share * np.minimum(context, self.window_tokens))
+
+    def prefill_pairs(self, new_tokens: ArrayLike, context_tokens: ArrayLike = 0.0) -> FloatArray:
+        """(query, key) pairs of ``new_tokens`` behind a context, those of windows counted by their share."""
+        full = causal_pairs(new_tokens, context_tokens)
+        bounded = window_pairs(new_tokens, context_tokens, self.window_tokens)
+        return np.asarray(full + self.window_pair_share * bounded)
 
     def weights_read_s(self, tokens: ArrayLike) -> FloatArray:
         """Time to read the weights that an iteration over ``tokens`` tokens touches; elementwise."""
@@ -144,3 +170,10 @@ def causal_pairs(new_tokens: ArrayLike, context_tokens: ArrayLike = 0.0) -> Floa
     """(query, key) pairs of causal attention when ``new_tokens`` follow ``context_tokens`` already cached ones."""
     new, context = np.asarray(new_tokens, float), np.asarray(context_tokens, float)
     return np.asarray(new * context + new * (new + 1.0) / 2.0)
+
+
+def window_pairs(new_tokens: ArrayLike, context_tokens: ArrayLike, window_tokens: ArrayLike) -> FloatArray:
+    """:func:`causal_pairs` where a token attends to no more than the last ``window_tokens``, itself among them."""
+    new, context = np.asarray(new_tokens, float), np.asarray(context_tokens, float)
+    inside = np.clip(np.asarray(window_tokens, float) - context, 0.0, new)  # tokens that still see all before them
+    return np.asarray(causal_pairs(inside, context) + (new - inside) * window_tokens)

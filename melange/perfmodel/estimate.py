@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from melange.arrays import FloatArray
+from melange.catalog.precisions import FULL_PRECISIONS
 from melange.errors import InputError
 from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibration import PRIOR_MODEL_ERROR, Calibration
@@ -211,7 +212,7 @@ def _matters(name: str, modelled: ModelledEngine) -> bool:
     if name == "vector_attention_share":
         return modelled.engine.vector_attention
     if name == "eight_bit_gemm_share":
-        return modelled.precision in ("fp8", "int8") and not modelled.is_stored_only
+        return modelled.precision not in FULL_PRECISIONS and not modelled.is_stored_only
     if name == "dequantised_gemm_share":
         return modelled.is_stored_only
     return True

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from melange.capacity.profile import Profile
-from melange.catalog.hardware import Catalog, Gpu, Model, load_catalog
+from melange.catalog.hardware import Catalog, Gpu, load_catalog
+from melange.catalog.models import Model
 from melange.errors import InputError
 from melange.files.shown import short_repr
 from melange.measurements.measurement import Measurement
@@ -96,7 +97,7 @@ def estimate(
         for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
     ]
     return Estimates(
-        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo)),
+        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape)),
         points=tuple(points),
         calibration=calibration,
         notes=(*notes, *reasons),

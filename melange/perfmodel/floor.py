@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from melange.arrays import FloatArray
-from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.perfmodel.clock import StepClock
 
 _PHI = (0.0, 0.25, 0.5, 0.75, 1.0)
 _SIGMA = (0.0, 0.5, 1.0)
@@ -49,8 +49,8 @@ def least_s(
     own = (
         clock.per_request_s
         + clock.per_sequence_s * (1.0 + steps)
-        + clock.kv_read_s_per_token * (contexts + cached)
-        + clock.attention_s_per_pair * causal_pairs(new, cached)
+        + clock.kv_read_s_per_token * (contexts + cached + steps * clock.bounded_read_tokens(inputs))
+        + clock.attention_s_per_pair * clock.prefill_pairs(new, cached)
         + (clock.collective_s_per_token + clock.other_s_per_token) * (new + steps)
     )
     read = float(clock.weights_read_s(1.0))

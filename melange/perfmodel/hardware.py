@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.catalog.hardware import BYTES_PER_PARAMETER, Gpu, Model
+from melange.catalog.hardware import Gpu
+from melange.catalog.models import Model
+from melange.catalog.precisions import BYTES_PER_PARAMETER, EXPERTS_ONLY, FULL_PRECISIONS
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
 from melange.serving.config import ConfigKey
@@ -18,7 +20,9 @@ from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficie
 from melange.serving.engine_settings import EngineSettings, chosen_settings, default_settings
 
 GIB = 2.0**30
-_FULL_PRECISION = ("fp32", "fp16", "bf16")
+# Work of sparse attention's indexer on a token, relative to attending to it: DeepSeek-V3.2 reads 128 of 704 elements in
+# half their width, and multiplies 64 heads of 128 in fp8 where attention has 128 of 320 in bf16.
+_INDEX_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +87,7 @@ class ModelledEngine:
     @property
     def is_stored_only(self) -> bool:
         """Whether the precision only shrinks the weights: the GPU then computes at 16 bits."""
-        return self.precision not in _FULL_PRECISION and (
-            self.precision == "int4" or not self.gpu.is_native(self.precision)
-        )
+        return self.precision not in FULL_PRECISIONS and not self.gpu.is_native(self.precision)
 
     def describe(self) -> str:
         return f"{self.model.name} on {self.tp}x{self.gpu.name} ({self.precision})"
@@ -120,17 +122,65 @@ def _expert_parameters(model: Model) -> float:
 
 
 def weights_bytes(model: Model, precision: str) -> float:
-    """Bytes of the whole model. Quantised precisions keep embeddings and the output layer at 16 bits, as engines do."""
+    """Bytes of the whole model.
+
+    Quantised precisions keep embeddings and the output layer at 16 bits, as engines do; 4-bit floats keep all of a
+    mixture but its experts.
+    """
     embeddings = _embedding_parameters(model) * (1 if model.tied_embeddings else 2)
-    kept = 2.0 if precision not in _FULL_PRECISION else BYTES_PER_PARAMETER[precision]
-    return (model.parameters - embeddings) * BYTES_PER_PARAMETER[precision] + embeddings * kept
+    experts = _expert_parameters(model)
+    inner = dense_bytes(model, precision)
+    kept = 2.0 if precision not in FULL_PRECISIONS else BYTES_PER_PARAMETER[precision]
+    inner *= model.parameters - embeddings - experts
+    return inner + experts * BYTES_PER_PARAMETER[precision] + embeddings * kept
+
+
+def dense_bytes(model: Model, precision: str) -> float:
+    """Bytes a parameter of what is neither embedding nor routed expert."""
+    return 2.0 if precision in EXPERTS_ONLY and model.experts > 1 else BYTES_PER_PARAMETER[precision]
 
 
 def kv_bytes_per_token(modelled: ModelledEngine) -> float:
-    """KV bytes of one token on one of the modelled engine's GPUs; KV heads are repeated where GPUs outnumber them."""
+    """KV bytes of one token on one of the modelled engine's GPUs, in the layers that keep every token.
+
+    KV heads are repeated where GPUs outnumber them; a latent, which all heads share, is whole on each.
+    """
+    model = modelled.model
+    return _kv_elements(modelled) * model.growing_layers * modelled.engine.kv_bytes_per_element
+
+
+def _kv_elements(modelled: ModelledEngine) -> float:
+    """Elements of one token in one layer on one GPU."""
+    model = modelled.model
+    if model.kv_latent_elements:
+        return float(model.kv_latent_elements)
+    return max(model.kv_heads / modelled.tp, 1.0) * (model.head_size + model.value_size)
+
+
+def kept_beside(modelled: ModelledEngine) -> dict[str, float]:
+    """What layers keep that do not keep every token, as a StepClock's fields count it."""
     model, tp = modelled.model, modelled.tp
-    heads = max(model.kv_heads / tp, 1.0)
-    return 2.0 * heads * model.head_size * model.layers * modelled.engine.kv_bytes_per_element
+    one = _kv_elements(modelled) * model.growing_layers
+    state = model.state_bytes / tp / (one * modelled.engine.kv_bytes_per_element)
+    if model.attended_tokens:  # every token is kept, but beside its index only what is picked is read
+        return {
+            "window_tokens": model.attended_tokens,
+            "window_read_share": 1.0 / _INDEX_SHARE,
+            "window_pair_share": 1.0 / _INDEX_SHARE,
+            "state_tokens": state,
+        }
+    if not model.bounded_layers:
+        return {"state_tokens": state}
+    own = model.window_kv_elements
+    ratio = max(own / tp, own / model.kv_heads) if own else _kv_elements(modelled)
+    share = ratio * model.bounded_layers / one
+    return {
+        "window_tokens": model.window_tokens,
+        "window_kv_share": share,
+        "window_read_share": share,
+        "window_pair_share": model.bounded_layers / model.growing_layers,
+        "state_tokens": state,
+    }
 
 
 def memory_use(modelled: ModelledEngine) -> MemoryUse:
@@ -154,6 +204,8 @@ def kv_capacity_tokens(modelled: ModelledEngine) -> int:
     """Tokens that the KV cache holds, in whole blocks; 0 when the model does not fit."""
     known = modelled.engine.kv_cache_tokens
     if known is not None:
+        # vLLM counts a token as if every layer kept it.
+        known = int(known * (1.0 + kept_beside(modelled).get("window_kv_share", 0.0)))
         return known // modelled.engine.block_tokens * modelled.engine.block_tokens
     blocks = memory_use(modelled).kv_bytes / (kv_bytes_per_token(modelled) * modelled.engine.block_tokens)
     return max(int(blocks), 0) * modelled.engine.block_tokens
@@ -176,10 +228,10 @@ def gemm_share(modelled: ModelledEngine) -> float:
 def gemm_flops(modelled: ModelledEngine, precision: str, efficiencies: Efficiencies) -> float:
     """FLOP/s of one GPU that matrix products reach; 4-bit weights, and precisions only stored, compute at 16 bits."""
     gpu = modelled.gpu
-    native = precision != "int4" and gpu.is_native(precision)
-    peak = gpu.tflops[precision] if native else gpu.tflops["fp16"]
+    native = gpu.is_native(precision)
+    peak = gpu.compute_tflops(precision)
     share = min(gemm_share(modelled) * efficiencies.gemm_scale, 1.0)
-    if precision not in _FULL_PRECISION:
+    if precision not in FULL_PRECISIONS:
         share *= efficiencies.eight_bit_gemm_share if native else efficiencies.dequantised_gemm_share
     return peak * 1e12 * share
 
@@ -198,8 +250,8 @@ def step_clock(modelled: ModelledEngine, efficiencies: Efficiencies | None = Non
     pair_flops = min(gemm_share(modelled) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
     bandwidth = gpu.bandwidth_gb_s * 1e9
     embedding = _embedding_parameters(model)
-    per_byte = BYTES_PER_PARAMETER[modelled.precision] / (bandwidth * eff.bandwidth_share * tp)
-    head_bytes = 2.0 * embedding if modelled.precision not in _FULL_PRECISION else 0.0
+    per_parameter = 1.0 / (bandwidth * eff.bandwidth_share * tp)
+    head_bytes = 2.0 * embedding if modelled.precision not in FULL_PRECISIONS else 0.0
     experts = _expert_parameters(model)
     # The input embedding is looked up, never read whole; the output layer is read once an iteration.
     dense = model.parameters - experts - (0.0 if model.tied_embeddings else embedding)
@@ -211,12 +263,12 @@ def step_clock(modelled: ModelledEngine, efficiencies: Efficiencies | None = Non
         # Logits are computed per sequence, not per prompt token.
         per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(modelled, "fp16", eff) * tp),
         per_request_s=eff.per_request_s,
-        weights_s=in_layers * per_byte + head_s,
-        expert_weights_s=experts * per_byte,
+        weights_s=in_layers * dense_bytes(model, modelled.precision) * per_parameter + head_s,
+        expert_weights_s=experts * BYTES_PER_PARAMETER[modelled.precision] * per_parameter,
         expert_share=model.experts_per_token / model.experts,
         kv_read_s_per_token=_decode_attention_s(modelled, eff),
         compute_s_per_token=2.0 * _layer_parameters(model) / flops,
-        attention_s_per_pair=4.0 * model.heads * model.head_size * model.layers / (pair_flops * tp),
+        attention_s_per_pair=_pair_flop(model) / (pair_flops * tp),
         other_s_per_token=eff.per_token_s
         + eff.activation_passes * _activation_bytes(modelled) / (bandwidth * eff.bandwidth_share),
         collective_s=2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
@@ -228,18 +280,35 @@ def step_clock(modelled: ModelledEngine, efficiencies: Efficiencies | None = Non
         max_batched_tokens=engine.max_batched_tokens,
         block_tokens=engine.block_tokens,
         chunked_prefill=engine.chunked_prefill,
+        **kept_beside(modelled),
     )
 
 
 def _decode_attention_s(modelled: ModelledEngine, efficiencies: Efficiencies) -> float:
-    """Decode attention per cached token: the KV read, or the vector arithmetic where that takes longer."""
+    """Decode attention per cached token: the KV read, and the arithmetic where that takes longer.
+
+    That is per query head on vector units, as old engines did; and with latent attention, whose one latent serves all
+    heads, on matrix units (DeepSeek-V2, arXiv 2405.04434, section 2.1: queries are projected into the latent space).
+    """
     model, gpu = modelled.model, modelled.gpu
     read = kv_bytes_per_token(modelled) / (gpu.bandwidth_gb_s * 1e9 * efficiencies.kv_bandwidth_share)
+    if model.kv_latent_elements:
+        rate = gemm_share(modelled) * efficiencies.attention_share * gpu.tflops["fp16"] * 1e12
+        flop = 4.0 * model.heads * model.kv_latent_elements * model.growing_layers / modelled.tp
+        read = float(np.hypot(read, flop / rate))
+    if model.attended_tokens:
+        return read * _INDEX_SHARE
     if not modelled.engine.vector_attention:
         return read
-    flop = 4.0 * model.heads * model.head_size * model.layers / modelled.tp
+    flop = _pair_flop(model) / modelled.tp
     rate = gpu.tflops.get("fp32", gpu.tflops["fp16"] / 4.0) * 1e12 * efficiencies.vector_attention_share
     return float(np.hypot(read, flop / rate))
+
+
+def _pair_flop(model: Model) -> float:
+    """FLOP of one (query, key) pair over all heads and all layers that keep every token."""
+    every = 2.0 * model.heads * (model.head_size + model.value_size) * model.growing_layers
+    return every * _INDEX_SHARE if model.attended_tokens else every
 
 
 def _layer_parameters(model: Model) -> float:

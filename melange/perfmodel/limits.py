@@ -78,7 +78,7 @@ def _compute_s(modelled: ModelledEngine, point: Measurement) -> float:
     embedding = float(model.vocabulary * model.hidden)
     per_token = 2.0 * (model.active_parameters - embedding * (1 if model.tied_embeddings else 2))
     flop = per_token * (new + steps) + 2.0 * embedding * point.output_tokens
-    flop += 4.0 * model.heads * model.head_size * model.layers * pairs
+    flop += 2.0 * model.heads * (model.head_size + model.value_size) * model.kept_layers * pairs
     return flop / (gpu.compute_tflops(modelled.precision) * 1e12 * modelled.tp)
 
 

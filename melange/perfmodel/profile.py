@@ -9,6 +9,7 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.capacity.profile import ConfigProfile
+from melange.catalog.models import Model
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import Rates, all_max_rates_rps, all_rates_with_band, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
@@ -18,15 +19,17 @@ from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_
 from melange.workload.workload import Workload
 
 
-def warnings_of(calibration: Calibration, slo: Slo) -> tuple[str, ...]:
-    """What a reader of an estimated rate must know."""
-    first = f"rates are estimated by the performance model, {calibration.describe()}, not measured"
+def warnings_of(calibration: Calibration, slo: Slo, model: Model | None = None) -> tuple[str, ...]:
+    """What a reader of an estimated rate must know; of the model, what its config.json says and nobody understood."""
+    told = [f"rates are estimated by the performance model, {calibration.describe()}, not measured"]
     if calibration.label == "throughput-only" and slo.thresholds_s:
-        return (
-            first,
-            "the calibration saw throughput only: how latency limits the rate rests on priors",
+        told.append("the calibration saw throughput only: how latency limits the rate rests on priors")
+    if model is not None and model.unread:
+        told.append(
+            f"{model.name}: its config.json has keys that may change what it costs and are not modelled: "
+            f"{', '.join(model.unread)}"
         )
-    return (first,)
+    return tuple(told)
 
 
 def estimated_table(

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from melange.arrays import BoolArray, FloatArray
 from melange.errors import InputError
-from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.perfmodel.clock import StepClock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
 
@@ -77,7 +77,8 @@ class SteadyState:
         # A request of one output token still passes through an iteration: one step keeps the equations regular.
         self._steps = np.maximum(self.decode_steps, 1.0)
         self.context = self.input + self.output / 2.0
-        self._pairs_per_token = causal_pairs(self.new, self.cached) / self.new
+        self._read = self.context + clock.bounded_read_tokens(self.context)
+        self._pairs_per_token = clock.prefill_pairs(self.new, self.cached) / self.new
         self._recompute = clock.recompute_share * self.decode_steps
         self._limit_slots(max_request_tokens)
         self._saturation = self._flow(self.slots)
@@ -85,14 +86,15 @@ class SteadyState:
     def _limit_slots(self, max_request_tokens: float) -> None:
         clock = self.clock
         usable = clock.kv_capacity_tokens * clock.kv_usable_share
-        self.kv_slots = usable / (self.context + clock.block_tokens / 2.0)
+        longest = self.input + self.output
+        held = self.context + clock.held_tokens(longest) - longest
+        self.kv_slots = usable / (held + clock.block_tokens / 2.0)
         slots = np.minimum(self.kv_slots, clock.max_num_seqs)
         self.is_kv_bound = self.kv_slots < clock.max_num_seqs
         if clock.chunked_prefill:
             per_step = np.where(self.is_kv_bound, self.new + self._recompute, self.new) / self._steps
             slots = np.minimum(slots, clock.max_batched_tokens / (1.0 + per_step))
-        longest = self.input + self.output
-        self.fits = (longest <= clock.kv_capacity_tokens) & (longest <= max_request_tokens)
+        self.fits = (clock.held_tokens(longest) <= clock.kv_capacity_tokens) & (longest <= max_request_tokens)
         self.slots = np.where(self.fits, np.maximum(slots, 1.0), 0.0)
 
     def _prompt_tokens(self, occupancy: FloatArray) -> FloatArray:
@@ -115,7 +117,7 @@ class SteadyState:
         prompt = self._prompt_tokens(occupancy)
         # Prompts admitted between two decode iterations are prefilled together, within the token budget.
         together = np.clip(batch / self._steps, 1.0, np.maximum(clock.max_batched_tokens / prompt, 1.0))
-        decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self.context)
+        decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self._read)
         prefill = self._prefill_s(0.0, together * prompt, together)
         per_prompt = prefill / together
         rate = 1.0 / (self._steps * decode / occupancy + per_prompt)
@@ -129,7 +131,7 @@ class SteadyState:
         per_iteration = np.minimum(occupancy * prompt / self._steps, budget)
         lump = np.maximum(np.minimum(prompt, budget), per_iteration)
         share = per_iteration / lump
-        plain = clock.iteration_s(decodes=batch, kv_tokens=batch * self.context)
+        plain = clock.iteration_s(decodes=batch, kv_tokens=batch * self._read)
         mixed = self._prefill_s(batch, lump, lump / prompt)
         tpot = (1.0 - share) * plain + share * mixed
         rate = occupancy / (self._steps * tpot)
@@ -149,14 +151,14 @@ class SteadyState:
         tpot = flow.tpot
         for _ in range(2):
             batch = np.minimum(self._batch(np.maximum(occupancy, flow.rate * self._steps * tpot)) + companions, most)
-            decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self.context)
+            decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self._read)
             tpot = np.minimum(decode / np.maximum(1.0 - flow.rate * flow.stall, 1e-9), self._saturation.tpot)
         return np.asarray(np.maximum(tpot, flow.tpot))
 
     def _prefill_s(self, decodes: ArrayLike, tokens: FloatArray, requests: FloatArray) -> FloatArray:
         return self.clock.iteration_s(
             decodes=decodes,
-            kv_tokens=np.multiply(decodes, self.context) + requests * self.cached,
+            kv_tokens=np.multiply(decodes, self._read) + requests * self.cached,
             prefill_tokens=tokens,
             prefill_pairs=tokens * self._pairs_per_token,
             prefills=np.maximum(requests, 1.0),
@@ -181,7 +183,7 @@ class SteadyState:
         return {
             "host": clock.per_request_s + steps * (clock.overhead_s / batch + clock.per_sequence_s),
             "weights": read,
-            "kv": steps * self.context * clock.kv_read_s_per_token,
+            "kv": steps * self._read * clock.kv_read_s_per_token,
             "compute": (clock.compute_s_per_token + clock.other_s_per_token) * tokens
             + clock.attention_s_per_pair * self._pairs_per_token * prompt,
             "network": steps / batch * clock.collective_s + clock.collective_s_per_token * tokens,

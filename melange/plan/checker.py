@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from melange.plan.config import PlanConfig
+from melange.plan.costs import HOURS_PER_MONTH
 from melange.plan.plan import Plan
 from melange.solver.problem import Status
 from melange.workload.bucket import Bucket
@@ -55,6 +56,7 @@ def faults_of(plan: Plan) -> Iterator[Fault]:
     yield from _status_faults(plan)
     yield from _range_faults(plan)
     yield from _negative_faults(plan)
+    yield from _size_faults(plan)
     yield from _name_faults(plan)
     yield from _fleet_faults(plan)
     yield from _share_faults(plan)
@@ -100,6 +102,18 @@ def _negative_faults(plan: Plan) -> Iterator[Fault]:
     for name, used in plan.utilization.items():
         if used < 0:
             yield Fault(f"utilization.{name}", f"is {used:g}, below 0")
+
+
+def _size_faults(plan: Plan) -> Iterator[Fault]:
+    """Means of a bucket that its edges, or one another, contradict."""
+    for i, bucket in enumerate(plan.buckets):
+        for kind in ("input", "output"):
+            mean, most = getattr(bucket, f"mean_{kind}_tokens"), getattr(bucket, f"{kind}_tokens_max")
+            if mean is not None and most is not None and mean > most * (1 + SHARE_TOLERANCE):
+                yield Fault(f"buckets[{i}].mean_{kind}_tokens", f"is {mean:g}, its {kind}_tokens_max is {most}")
+        cached, mean = bucket.mean_cached_tokens, bucket.mean_input_tokens
+        if cached is not None and mean is not None and cached > mean * (1 + SHARE_TOLERANCE):
+            yield Fault(f"buckets[{i}].mean_cached_tokens", f"is {cached:g} of {mean:g} input tokens")
 
 
 def _name_faults(plan: Plan) -> Iterator[Fault]:
@@ -194,6 +208,12 @@ def _cost_faults(plan: Plan) -> Iterator[Fault]:
     total = math.fsum(prices[key] * count for key, count in plan.instances.items() if key in prices)
     if abs(cost - total) > COST_TOLERANCE * max(1.0, total):
         yield Fault("cost_usd_per_hour", f"is {cost:.6g}, its instances cost {total:.6g}")
+    if plan.costs is not None:
+        told = {"usd_per_hour": cost, "usd_per_month": cost * HOURS_PER_MONTH}
+        for name, value in told.items():
+            stated = getattr(plan.costs, name)
+            if abs(stated - value) > COST_TOLERANCE * max(1.0, value):
+                yield Fault(f"costs.{name}", f"is {stated:.6g}, cost_usd_per_hour makes it {value:.6g}")
     bound, gap = plan.bound_usd_per_hour, plan.gap
     if bound is not None and bound > cost * (1 + COST_TOLERANCE):
         yield Fault("bound_usd_per_hour", f"is {bound:.6g}, above the cost of {cost:.6g}")

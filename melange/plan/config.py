@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from melange.capacity.rates import RateTable
-from melange.catalog.hardware import Gpu, Model
+from melange.catalog.hardware import Gpu
+from melange.catalog.models import Model
 from melange.serving.config import ConfigKey
 
 

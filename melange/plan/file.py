@@ -15,7 +15,7 @@ from melange.plan.checker import Fault, faults_of, number_faults
 from melange.plan.plan import SCHEMA_VERSION, Plan
 
 _OTHER_IN_VERSION_1 = ("extra", "explanation", "attain", "uncertainty", "nanobatching")  # accounts, with other fields
-_CATALOG_ONLY = ("aliases", "source")  # of a GPU or model; a plan keeps its figures
+_CATALOG_ONLY = ("aliases", "source", "unread")  # of a GPU or model; a plan keeps its figures
 
 
 def plan_record(plan: Plan) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
     shapes += [curve["model_shape"] for curve in record["basis"]["curves"]]
     for shape in shapes:
         for name in _CATALOG_ONLY if shape is not None else ():
-            del shape[name]
+            shape.pop(name, None)
     return {"schema_version": record.pop("schema_version"), **record}
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from melange.arrays import FloatArray
 from melange.capacity.profile import ConfigProfile
-from melange.catalog.hardware import Catalog, Gpu, Model
+from melange.catalog.hardware import Catalog, Gpu
 from melange.catalog.instances import InstanceType
+from melange.catalog.models import Model
 from melange.catalog.offers import offer_names
 from melange.errors import InputError
 from melange.perfmodel.calibration import Calibration

@@ -12,7 +12,8 @@ import numpy as np
 
 from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from
-from melange.catalog.hardware import Catalog, Model
+from melange.catalog.hardware import Catalog
+from melange.catalog.models import Model
 from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import Measurement
@@ -54,7 +55,7 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
     return Profile(
         slo=slo,
         configs={table.key: table for table in tables},
-        warnings=warnings_of(calibration, slo),
+        warnings=warnings_of(calibration, slo, model),
         left_out=left_out,
         basis=Basis(efficiencies=calibration.efficiencies, engine_settings=calibration.settings),
         provenance={

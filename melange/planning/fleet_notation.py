@@ -18,9 +18,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from melange.catalog.hardware import PRECISIONS, Catalog
+from melange.catalog.hardware import Catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import MOST_GPUS, offer_names
+from melange.catalog.precisions import PRECISIONS
 from melange.errors import InputError
 from melange.planning.limits import catalog_name
 from melange.serving.config import KV_DTYPES

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from melange.capacity.profile import Profile
-from melange.catalog.hardware import PRECISIONS, Catalog
+from melange.catalog.hardware import Catalog
+from melange.catalog.precisions import PRECISIONS
 from melange.errors import InputError
 from melange.planning.candidates import precisions_of
 from melange.planning.spec import ANY, ServingChoice, WorkloadSpec

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from melange.catalog.described import extended_catalog
-from melange.catalog.hardware import PRECISIONS, Catalog, load_catalog
+from melange.catalog.hardware import Catalog, load_catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import PriceChoice
+from melange.catalog.precisions import PRECISIONS
 from melange.errors import InputError
 from melange.files.shown import short_repr
 from melange.planning.limits import Limits

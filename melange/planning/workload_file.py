@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from melange.catalog.described import config_file, model_from_config
+from melange.catalog.model_config import config_file, model_from_config
 from melange.catalog.offers import DEFAULT_PRICE_SET, PriceChoice
 from melange.errors import InputError
 from melange.files.documents import Document, read_document

@@ -92,6 +92,20 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_SameOrigin)
 
 
+def check_server_url(url: str) -> None:
+    """InputError for what is no address of a server: paths are put behind it, and keys are not taken from it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"the server's address {shown(url)} is no http URL", fix="give http://HOST:PORT")
+    if parts.query or parts.fragment:
+        raise InputError(f"the server's address {shown(url)} goes on behind its path", fix="give --url without ? and #")
+    if parts.username is not None or parts.password is not None:
+        raise InputError(
+            f"the server's address {shown(url)} holds a user's name",
+            fix="give it without, and the name of a variable that holds the key with --api-key-env",
+        )
+
+
 def refuse_other_origin(url: str, location: str) -> str:
     """Where a redirect from ``url`` leads; EngineError where that is another origin, which must not get the key."""
     target = urljoin(url, location)

@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from melange.catalog.described import model_shape
 from melange.catalog.hardware import load_catalog
+from melange.catalog.model_config import model_shape
 from melange.errors import InputError
 from melange.measurements.file import Header, read_measurements
 from melange.measurements.measurement import Measurement
+from melange.profiler.answers import check_server_url
 from melange.profiler.budget import Budget
 from melange.profiler.engine import AttachedServer, Engine, VllmServer, local_device, running
 from melange.profiler.journal import Journal, known_points
@@ -58,6 +59,8 @@ class ServerRequest:
     def __post_init__(self) -> None:
         if self.url is None and self.model is None:
             raise InputError("nothing to profile", fix="give --model to start vLLM, or --url to attach to a server")
+        if self.url is not None:
+            check_server_url(self.url)
         if self.url is not None and self.engine_args:
             raise InputError("engine arguments are for a server that is started here", fix="leave out --engine-args")
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from melange.catalog.checkpoint import checkpoint_precision
 from melange.catalog.hardware import load_catalog
 from melange.errors import EngineError, InputError
 from melange.measurements.file import KvCache
@@ -21,7 +22,10 @@ from melange.serving.engine_args import kv_dtype_of, option_value, token_budget_
 PROBE = Size(32, 4)
 PROBE_TIMEOUT_S = 120.0
 DEFAULT_ENGINE = "vllm"  # which says no more than its version
-QUANTIZED = {"fp8": "fp8", "awq": "int4", "gptq": "int4", "int8": "int8", "bitsandbytes": "int4"}
+QUANTIZED = {
+    "nvfp4": "nvfp4", "modelopt_fp4": "nvfp4", "mxfp4": "mxfp4", "fp8": "fp8", "awq": "int4", "gptq": "int4",
+    "int8": "int8", "bitsandbytes": "int4",
+}  # fmt: skip
 ARGUMENTS, ASSUMED = "engine arguments", "assumed"
 DTYPES = {"float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float32": "fp32", "float": "fp32"}
 
@@ -145,20 +149,23 @@ def found_precision(
         return next((kind for name, kind in QUANTIZED.items() if quantization.startswith(name)), "fp8"), ARGUMENTS
     if dtype in DTYPES:
         return DTYPES[dtype], ARGUMENTS
-    stored = None if folder is None else _folder_dtype(folder)
-    if stored in DTYPES:
-        return DTYPES[stored], "model folder"
+    stored = None if folder is None else _folder_precision(folder)
+    if stored is not None:
+        return stored, "model folder"
     named = next((kind for name, kind in QUANTIZED.items() if name in model.lower()), None)
     return ("bf16", ASSUMED) if named is None else (named, "model name")
 
 
-def _folder_dtype(folder: Path) -> str | None:
+def _folder_precision(folder: Path) -> str | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    dtype = config.get("dtype", config.get("torch_dtype")) if isinstance(config, dict) else None
-    return dtype if isinstance(dtype, str) else None
+    try:
+        stated = isinstance(config, dict) and {"dtype", "torch_dtype", "quantization_config"} & set(config)
+        return checkpoint_precision(config) if stated else None
+    except InputError:
+        return None
 
 
 def serving_facts(serving: Serving, described: Mapping[str, object], date: str) -> dict[str, object]:

@@ -84,7 +84,8 @@ def _fleets(report: AttainReport) -> RenderableType:
 
 def _search(report: AttainReport) -> list[str]:
     lines = [
-        f"{report.simulated} fleet{'' if report.simulated == 1 else 's'} simulated ({report.requests} requests a replication, {escape(report.arrivals)}, "
+        f"{report.simulated} fleet{'' if report.simulated == 1 else 's'} simulated "
+        f"({report.requests} requests a replication, {escape(report.arrivals)}, "
         f"policy {escape(report.policy)}; sizes: {escape(report.sizes)}), "
         f"{report.confirmations} of them put to the sequential test; "
         f"{report.overloaded} cannot carry the load at all, whatever the latency",

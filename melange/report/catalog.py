@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Group
 
-from melange.catalog.hardware import Catalog, Gpu, Model
+from melange.catalog.hardware import Catalog, Gpu
 from melange.catalog.instances import InstanceType
+from melange.catalog.models import Model
 from melange.catalog.offers import price_age_days
 from melange.report.tables import rendered, table
 

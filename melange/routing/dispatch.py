@@ -21,6 +21,8 @@ from melange.routing.policy import (
 )
 from melange.routing.table import (
     BASE_S,
+    BOUNDED_KV,
+    BOUNDED_READ,
     COMPUTE_S,
     E2E,
     KV_S,
@@ -95,9 +97,10 @@ def pressure(
     inputs = state.input_tokens[replica] + input_tokens
     outputs = max(state.output_tokens[replica] + expected_output, 1.0)
     context = inputs + outputs / 2.0
-    full = max(sequences / clock[MAX_SEQUENCES], context / clock[KV_TOKENS])
+    full = max(sequences / clock[MAX_SEQUENCES], (context + clock[BOUNDED_KV] * sequences) / clock[KV_TOKENS])
     weights = max(clock[WEIGHTS_S], clock[COMPUTE_S] * sequences)
-    step = clock[BASE_S] + clock[PER_SEQUENCE_S] * sequences + weights + clock[KV_S] * context
+    step = clock[BASE_S] + clock[PER_SEQUENCE_S] * sequences + weights
+    step += clock[KV_S] * (context + clock[BOUNDED_READ] * sequences)
     ttft = step + clock[PROMPT_S] * (state.prompt_tokens[replica] + input_tokens)
     decode = step + clock[PROMPT_S] * (sequences - 1.0) * inputs / outputs
     tpot = decode + table.limit_s[TPOT_PER_TOKEN] * ttft / max(expected_output, 1.0)

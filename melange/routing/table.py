@@ -13,13 +13,15 @@ import numpy as np
 
 from melange.arrays import BoolArray, FloatArray, IntArray
 from melange.errors import InputError
-from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.perfmodel.clock import StepClock
 from melange.perfmodel.floor import least_s
 from melange.plan.bucket import PlanBucket
 from melange.plan.plan import Plan
 
 # Columns of RoutingTable.clock.
-BASE_S, PER_SEQUENCE_S, WEIGHTS_S, COMPUTE_S, KV_S, PROMPT_S, KV_TOKENS, MAX_SEQUENCES = range(8)
+BASE_S, PER_SEQUENCE_S, WEIGHTS_S, COMPUTE_S, KV_S, PROMPT_S, KV_TOKENS, MAX_SEQUENCES, BOUNDED_READ, BOUNDED_KV = (
+    range(10)
+)
 # Entries of RoutingTable.limit_s.
 TPOT, TTFT, E2E, TPOT_PER_TOKEN = range(4)
 
@@ -149,13 +151,13 @@ def fleet_configs(plan: Plan) -> tuple[str, ...]:
 
 
 def _clock_row(clock: StepClock) -> list[float]:
-    row = [0.0] * 8
+    row = [0.0] * 10
     idle, one = (float(clock.iteration_s(decodes=n, kv_tokens=0.0) - clock.gemm_s(n)) for n in (0, 1))
     prompt = clock.iteration_s(
         decodes=0.0,
         kv_tokens=0.0,
         prefill_tokens=TYPICAL_PROMPT_TOKENS,
-        prefill_pairs=causal_pairs(TYPICAL_PROMPT_TOKENS),
+        prefill_pairs=clock.prefill_pairs(TYPICAL_PROMPT_TOKENS),
         prefills=1.0,
         new_requests=1.0,
     )
@@ -166,6 +168,8 @@ def _clock_row(clock: StepClock) -> list[float]:
     row[PROMPT_S] = float(prompt) / TYPICAL_PROMPT_TOKENS
     row[KV_TOKENS] = clock.kv_capacity_tokens
     row[MAX_SEQUENCES] = clock.max_num_seqs
+    row[BOUNDED_READ] = float(clock.bounded_read_tokens(TYPICAL_PROMPT_TOKENS))
+    row[BOUNDED_KV] = float(clock.held_tokens(TYPICAL_PROMPT_TOKENS)) - TYPICAL_PROMPT_TOKENS
     return row
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from melange.catalog.hardware import PRECISIONS
 from melange.catalog.instances import InstanceType
+from melange.catalog.precisions import PRECISIONS
 from melange.errors import InputError
 
 KV_DTYPES = ("auto", "fp8")

@@ -23,10 +23,35 @@ from melange.errors import InputError
 # A10G 65.9 of 70 TFLOPS, L4 53.1 of 121 (held down by its 72 W), H100 722 of 989 (the H200 has the same chip).
 # L40S 269 of 362 (its best; issue 43). A100 260-262 of 312 (NanoFlow, arXiv 2408.12757). B200 1745 of 2250, MI300X 782
 # of 1307: the "maximum achievable matmul FLOPS" table of stas00/ml-engineering. T4: taken as the L4, with a 70 W cap.
-# H100 NVL: 0.63 measured in tf32 under its 400 W.
+# H100 NVL: 0.63 measured in tf32 under its 400 W. RTX PRO 6000, B300, GB200, GB300: 0.84, 0.76, 0.70, 0.77, medians of
+# the kernels that aiconfigurator-core 0.12.0 measured at 4096 and 8192 tokens (vLLM 0.24). The rest by their nearest
+# kin: a chip that its power does not hold down (consumer cards' rates with 32-bit sums, H20) 0.90, one that it does as
+# the L40S or the H100 NVL, AMD's successors as the MI300X, V100 as the A100.
 GEMM_SHARE: Mapping[str, float] = MappingProxyType(
     {
         "T4": 0.44,
+        "V100-16GB": 0.80,
+        "V100-32GB": 0.80,
+        "V100S-32GB": 0.80,
+        "RTX3090": 0.90,
+        "A6000": 0.74,
+        "L20": 0.74,
+        "RTX4090": 0.90,
+        "RTX4090D": 0.90,
+        "RTX6000-Ada": 0.74,
+        "A800-80GB": 0.835,
+        "H20": 0.90,
+        "H20-141GB": 0.90,
+        "H100-PCIe": 0.63,
+        "GH200": 0.73,
+        "GH200-144GB": 0.73,
+        "B300": 0.76,
+        "GB200": 0.70,
+        "GB300": 0.77,
+        "RTX5090": 0.90,
+        "RTX-PRO-6000": 0.84,
+        "MI325X": 0.60,
+        "MI355X": 0.60,
         "L4": 0.44,
         "A10G": 0.94,
         "L40S": 0.74,

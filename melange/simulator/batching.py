@@ -6,6 +6,9 @@ batched tokens and blocks for their whole prompt last (vLLM V1, ``scheduler_rese
 cut by the token budget and goes on in the next iteration. So at most one prompt is partly done, and it is the last of
 the running. Without chunked prefill (vLLM before V1), an iteration is whole prompts only, or decodes only.
 
+Layers that do not keep every token (windows, states) hold what they will hold at most from a request's admission to its
+end, and every step reads what they hold at the request's mean length.
+
 Decodes cost no loop: all decoding requests advance together, so a step counter, the next step at which one finishes,
 and a histogram of KV phases say all. An iteration without admission, end or preemption takes constant time.
 """
@@ -22,6 +25,16 @@ from melange.simulator.state import NEVER, NONE, Machines, Records
 def blocks_for(tokens: int, block_tokens: int) -> int:
     """Whole KV blocks that hold so many tokens."""
     return (tokens + block_tokens - 1) // block_tokens
+
+
+@compiled_part
+def bound(engine: Records, request: Records) -> None:
+    """Set what a request's windows and states hold and what a step reads of them, on this engine."""
+    longest = request.input_tokens + request.output_tokens - 1
+    held = engine.state_tokens + engine.window_kv * min(float(longest), engine.window_tokens)
+    request.bounded_blocks = int(np.ceil(held / engine.block_tokens))
+    context = request.input_tokens + request.output_tokens / 2.0
+    request.bounded_tokens = engine.state_tokens + engine.window_read * min(context, engine.window_tokens)
 
 
 @compiled_part
@@ -66,7 +79,8 @@ def leave_decoding(m: Machines, r: int, request: Records) -> None:
     replica = m.replicas[r]
     computed = computed_tokens(replica, request)
     replica.kv_tokens -= computed
-    replica.free_blocks += blocks_for(computed, m.engines[replica.config].block_tokens)
+    replica.bounded_tokens -= request.bounded_tokens
+    replica.free_blocks += blocks_for(computed, m.engines[replica.config].block_tokens) + request.bounded_blocks
     replica.n_decoding -= 1
     m.phase[r, request.phase] -= 1
 
@@ -92,6 +106,7 @@ def preempt_last(m: Machines, r: int) -> None:
         request.generated = request.output_tokens - (request.finish_step - replica.steps)
     else:
         replica.free_blocks += blocks_for(request.computed, m.engines[replica.config].block_tokens)
+        replica.free_blocks += request.bounded_blocks
     replica.n_running = place
     request.computed = 0
     request.target = request.input_tokens + request.generated
@@ -144,7 +159,8 @@ def must_wait(m: Machines, r: int) -> bool:
     engine = m.engines[replica.config]
     if replica.head == NONE or replica.n_running >= engine.max_sequences:
         return True
-    return bool(blocks_for(m.requests[replica.head].target, engine.block_tokens) > replica.free_blocks)
+    request = m.requests[replica.head]
+    return bool(blocks_for(request.target, engine.block_tokens) + request.bounded_blocks > replica.free_blocks)
 
 
 @compiled_part
@@ -165,7 +181,7 @@ def admit_next(m: Machines, r: int, budget: int, is_first: bool, now: float) -> 
             return 0
     request.computed = cached + chunk
     request.start_s = now
-    replica.free_blocks -= blocks_for(cached + chunk, engine.block_tokens)
+    replica.free_blocks -= blocks_for(cached + chunk, engine.block_tokens) + request.bounded_blocks
     m.running[r, replica.n_running] = dequeue(m, r)
     replica.n_running += 1
     return int(chunk)
@@ -199,6 +215,10 @@ def _attention_s(m: Machines, r: int, chunk: int) -> float:
     engine = m.engines[replica.config]
     context = m.requests[m.running[r, replica.n_running - 1]].computed - chunk
     pairs = chunk * (context + (chunk + 1) / 2.0)
+    if engine.window_pair > 0.0:
+        inside = min(max(engine.window_tokens - context, 0.0), float(chunk))
+        bounded = inside * (context + (inside + 1.0) / 2.0) + (chunk - inside) * engine.window_tokens
+        pairs += engine.window_pair * bounded
     return float(engine.per_sequence_s + engine.kv_s * context + engine.pair_s * pairs)
 
 
@@ -220,7 +240,8 @@ def begin_iteration(m: Machines, r: int, now: float) -> None:
         replica.end_s = np.inf
         return
     decoding = replica.n_decoding if replica.decodes else 0
-    shared_s = engine.per_sequence_s * decoding + (engine.kv_s * replica.kv_tokens if decoding else 0.0)
+    kv_tokens = replica.kv_tokens + replica.bounded_tokens if decoding else 0.0
+    shared_s = engine.per_sequence_s * decoding + engine.kv_s * kv_tokens
     duration = shared_s + m.step_s[c, decoding + tokens] + extra_s
     _count(replica, duration, tokens)
     replica.end_s = now + duration
@@ -244,7 +265,8 @@ def refresh_due(m: Machines, r: int) -> None:
     replica.due_s = replica.end_s
     if replica.decodes and 0 < replica.n_running == replica.n_decoding and replica.head == NONE:
         engine = m.engines[replica.config]
-        step_s = m.step_s[replica.config, replica.n_decoding] + engine.kv_s * replica.kv_tokens
+        kv_tokens = replica.kv_tokens + replica.bounded_tokens
+        step_s = m.step_s[replica.config, replica.n_decoding] + engine.kv_s * kv_tokens
         step_s += engine.per_sequence_s * replica.n_decoding
         until_full = replica.free_blocks // replica.n_decoding * engine.block_tokens
         steps = min(replica.next_finish - replica.steps - 1, until_full)
@@ -264,6 +286,7 @@ def coast(m: Machines, r: int, until_s: float) -> None:
     size, decoding = engine.block_tokens, replica.n_decoding
     fixed_s, token_s = m.step_s[replica.config, decoding], engine.kv_s
     shared_s = engine.per_sequence_s * decoding
+    bounded = replica.bounded_tokens
     end_s, steps, kv_tokens, free = replica.end_s, replica.steps, replica.kv_tokens, replica.free_blocks
     busy_s, kv_token_s, sequence_s = replica.busy_s, replica.kv_token_s, replica.sequence_s
     while end_s <= until_s and steps + 1 < replica.next_finish:
@@ -273,7 +296,7 @@ def coast(m: Machines, r: int, until_s: float) -> None:
         free -= needed
         steps += 1
         kv_tokens += decoding
-        duration = shared_s + token_s * kv_tokens + fixed_s + 0.0
+        duration = shared_s + token_s * (kv_tokens + bounded) + fixed_s + 0.0
         end_s += duration
         busy_s += duration
         sequence_s += duration * decoding

@@ -159,7 +159,8 @@ def _unmatched(plan: Plan, name: str, modelled: ModelledEngine, own: _Measured |
     clock, longest = step_clock(modelled, efficiencies), modelled.max_request_tokens
     sizes = [(b.load_input_tokens, b.load_output_tokens) for b in plan.buckets if name in b.max_rate_rps]
     known = np.array([size for size in sizes if None not in size], dtype=float).reshape(-1, 2).round().clip(1.0)
-    fits = known.sum(axis=1) <= min(longest, clock.kv_capacity_tokens)
+    tokens = known.sum(axis=1)
+    fits = (tokens <= longest) & (clock.held_tokens(tokens) <= clock.kv_capacity_tokens)
     if not fits.any():
         raise InputError(
             f"the plan holds no rates of {name} at sizes that it can hold: its profile is gone",

@@ -22,6 +22,7 @@ from melange.routing.table import RoutingState, RoutingTable
 from melange.simulator.batching import (
     begin_iteration,
     blocks_for,
+    bound,
     coast,
     dequeue,
     enqueue,
@@ -96,7 +97,7 @@ def end_prompts(run: Run, r: int, now: float) -> None:
                 note_first_token(run.routing, r, request.input_tokens)
             left = request.output_tokens - request.generated - 1
             if left == 0:
-                replica.free_blocks += blocks_for(request.computed, size)
+                replica.free_blocks += blocks_for(request.computed, size) + request.bounded_blocks
                 finish(run, r, index, now)
                 continue
             replica.n_decoding += 1
@@ -105,6 +106,7 @@ def end_prompts(run: Run, r: int, now: float) -> None:
             request.phase = (request.computed - replica.steps) % size
             m.phase[r, request.phase] += 1
             replica.kv_tokens += request.computed
+            replica.bounded_tokens += request.bounded_tokens
         m.running[r, kept] = index
         kept += 1
     replica.n_running = kept
@@ -158,7 +160,8 @@ def send(run: Run, codes: Codes, index: int, now: float) -> None:
     advance(run, r, now)
     engine = m.engines[m.replicas[r].config]
     request.replica = r
-    if blocks_for(tokens + output - 1, engine.block_tokens) > engine.blocks:
+    bound(engine, request)
+    if blocks_for(tokens + output - 1, engine.block_tokens) + request.bounded_blocks > engine.blocks:
         return
     note_sent(run.table, run.routing, r, row, tokens)
     request.target = tokens
@@ -195,6 +198,7 @@ def orphan(run: Run, r: int) -> int:
     replica.n_running = 0
     replica.n_decoding = 0
     replica.kv_tokens = 0
+    replica.bounded_tokens = 0.0
     replica.free_blocks = m.engines[replica.config].blocks
     replica.next_finish = NEVER
     m.phase[r, :] = 0

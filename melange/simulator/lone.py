@@ -21,7 +21,8 @@ def lone_latency_s(
     cached = np.minimum(np.asarray(cached_tokens, float), inputs - 1.0)
     ttft = _prompt_s(clock, inputs - cached, cached)
     steps = outputs - 1.0
-    fixed = clock.iteration_s(decodes=1.0, kv_tokens=0.0)
+    bounded = clock.bounded_read_tokens(inputs + outputs / 2.0)
+    fixed = clock.iteration_s(decodes=1.0, kv_tokens=0.0) + clock.kv_read_s_per_token * bounded
     # Step g of the decode reads input + g - 1 computed tokens, g = 1 .. steps.
     read = steps * inputs + steps * (steps - 1.0) / 2.0
     return ttft, ttft + steps * fixed + clock.kv_read_s_per_token * read
@@ -40,7 +41,7 @@ def _prompt_s(clock: StepClock, new: FloatArray, cached: FloatArray) -> FloatArr
             decodes=0.0,
             kv_tokens=context,
             prefill_tokens=chunk,
-            prefill_pairs=chunk * (context + (chunk + 1.0) / 2.0),
+            prefill_pairs=clock.prefill_pairs(chunk, context),
             prefills=1.0,
             new_requests=np.where(done[left] == 0, 1.0, 0.0),
         )

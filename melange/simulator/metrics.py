@@ -101,7 +101,7 @@ def lone_within(clock: StepClock, slo: Slo, input_tokens: IntArray, output_token
 def _alone(clock: StepClock, input_tokens: IntArray, output_tokens: IntArray) -> dict[str, Any]:
     """Latencies on an idle replica, NaN where a request has no room, as an SLO judges them."""
     ttft, e2e = lone_latency_s(clock, input_tokens, output_tokens)
-    fits = input_tokens + output_tokens - 1 <= clock.kv_capacity_tokens
+    fits = clock.held_tokens(input_tokens + output_tokens - 1) <= clock.kv_capacity_tokens
     return {"e2e_s": np.where(fits, e2e, np.nan), "ttft_s": ttft, "output_tokens": output_tokens}
 
 

@@ -24,7 +24,9 @@ def saturation_rps(clock: StepClock, input_tokens: FloatArray, output_tokens: Fl
 
 
 def _one(clock: StepClock, input_tokens: int, output_tokens: int) -> float:
-    room = min(clock.max_num_seqs, clock.kv_capacity_tokens // (input_tokens + output_tokens // 2) + 1)
+    longest = input_tokens + output_tokens
+    held = float(clock.held_tokens(longest)) - output_tokens / 2
+    room = min(clock.max_num_seqs, int(clock.kv_capacity_tokens / held) + 1)
     count = max(LEAST_REQUESTS, ROUNDS * room)
     outputs = np.full(count, output_tokens, dtype=np.int64)
     outputs[:room] = np.maximum(output_tokens * np.arange(1, room + 1) // room, 1)

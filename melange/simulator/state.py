@@ -28,26 +28,31 @@ def _dtype(floats: str, integers: str) -> np.dtype[Any]:
 
 
 # Per config: seconds per sequence, per admitted request, per cached token read, per (query, key) pair; KV blocks and
-# tokens a block; most sequences and tokens of an iteration; 1 where prompts are chunked beside decodes.
-ENGINE = _dtype("per_sequence_s per_request_s kv_s pair_s", "blocks block_tokens max_sequences max_tokens chunked")
+# tokens a block; most sequences and tokens of an iteration; 1 where prompts are chunked beside decodes. window_*,
+# state_tokens: what layers keep that do not keep every token, as in StepClock.
+ENGINE = _dtype(
+    "per_sequence_s per_request_s kv_s pair_s window_tokens window_kv window_read window_pair state_tokens",
+    "blocks block_tokens max_sequences max_tokens chunked",
+)
 
 # Per replica. end_s: end of the iteration under way, infinite when idle; due_s: a time before which no request ends or
 # gives its first token, so that nobody needs to look; busy_s; sequence_s and kv_token_s: integrals of running sequences
-# and of KV tokens. decodes: 1 when the iteration under way decodes; kv_tokens: computed tokens of the decoding
-# requests; next_finish: the step at which the first of them finishes; head, tail: its queue; tokens_lost: generated and
-# thrown away by failures.
+# and of KV tokens; bounded_tokens: what a step reads beside kv_tokens. decodes: 1 when the iteration under way decodes;
+# kv_tokens: computed tokens of the decoding requests; next_finish: the step at which the first of them finishes; head,
+# tail: its queue; tokens_lost: generated and thrown away by failures.
 REPLICA = _dtype(
-    "end_s due_s busy_s sequence_s kv_token_s",
+    "end_s due_s busy_s sequence_s kv_token_s bounded_tokens",
     "config steps decodes n_running n_decoding kv_tokens free_blocks next_finish head tail n_waiting tokens_lost",
 )
 
 # Per request. What arrives; then what became of it: where it was last sent (-1: nowhere), for which routing row, when
 # it was last admitted, gave its first and its last token (NaN: never). Then the kernel's own: tokens to prefill,
-# prefilled so far, generated; the step at which it finishes; its place among the KV phases; the next in its queue.
+# prefilled so far, generated; the step at which it finishes; its place among the KV phases; the next in its queue;
+# blocks that layers hold and tokens that they have read which do not keep every token.
 REQUEST = _dtype(
-    "arrival_s start_s first_s end_s",
+    "arrival_s start_s first_s end_s bounded_tokens",
     "input_tokens output_tokens cached_tokens replica row preemptions restarts target computed generated finish_step "
-    "phase following",
+    "phase following bounded_blocks",
 )
 
 
@@ -102,6 +107,11 @@ def _engines(clocks: Sequence[StepClock], longest_tokens: int) -> tuple[Records,
         engine.max_sequences = clock.max_num_seqs
         engine.max_tokens = clock.max_batched_tokens
         engine.chunked = clock.chunked_prefill
+        engine.window_tokens = clock.window_tokens
+        engine.window_kv = clock.window_kv_share
+        engine.window_read = clock.window_read_share
+        engine.window_pair = clock.window_pair_share
+        engine.state_tokens = clock.state_tokens
     return engines, np.stack([_step_s(clock, longest.bit_length()) for clock in clocks])
 
 

@@ -53,6 +53,9 @@ class _Rows:
             return self._objects_with_care()
         if len(objects) != lines.count(b"\n") + 1 or set(map(type, objects)) != {dict}:
             return self._objects_with_care()
+        named = [lines.count(json.dumps(name).encode() + b":") for name in self.layout.roles.values()]
+        if max(named, default=0) > len(objects):  # in one of them twice, or in something within it
+            return self._objects_with_care()
         return objects  # type: ignore[no-any-return]
 
     def columns(self, objects: list[dict[str, Any]]) -> dict[Role, NDArray[Any]]:
@@ -109,9 +112,20 @@ class _Rows:
         return [(number, text) for number, text in lines if text.strip()]
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"the key {twice!r} is there twice", fix="keep the one that counts")
+    return found
+
+
 def _object(file: Path, line: int, text: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
+    except InputError as error:
+        raise error.located(file, line) from error
     except json.JSONDecodeError as error:
         raise InputError(
             f"not JSON: {error.msg}", file=file, line=line, column=error.colno, fix="write one object a line"

@@ -26,7 +26,7 @@ class ParquetTrace:
         except ImportError as error:
             raise MissingExtraError.of("pyarrow", "parquet", "reading a Parquet trace") from error
         self._path = path
-        self._damage = (pa.ArrowException, OSError)
+        self._damage = (pa.ArrowException, OSError, UnicodeDecodeError)
         try:
             self._file = parquet.ParquetFile(path)
         except self._damage as error:

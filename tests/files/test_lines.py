@@ -125,3 +125,13 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
         file.append('{"n": 1}\n')
     assert os.read(reader, 100) == b'{"n": 1}\n'
     os.close(reader)
+
+
+def test_a_file_that_was_made_and_stayed_empty_goes(tmp_path):
+    with LineFile(tmp_path / "new.jsonl"):
+        assert (tmp_path / "new.jsonl").exists()
+    assert not (tmp_path / "new.jsonl").exists()
+    (tmp_path / "old.jsonl").touch()
+    with LineFile(tmp_path / "old.jsonl"):
+        pass
+    assert (tmp_path / "old.jsonl").exists()

@@ -138,7 +138,7 @@ def test_a_rate_that_is_not_kept_is_saturated(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"hello": 1}, "not a result of"),
-        ([1, 2], "holds a list"),
+        ([1, 2], "holds no JSON object but a list"),
         ({k: v for k, v in VLLM.items() if k != "duration"}, "lacks 'duration'"),
         (VLLM | {"completed": 0}, "no request completed"),
         (AIPERF | {"time_to_first_token": {"unit": "fortnight", "avg": 1}}, "fortnight"),

@@ -81,7 +81,7 @@ def test_nothing_in_it(tmp_path):
     [
         {"tp": 1.5}, {"tp": "two"}, {"samples": "many"}, {"valid": "yes"}, {"concurrency": "1"}, {"low_rps": "x"},
         {"model": ["x"]}, {"gpu": 5}, {"ttft_s": 5}, {"ttft_s": {"mean": "x"}}, {"sample_e2e_s": ["a"]}, {"extra": 5},
-        {"achieved_rps": True}, {"achieved_rps": float("nan")}, {"asked": 5}, {"achieved_rps": 10**400},
+        {"achieved_rps": True}, {"achieved_rps": float("nan")}, {"asked": 5},
     ],
     ids=str,
 )  # fmt: skip

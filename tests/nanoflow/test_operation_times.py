@@ -58,7 +58,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("version: 1", "version: 9", r"times.yaml:\d+:\d+: version is 9"),
         ("  kqv:", "  qkv:", "unknown operation 'qkv'"),
         ("  o: [[384, 0.0561], [640, 0.0887]]\n", "", "o is missing"),
-        ("[384, 0.0561]", "[384, -1]", "positive finite"),
+        ("[384, 0.0561]", "[384, -1]", "give positive figures"),
         ("[384, 0.0561], [640, 0.0887]", "[640, 0.0561], [384, 0.0887]", "do not ascend"),
         ("[[384, 0.0561], [640, 0.0887]]", "fast", r"times.yaml:\d+:\d+: o is not a list of pairs"),
         ("context_tokens: 1024", "context_tokens: 0", "positive context"),

@@ -93,10 +93,10 @@ def _head(rest: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "pipeline.json:1:2: not JSON"),
+        ("{", "pipeline.json:1:2: not valid JSON"),
         ("[]", "JSON object"),
         ('{"speed": 1}', "unknown key 'speed'"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested too deep"),
         ('{"model": "m"}', "gpu is missing"),
         (_head('"operations": {}, "splits": []'), "must be lists"),
         (_head('"operations": [], "splits": [null]'), "splits are"),

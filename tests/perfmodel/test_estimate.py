@@ -136,6 +136,9 @@ def test_every_configuration_of_the_catalog_has_finite_ordered_rates(model):
     for gpu in CATALOG.gpus.values():
         for precision in ("fp16", "fp8", "int4"):
             for tp in (1, 8):
+                heads = CATALOG.model(model).heads, CATALOG.model(model).kv_heads
+                if heads[0] % tp or max(heads[1], tp) % min(heads[1], tp):
+                    continue
                 candidate = modelled(gpu.name, model, precision=precision, tp=tp)
                 if missing_memory_gib(candidate):
                     continue

@@ -113,6 +113,11 @@ def unserved(row):
     return row | {"buckets": [row["buckets"][0] | {"shares": {other: 1.0}}, *row["buckets"][1:]]}
 
 
+def sized(**means):
+    """The first bucket has other means."""
+    return lambda row: row | {"buckets": [row["buckets"][0] | means, *row["buckets"][1:]]}
+
+
 def crowded(row):
     """So many replicas, machines and dollars that all agree with one another."""
     name, config = next(iter(row["configs"].items()))
@@ -136,6 +141,9 @@ def crowded(row):
         (lambda row: row | {"status": "unknown"}, "status is unknown, but"),
         (lambda row: row | {"buckets": row["buckets"][1:]}, "buckets hold"),
         (lambda row: row | {"headroom": 1e9}, "headroom is 1e"),
+        (lambda row: row | {"costs": row["costs"] | {"usd_per_month": 1.0}}, r"costs\.usd_per_month is 1"),
+        (sized(mean_input_tokens=1e9), r"buckets\[0\]\.mean_input_tokens is 1e\+09"),
+        (sized(mean_cached_tokens=9e8), r"buckets\[0\]\.mean_cached_tokens is 9e\+08"),
         (lambda row: row | {"best_single_type": "T9"}, "best_single_type is 'T9'"),
         (lambda row: row | {"replicas": {}}, "replicas are empty"),
     ],

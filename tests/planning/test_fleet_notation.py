@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melange.catalog.hardware import PRECISIONS, load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.catalog.instances import InstanceType
 from melange.catalog.offers import keyed, read_prices
+from melange.catalog.precisions import PRECISIONS
 from melange.errors import InputError
 from melange.plan.costs import describe_instances
 from melange.planning.fleet_notation import FleetPart, machine_of, parse_fleet

@@ -15,6 +15,7 @@ from melange.profiler.answers import get_json, get_text, refuse_other_origin
 from melange.profiler.client import CompletionsClient, Endpoint, PromptSource
 from melange.profiler.engine import AttachedServer, VllmServer, last_error, served_models
 from melange.profiler.load import RequestRecord, Size
+from melange.profiler.runner import ServerRequest
 from melange.testing.fault_server import FaultServer
 
 SECRET = "Zq7-planted.9"
@@ -137,3 +138,19 @@ def test_no_output_of_a_profile_run_holds_the_key(
 def test_models_of_a_server_that_names_none() -> None:
     with FaultServer() as server:
         assert served_models(server.url, {}) == {"fault": 4096}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://h:1?key=SECRET1", r"goes on behind its path"),
+        ("http://h:1#part", "goes on behind its path"),
+        ("http://user:SECRET1@h:1", "holds a user's name; .*--api-key-env"),
+        ("ftp://h", "no http URL"),
+        ("h:8000", "no http URL"),
+    ],
+)
+def test_addresses_that_no_path_can_be_put_behind_are_refused(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        ServerRequest(url=url)
+    assert "SECRET1" not in str(caught.value)

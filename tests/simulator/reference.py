@@ -26,6 +26,13 @@ class Item:
     first_s: float = np.nan
     end_s: float = np.nan
 
+    def bounded_blocks(self, clock: StepClock) -> int:
+        longest = self.input_tokens + self.output_tokens - 1
+        return int(np.ceil((clock.held_tokens(longest) - longest) / clock.block_tokens))
+
+    def bounded_tokens(self, clock: StepClock) -> float:
+        return float(clock.bounded_read_tokens(self.input_tokens + self.output_tokens / 2))
+
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.generated
@@ -54,7 +61,7 @@ class Scheduler:
 
     def preempt(self) -> Item:
         item = self.running.pop()
-        self.free += item.blocks
+        self.free += item.blocks + item.bounded_blocks(self.clock)
         item.blocks = item.computed = 0
         item.preemptions += 1
         item.decoding = False
@@ -79,10 +86,12 @@ class Scheduler:
             place += 1
         while self.waiting and budget > 0 and not preempted and len(self.running) < self.clock.max_num_seqs:
             item = self.waiting[0]
-            if self.need(item, item.tokens) > self.free:
+            bounded = item.bounded_blocks(self.clock)
+            if self.need(item, item.tokens) + bounded > self.free:
                 break
             chunk = min(item.tokens, budget)
             assert self.take(item, chunk)
+            self.free -= bounded
             self.running.append(self.waiting.pop(0))
             item.start_s = now
             batch.append((item, chunk))
@@ -95,9 +104,9 @@ class Scheduler:
         prompts = [(item, chunk) for item, chunk in batch if not item.decoding]
         duration = self.clock.iteration_s(
             decodes=len(decodes),
-            kv_tokens=sum(item.computed for item, _ in batch),
+            kv_tokens=sum(i.computed for i, _ in batch) + sum(i.bounded_tokens(self.clock) for i in decodes),
             prefill_tokens=sum(chunk for _, chunk in prompts),
-            prefill_pairs=sum(c * i.computed + c * (c + 1) / 2 for i, c in prompts),
+            prefill_pairs=sum(float(self.clock.prefill_pairs(c, i.computed)) for i, c in prompts),
             prefills=len(prompts),
             new_requests=sum(item.computed == 0 for item, _ in prompts),
         )
@@ -110,7 +119,7 @@ class Scheduler:
                 item.first_s = end if np.isnan(item.first_s) else item.first_s
                 if item.generated == item.output_tokens:
                     item.end_s = end
-                    self.free += item.blocks
+                    self.free += item.blocks + item.bounded_blocks(self.clock)
                     self.running.remove(item)
         return end
 

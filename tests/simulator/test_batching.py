@@ -12,11 +12,15 @@ from simulator.reference import reference
 from melange.simulator.lone import lone_latency_s
 from melange.simulator.run import play_replica
 
+WINDOWS = {"window_tokens": 128, "window_kv_share": 1.0, "window_read_share": 0.7, "window_pair_share": 0.9}
+
 
 @pytest.mark.parametrize(
     ("changes", "rate", "sizes"),
     [
         ({}, 6.0, (300, 60)),
+        (WINDOWS, 6.0, (300, 60)),
+        ({**WINDOWS, "state_tokens": 40.0, "kv_capacity_tokens": 1600, "max_num_seqs": 8}, 8.0, (200, 120)),
         ({"kv_capacity_tokens": 1600, "max_num_seqs": 8}, 8.0, (200, 120)),
         ({"kv_capacity_tokens": 800, "max_num_seqs": 16, "max_batched_tokens": 64}, 12.0, (150, 80)),
         ({"max_num_seqs": 2}, 5.0, (400, 30)),

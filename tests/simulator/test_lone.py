@@ -8,11 +8,14 @@ from simulator.builders import arrivals, clock
 from melange.simulator.lone import lone_latency_s
 from melange.simulator.run import play_replica
 
+WINDOWS = {"window_tokens": 64, "window_kv_share": 1.0, "window_read_share": 2.0, "window_pair_share": 3.0}
+
 
 @pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("windows", [{}, WINDOWS])
 @pytest.mark.parametrize("size", [(1, 1), (17, 1), (100, 50), (1700, 3), (5, 400)])
-def test_a_lonely_request_takes_the_closed_form(size, chunked):
-    model = clock(chunked_prefill=chunked)
+def test_a_lonely_request_takes_the_closed_form(size, chunked, windows):
+    model = clock(chunked_prefill=chunked, **windows)
     inputs, outputs = size
     played = play_replica(model, arrivals([1.5], inputs, outputs)).requests
     ttft, done = 0.0, 0
@@ -20,12 +23,13 @@ def test_a_lonely_request_takes_the_closed_form(size, chunked):
         chunk = min(inputs - done, 512 if chunked else inputs)
         ttft += float(
             model.iteration_s(
-                decodes=0, kv_tokens=done, prefill_tokens=chunk, prefill_pairs=chunk * done + chunk * (chunk + 1) / 2,
+                decodes=0, kv_tokens=done, prefill_tokens=chunk, prefill_pairs=model.prefill_pairs(chunk, done),
                 prefills=1, new_requests=done == 0,
             )
         )  # fmt: skip
         done += chunk
-    e2e = ttft + sum(float(model.iteration_s(decodes=1, kv_tokens=inputs + g)) for g in range(outputs - 1))
+    read = inputs + float(model.bounded_read_tokens(inputs + outputs / 2))
+    e2e = ttft + sum(float(model.iteration_s(decodes=1, kv_tokens=read + g)) for g in range(outputs - 1))
     assert played.first_s[0] - 1.5 == pytest.approx(ttft, rel=1e-9)
     assert played.end_s[0] - 1.5 == pytest.approx(e2e, rel=1e-9)
     closed = lone_latency_s(model, inputs, outputs)

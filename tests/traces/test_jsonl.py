@@ -43,3 +43,14 @@ def test_jsonl_column_points_at_the_key(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_trace(path)
     assert (caught.value.line, caught.value.column) == (1, 21)
+
+
+def test_a_key_that_is_there_twice_is_refused_and_one_within_another_is_not(tmp_path):
+    twice = '{"input_tokens": 5, "input_tokens": 900, "output_tokens": 3, "arrival_s": 1}\n'
+    good = '{"input_tokens": 5, "more": {"input_tokens": 900}, "output_tokens": 3, "arrival_s": 0}\n'
+    path = tmp_path / "t.jsonl"
+    path.write_text(good * 3)
+    assert read_trace(path).input_tokens.tolist() == [5, 5, 5]
+    path.write_text(good + twice)
+    with pytest.raises(InputError, match=r"t\.jsonl:2: the key 'input_tokens' is there twice"):
+        read_trace(path)

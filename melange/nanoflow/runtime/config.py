@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from melange.catalog.hardware import Model
+from melange.catalog.models import Model
 from melange.errors import InputError
+from melange.files.text import read_json_object
 
 ARCHITECTURES = ("LlamaForCausalLM", "MixtralForCausalLM")
 
@@ -128,7 +128,7 @@ class DecoderConfig:
     def from_folder(cls, folder: str | Path) -> DecoderConfig:
         """The shape in a Hugging Face folder's config.json; what this decoder cannot run raises InputError."""
         path = Path(folder) / "config.json"
-        plain = _json_object(path)
+        plain = read_json_object(path, fix="give a Hugging Face folder")
         try:
             config = _from_hugging_face(Path(folder).resolve().name, plain)
         except InputError as error:
@@ -137,21 +137,13 @@ class DecoderConfig:
         if not generation.exists():
             return config
         try:
-            return replace(config, end_tokens=config.end_tokens | _end_tokens(_json_object(generation)))
+            return replace(
+                config,
+                end_tokens=config.end_tokens
+                | _end_tokens(read_json_object(generation, fix="give a Hugging Face folder")),
+            )
         except InputError as error:
             raise error.located(generation) from None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read it: {error.strerror}", file=path, fix="give a Hugging Face folder") from None
-    except (ValueError, RecursionError):
-        raise InputError("not a JSON file", file=path) from None
-    if not isinstance(plain, dict):
-        raise InputError("not a JSON object", file=path)
-    return plain
 
 
 def _end_tokens(plain: Mapping[str, Any]) -> frozenset[int]:
