@@ -14,6 +14,7 @@ from melange.capacity.basis import Basis
 from melange.capacity.rates import RateTable
 from melange.catalog.hardware import Gpu, load_catalog
 from melange.catalog.models import Model
+from melange.catalog.precisions import PRECISIONS, RATES
 from melange.files.documents import SCHEMAS, load_schema
 from melange.files.shipped import data_path
 from melange.interop.release import plan_release
@@ -38,7 +39,7 @@ from melange.slo import Slo
 from melange.solver.explanation import BreakEven, CapValue, Explanation, NextFleet
 from melange.workload.load_scale import LoadScale
 
-CATALOG_ONLY = {"aliases", "source"}  # kept in the catalog, left out of plans
+CATALOG_ONLY = {"aliases", "source", "unread"}  # kept in the catalog, left out of plans
 
 
 def validator(name: str) -> jsonschema.Draft202012Validator:
@@ -221,4 +222,5 @@ def test_shipped_workloads_keep_their_schema():
 
 def test_catalog_precisions_are_those_of_the_schema():
     allowed = set(load_schema("measurements")["$defs"]["point"]["properties"]["precision"]["enum"])
-    assert all(set(gpu.tflops) <= allowed for gpu in load_catalog().gpus.values())
+    assert allowed == set(PRECISIONS)
+    assert all(set(gpu.tflops) <= set(RATES) for gpu in load_catalog().gpus.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from melange.errors import InputError
@@ -31,12 +32,13 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def parse_json(text: str | bytes, file: str | os.PathLike[str], line: int = 1) -> Any:
-    """A JSON text's value; InputError with its place for what is none. ``line`` is the number of its first line.
+    """A JSON text's value; InputError with its place for what is none. ``line`` is the number of its first line."""
+    return _parsed(text, file, line)
 
-    Whole numbers beyond ``MOST_INTEGER`` and numbers beyond all floats are refused.
-    """
+
+def _parsed(text: str | bytes, file: str | os.PathLike[str], line: int, **hooks: Callable[[str], Any]) -> Any:
     try:
-        return json.loads(text, parse_int=_whole, parse_float=_number)
+        return json.loads(text, **hooks)
     except json.JSONDecodeError as error:
         problem, place = f"not valid JSON: {error.msg}", (error.lineno + line - 1, error.colno)
         raise InputError(problem, file=file, line=place[0], column=place[1], fix="correct or remove it") from error
@@ -46,8 +48,11 @@ def parse_json(text: str | bytes, file: str | os.PathLike[str], line: int = 1) -
 
 
 def read_json_object(path: str | os.PathLike[str], fix: str) -> dict[str, Any]:
-    """The JSON object that a file holds; InputError where it holds no JSON or something else."""
-    content = parse_json(read_text(path), path)
+    """The JSON object that a file holds; InputError where it holds no JSON or something else.
+
+    Whole numbers beyond ``MOST_INTEGER`` and numbers beyond all floats are refused.
+    """
+    content = _parsed(read_text(path), path, 1, parse_int=_whole, parse_float=_number)
     if not isinstance(content, dict):
         raise InputError(f"it holds no JSON object but a {type(content).__name__}", file=path, fix=fix)
     return content

@@ -96,7 +96,7 @@ def check_server_url(url: str) -> None:
     """InputError for what is no address of a server: paths are put behind it, and keys are not taken from it."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"the server's address {shown(url)} is no http URL", fix="give http://HOST:PORT")
+        raise InputError(f"the server's address {shown(url)} is no http URL", fix="give one like http://127.0.0.1:8000")
     if parts.query or parts.fragment:
         raise InputError(f"the server's address {shown(url)} goes on behind its path", fix="give --url without ? and #")
     if parts.username is not None or parts.password is not None:

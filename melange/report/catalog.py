@@ -73,28 +73,17 @@ def render_models(catalog: Catalog, output: str) -> str:
     if output == "csv":
         return _csv([_row(model) for model in catalog.models.values()])
     rows = [_model_row(model) for model in catalog.models.values()]
-    columns = (
-        "model",
-        "parameters",
-        "active",
-        "layers",
-        "hidden",
-        "heads",
-        "KV",
-        "head",
-        "experts",
-        "context",
-        "precision",
-    )
+    columns = ("model", "parameters", "active", "layers", "heads", "experts", "context", "precision")
     return rendered(table("Models", columns, rows))
 
 
 def _model_row(model: Model) -> tuple[str, ...]:
     return (
         model.name,
-        f"{model.parameters / 1e9:.2f}e9",
-        f"{model.active_parameters / 1e9:.2f}e9",
-        *(str(getattr(model, name)) for name in ("layers", "hidden", "heads", "kv_heads", "head_size")),
+        f"{model.parameters / 1e9:.1f}e9",
+        f"{model.active_parameters / 1e9:.1f}e9",
+        str(model.layers),
+        f"{model.heads}/{model.kv_heads}x{model.head_size}",
         f"{model.experts_per_token} of {model.experts}" if model.experts > 1 else "-",
         str(model.max_context_tokens),
         model.precision,

@@ -7,7 +7,7 @@ import pytest
 
 from melange import InputError
 from melange.files.places import check_place
-from melange.files.text import parse_json, read_text, write_atomic
+from melange.files.text import parse_json, read_json_object, read_text, write_atomic
 
 
 def test_replacing_keeps_the_mode_and_leaves_nothing_else(tmp_path):
@@ -59,8 +59,6 @@ def test_reading(tmp_path):
         ('{"a": }', r"f.json:4:7: not valid JSON"),
         ('{\n"a" 1}', r"f.json:5:5: not valid JSON"),
         ('{"a": ' + "9" * 5000 + "}", r"f.json:4: not readable JSON: a number is too large"),
-        ('{"a": 1000000000000000001}', r"f.json:4: not readable JSON: a number is too large"),
-        ('{"a": 1e999}', r"f.json:4: not readable JSON: a number is too large"),
         ("[" * 100_000, r"f.json:4: not readable JSON: nested too deep"),
         (b"\xff", r"f.json:4: not readable JSON"),
     ],
@@ -68,6 +66,25 @@ def test_reading(tmp_path):
 def test_json_that_is_none(text, message):
     with pytest.raises(InputError, match=message):
         parse_json(text, "f.json", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1000000000000000001}', r"f.json:1: not readable JSON: a number is too large"),
+        ('{"a": -1e999}', r"f.json:1: not readable JSON: a number is too large"),
+        ("[1]", "holds no JSON object but a list; give another"),
+    ],
+)
+def test_objects_that_are_none(tmp_path, text, message):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_json_object(tmp_path / "f.json", fix="give another")
+
+
+def test_numbers_that_are_far_from_the_limits_are_read_exactly(tmp_path):
+    (tmp_path / "f.json").write_text('{"a": 1000000000000000000, "b": -3, "c": 1e308, "d": Infinity}')
+    assert read_json_object(tmp_path / "f.json", fix="") == {"a": 10**18, "b": -3, "c": 1e308, "d": float("inf")}
 
 
 def test_a_place_is_looked_at_before_the_work(tmp_path):
