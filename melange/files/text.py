@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from typing import Any
 
 from melange.errors import InputError
@@ -36,7 +35,7 @@ def parse_json(text: str | bytes, file: str | os.PathLike[str], line: int = 1) -
     return _parsed(text, file, line)
 
 
-def _parsed(text: str | bytes, file: str | os.PathLike[str], line: int, **hooks: Callable[[str], Any]) -> Any:
+def _parsed(text: str | bytes, file: str | os.PathLike[str], line: int, **hooks: Any) -> Any:
     try:
         return json.loads(text, **hooks)
     except json.JSONDecodeError as error:
