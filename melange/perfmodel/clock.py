@@ -47,7 +47,8 @@ class StepClock:
     engine's limits on one iteration. With ``chunked_prefill`` prompts ride along with decodes in chunks; without it an
     iteration is either all prompts or all decodes. Two fields serve the steady-state solution only, because a simulator
     plays blocks and preemptions itself: ``kv_usable_share`` of the KV cache holds live tokens at saturation, and a
-    KV-bound engine prefills ``recompute_share`` of its output tokens again after preemptions.
+    KV-bound engine prefills ``recompute_share`` of its output tokens again after preemptions. ``front_s``
+    is what a request passes outside the engine, which that does not hold up: HTTP, tokenising, a token's way back.
     """
 
     overhead_s: float
@@ -68,6 +69,7 @@ class StepClock:
     window_read_share: float = 0.0
     window_pair_share: float = 0.0
     state_tokens: float = 0.0
+    front_s: float = 0.0
     kv_usable_share: float = 1.0
     recompute_share: float = 0.0
     kv_capacity_tokens: int

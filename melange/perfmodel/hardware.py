@@ -12,17 +12,26 @@ import numpy as np
 
 from melange.catalog.hardware import Gpu
 from melange.catalog.models import Model
-from melange.catalog.precisions import BYTES_PER_PARAMETER, EXPERTS_ONLY, FULL_PRECISIONS
+from melange.catalog.precisions import BYTES_PER_PARAMETER, FULL_PRECISIONS
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
+from melange.perfmodel.engine_costs import EngineCosts
+from melange.perfmodel.measured import measured_times
+from melange.perfmodel.sizes import (
+    INDEX_SHARE,
+    activation_bytes,
+    dense_bytes,
+    embedding_parameters,
+    expert_parameters,
+    layer_parameters,
+    pair_flop,
+    weights_bytes,
+)
 from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import EngineSettings, chosen_settings, default_settings
 
 GIB = 2.0**30
-# Work of sparse attention's indexer on a token, relative to attending to it: DeepSeek-V3.2 reads 128 of 704 elements in
-# half their width, and multiplies 64 heads of 128 in fp8 where attention has 128 of 320 in bf16.
-_INDEX_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,36 +119,6 @@ class MemoryUse:
         return self.usable_bytes - self.weights_bytes - self.activation_bytes - self.reserved_bytes
 
 
-def _embedding_parameters(model: Model) -> float:
-    return float(model.vocabulary * model.hidden)
-
-
-def _expert_parameters(model: Model) -> float:
-    """Parameters inside experts: solves total = shared + all experts, active = shared + the share that a token uses."""
-    if model.experts == 1:
-        return 0.0
-    return (model.parameters - model.active_parameters) / (1.0 - model.experts_per_token / model.experts)
-
-
-def weights_bytes(model: Model, precision: str) -> float:
-    """Bytes of the whole model.
-
-    Quantised precisions keep embeddings and the output layer at 16 bits, as engines do; 4-bit floats keep all of a
-    mixture but its experts.
-    """
-    embeddings = _embedding_parameters(model) * (1 if model.tied_embeddings else 2)
-    experts = _expert_parameters(model)
-    inner = dense_bytes(model, precision)
-    kept = 2.0 if precision not in FULL_PRECISIONS else BYTES_PER_PARAMETER[precision]
-    inner *= model.parameters - embeddings - experts
-    return inner + experts * BYTES_PER_PARAMETER[precision] + embeddings * kept
-
-
-def dense_bytes(model: Model, precision: str) -> float:
-    """Bytes a parameter of what is neither embedding nor routed expert."""
-    return 2.0 if precision in EXPERTS_ONLY and model.experts > 1 else BYTES_PER_PARAMETER[precision]
-
-
 def kv_bytes_per_token(modelled: ModelledEngine) -> float:
     """KV bytes of one token on one of the modelled engine's GPUs, in the layers that keep every token.
 
@@ -165,8 +144,8 @@ def kept_beside(modelled: ModelledEngine) -> dict[str, float]:
     if model.attended_tokens:  # every token is kept, but beside its index only what is picked is read
         return {
             "window_tokens": model.attended_tokens,
-            "window_read_share": 1.0 / _INDEX_SHARE,
-            "window_pair_share": 1.0 / _INDEX_SHARE,
+            "window_read_share": 1.0 / INDEX_SHARE,
+            "window_pair_share": 1.0 / INDEX_SHARE,
             "state_tokens": state,
         }
     if not model.bounded_layers:
@@ -236,43 +215,28 @@ def gemm_flops(modelled: ModelledEngine, precision: str, efficiencies: Efficienc
     return peak * 1e12 * share
 
 
-def step_clock(modelled: ModelledEngine, efficiencies: Efficiencies | None = None) -> StepClock:
-    """Iteration-time parameters of a configuration. A model that does not fit raises InputError saying by how much."""
+def step_clock(
+    modelled: ModelledEngine, efficiencies: Efficiencies | None = None, costs: EngineCosts | None = None
+) -> StepClock:
+    """Iteration-time parameters of a configuration. A model that does not fit raises InputError saying by how much.
+
+    With ``costs`` kernels take the times that were measured of them (:mod:`melange.perfmodel.kernels`), and the engine
+    adds these; without, all of it follows from the datasheet's figures and the efficiencies.
+    """
     eff = efficiencies or Efficiencies()
-    model, gpu, tp, engine = modelled.model, modelled.gpu, modelled.tp, modelled.engine
+    model, engine = modelled.model, modelled.engine
     missing = missing_memory_gib(modelled)
     if missing:
         raise InputError(
             f"{modelled.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
             fix="use more GPUs, a smaller precision or a larger GPU",
         )
-    flops = gemm_flops(modelled, modelled.precision, eff) * tp
-    pair_flops = min(gemm_share(modelled) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
-    bandwidth = gpu.bandwidth_gb_s * 1e9
-    embedding = _embedding_parameters(model)
-    per_parameter = 1.0 / (bandwidth * eff.bandwidth_share * tp)
-    head_bytes = 2.0 * embedding if modelled.precision not in FULL_PRECISIONS else 0.0
-    experts = _expert_parameters(model)
-    # The input embedding is looked up, never read whole; the output layer is read once an iteration.
-    dense = model.parameters - experts - (0.0 if model.tied_embeddings else embedding)
-    head_s = head_bytes / (bandwidth * eff.bandwidth_share * tp)
-    in_layers = dense - embedding if head_bytes else dense
-    ring = 2.0 * (tp - 1) / tp
+    times = _datasheet_times(modelled, eff)
+    if costs is not None:
+        times |= measured_times(modelled, eff, costs, kv_bytes_per_token(modelled))
     return StepClock(
-        overhead_s=eff.overhead_s,
-        # Logits are computed per sequence, not per prompt token.
-        per_sequence_s=eff.per_sequence_s + 2.0 * embedding / (gemm_flops(modelled, "fp16", eff) * tp),
-        per_request_s=eff.per_request_s,
-        weights_s=in_layers * dense_bytes(model, modelled.precision) * per_parameter + head_s,
-        expert_weights_s=experts * BYTES_PER_PARAMETER[modelled.precision] * per_parameter,
+        **times,
         expert_share=model.experts_per_token / model.experts,
-        kv_read_s_per_token=_decode_attention_s(modelled, eff),
-        compute_s_per_token=2.0 * _layer_parameters(model) / flops,
-        attention_s_per_pair=_pair_flop(model) / (pair_flops * tp),
-        other_s_per_token=eff.per_token_s
-        + eff.activation_passes * _activation_bytes(modelled) / (bandwidth * eff.bandwidth_share),
-        collective_s=2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
-        collective_s_per_token=2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(gpu, eff),
         recompute_share=eff.recompute_share,
         kv_usable_share=eff.kv_usable_share,
         kv_capacity_tokens=kv_capacity_tokens(modelled),
@@ -282,6 +246,38 @@ def step_clock(modelled: ModelledEngine, efficiencies: Efficiencies | None = Non
         chunked_prefill=engine.chunked_prefill,
         **kept_beside(modelled),
     )
+
+
+def _datasheet_times(modelled: ModelledEngine, eff: Efficiencies) -> dict[str, float]:
+    """A StepClock's times from the datasheet's figures and efficiencies."""
+    model, gpu, tp = modelled.model, modelled.gpu, modelled.tp
+    flops = gemm_flops(modelled, modelled.precision, eff) * tp
+    pair_flops = min(gemm_share(modelled) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
+    bandwidth = gpu.bandwidth_gb_s * 1e9
+    embedding = embedding_parameters(model)
+    per_parameter = 1.0 / (bandwidth * eff.bandwidth_share * tp)
+    head_bytes = 2.0 * embedding if modelled.precision not in FULL_PRECISIONS else 0.0
+    experts = expert_parameters(model)
+    # The input embedding is looked up, never read whole; the output layer is read once an iteration.
+    dense = model.parameters - experts - (0.0 if model.tied_embeddings else embedding)
+    head_s = head_bytes / (bandwidth * eff.bandwidth_share * tp)
+    in_layers = dense - embedding if head_bytes else dense
+    ring = 2.0 * (tp - 1) / tp
+    return {
+        "overhead_s": eff.overhead_s,
+        # Logits are computed per sequence, not per prompt token.
+        "per_sequence_s": eff.per_sequence_s + 2.0 * embedding / (gemm_flops(modelled, "fp16", eff) * tp),
+        "per_request_s": eff.per_request_s,
+        "weights_s": in_layers * dense_bytes(model, modelled.precision) * per_parameter + head_s,
+        "expert_weights_s": experts * BYTES_PER_PARAMETER[modelled.precision] * per_parameter,
+        "kv_read_s_per_token": _decode_attention_s(modelled, eff),
+        "compute_s_per_token": 2.0 * layer_parameters(model) / flops,
+        "attention_s_per_pair": pair_flop(model) / (pair_flops * tp),
+        "other_s_per_token": eff.per_token_s
+        + eff.activation_passes * activation_bytes(model, tp) / (bandwidth * eff.bandwidth_share),
+        "collective_s": 2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
+        "collective_s_per_token": 2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(gpu, eff),
+    }
 
 
 def _decode_attention_s(modelled: ModelledEngine, efficiencies: Efficiencies) -> float:
@@ -297,36 +293,12 @@ def _decode_attention_s(modelled: ModelledEngine, efficiencies: Efficiencies) ->
         flop = 4.0 * model.heads * model.kv_latent_elements * model.growing_layers / modelled.tp
         read = float(np.hypot(read, flop / rate))
     if model.attended_tokens:
-        return read * _INDEX_SHARE
+        return read * INDEX_SHARE
     if not modelled.engine.vector_attention:
         return read
-    flop = _pair_flop(model) / modelled.tp
+    flop = pair_flop(model) / modelled.tp
     rate = gpu.tflops.get("fp32", gpu.tflops["fp16"] / 4.0) * 1e12 * efficiencies.vector_attention_share
     return float(np.hypot(read, flop / rate))
-
-
-def _pair_flop(model: Model) -> float:
-    """FLOP of one (query, key) pair over all heads and all layers that keep every token."""
-    every = 2.0 * model.heads * (model.head_size + model.value_size) * model.growing_layers
-    return every * _INDEX_SHARE if model.attended_tokens else every
-
-
-def _layer_parameters(model: Model) -> float:
-    """Parameters that one token is multiplied with, embeddings and output layer left out."""
-    return model.active_parameters - _embedding_parameters(model) * (1 if model.tied_embeddings else 2)
-
-
-def _activation_bytes(modelled: ModelledEngine) -> float:
-    """Bytes that one token's activations move on one GPU: every operation reads its input and writes its output once.
-
-    Per layer, in hidden sizes: two norms with residuals 8, query and rotation 3, attention 2, output projection 2, MLP
-    input and output 2 (norms and outputs whole on every GPU, the rest split); key and value 9 of their own width;
-    gate, up and product 6 of the intermediate size.
-    """
-    model, tp = modelled.model, modelled.tp
-    whole = 12.0 * model.hidden
-    split = 5.0 * model.hidden + 9.0 * model.kv_hidden + 6.0 * model.intermediate * model.experts_per_token
-    return 2.0 * model.layers * (whole + split / tp)
 
 
 def _link_bytes_s(gpu: Gpu, efficiencies: Efficiencies) -> float:

@@ -19,7 +19,8 @@ from typing import Literal
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.clock import causal_pairs
-from melange.perfmodel.hardware import GIB, ModelledEngine, kv_bytes_per_token, weights_bytes
+from melange.perfmodel.hardware import GIB, ModelledEngine, kv_bytes_per_token
+from melange.perfmodel.sizes import weights_bytes
 
 Binding = Literal["FLOPs", "bandwidth", "KV capacity"]
 

@@ -239,7 +239,7 @@ class SteadyState:
         return LoadPoint(
             rate_rps=rate,
             concurrency=rate * (self._steps * tpot + prefill),
-            prefill_s=prefill + iteration,
+            prefill_s=prefill + iteration + self.clock.front_s,
             wait_s=wait,
             waiting_share=waiting,
             tpot_decode_s=tpot,

@@ -19,7 +19,7 @@ def lone_latency_s(
     """
     inputs, outputs = np.asarray(input_tokens, float), np.asarray(output_tokens, float)
     cached = np.minimum(np.asarray(cached_tokens, float), inputs - 1.0)
-    ttft = _prompt_s(clock, inputs - cached, cached)
+    ttft = clock.front_s + _prompt_s(clock, inputs - cached, cached)
     steps = outputs - 1.0
     bounded = clock.bounded_read_tokens(inputs + outputs / 2.0)
     fixed = clock.iteration_s(decodes=1.0, kv_tokens=0.0) + clock.kv_read_s_per_token * bounded

@@ -45,7 +45,16 @@ def play_fleet(
     run = new_run(table, clocks, arrivals, seed=seed, outages=outages, samples=samples)
     play(run, policy.codes())
     machines = run.machines
+    _add_front(machines.requests, table.config_of, np.array([clock.front_s for clock in clocks]))
     return Played(requests=machines.requests, replicas=machines.replicas, sample_s=run.sample_s, sampled=run.sampled)
+
+
+def _add_front(requests: Records, config_of: IntArray, front_s: FloatArray) -> None:
+    """Add what requests pass before and behind the engine to the times of their first and last tokens."""
+    sent = requests.replica >= 0
+    added = np.where(sent, front_s[config_of[np.where(sent, requests.replica, 0)]], 0.0)
+    requests.first_s += added
+    requests.end_s += added
 
 
 def new_run(

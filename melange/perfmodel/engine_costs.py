@@ -1,0 +1,70 @@
+"""EngineCosts: what a kind of engine adds to its kernels' times, fitted on public measurements."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import yaml
+
+from melange.catalog.hardware import Gpu
+from melange.errors import InputError
+from melange.files.shipped import data_path
+
+NEWEST_VLLM_0 = (0, 7)  # the last versions of the engine before V1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCosts:
+    """Seconds of the host: an iteration, a sequence of one, a request, a token; and outside the engine, a request.
+
+    Kernels take ``kernel_time`` times what was measured of them alone. ``model_error`` is the standard deviation of the
+    log error of throughputs on groups of measurements that were held out, were it normal (from its 80% quantile).
+    """
+
+    kernel_time: float = 1.0
+    host_s: float = 1e-3
+    host_per_sequence_s: float = 1e-5
+    host_per_request_s: float = 2e-3
+    host_per_token_s: float = 2e-6
+    front_s: float = 1e-2
+    model_error: float = 0.4
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and value >= 0) or (item.name == "kernel_time" and not value):
+                raise InputError(f"engine costs: {item.name} is {value}", fix="give a figure of at least 0")
+
+
+def engine_costs(gpu: Gpu, engine: str = "vllm", version: str | None = None) -> EngineCosts:
+    """The costs of an engine's kind on a GPU: its vendor's where that is AMD, its family's and generation's elsewhere.
+
+    An engine that is not known counts as the newest vLLM; so does vLLM without a version.
+    """
+    return _costs(_kind(gpu, engine, version))
+
+
+def _kind(gpu: Gpu, engine: str, version: str | None) -> str:
+    if gpu.vendor == "amd":
+        return "amd"
+    if engine in _rows():
+        return engine
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version or "")[:2])
+    return "vllm-0" if engine == "vllm" and numbers and numbers <= NEWEST_VLLM_0 else "vllm-1"
+
+
+@cache
+def _rows() -> dict[str, Any]:
+    text = data_path("profiles/kernels/engines.yaml").read_text(encoding="utf-8")
+    rows: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)["engines"]
+    return rows
+
+
+@cache
+def _costs(kind: str) -> EngineCosts:
+    row = _rows()[kind]
+    return EngineCosts(**{item.name: row[item.name] for item in fields(EngineCosts) if item.name in row})

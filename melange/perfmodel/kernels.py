@@ -1,0 +1,209 @@
+"""Kernel times: what a GPU's matrix products, experts, attention and all-reduces were measured to take.
+
+The figures of each GPU type are distilled from public measurements (profiles/kernels/nvidia.yaml, NOTICE): a matrix
+product of n x k weights takes a launch, a time in proportion to n k and smaller ones to n and k while few tokens only
+read the weights, and the same per token where many compute. A GPU that was not measured takes the shape of its nearest
+kin, scaled by bandwidth and by the dense rate that its matrix products sustain; a format that was not measured takes
+what it was worth, relative to 16 bits, where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from melange.catalog.hardware import Gpu, load_catalog
+from melange.catalog.precisions import BYTES_PER_PARAMETER, FULL_PRECISIONS
+from melange.files.shipped import data_path
+from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
+
+# Where no kernels were measured: the GPU whose architecture and kind of memory come nearest. Ampere's and Volta's data
+# centre chips as the A100; GDDR cards that their power holds down as the L40S, the others as the RTX PRO 6000; Hopper's
+# variants as the H100 or the H200; AMD's as the H200, with its own vendor's shares below.
+_KIN: Mapping[str, str] = MappingProxyType(
+    {
+        "A100-40GB": "A100-80GB", "A800-80GB": "A100-80GB", "V100-16GB": "A100-80GB", "V100-32GB": "A100-80GB",
+        "V100S-32GB": "A100-80GB", "T4": "L40S", "L4": "L40S", "A10G": "L40S", "L20": "L40S", "A6000": "L40S",
+        "RTX6000-Ada": "L40S", "RTX3090": "RTX-PRO-6000", "RTX4090": "RTX-PRO-6000", "RTX4090D": "RTX-PRO-6000",
+        "RTX5090": "RTX-PRO-6000", "H100-PCIe": "H100", "H100-NVL": "H100", "H20": "H100", "H20-141GB": "H200",
+        "GH200": "H100", "GH200-144GB": "H200", "MI300X": "H200", "MI325X": "H200", "MI355X": "B200",
+    }
+)  # fmt: skip
+_DEFAULT_KIN = "H100"
+# Formats that only store weights were measured on the A100 alone, fp8 on every GPU that computes it.
+_STORED_ON, _STORED = "A100-80GB", {"fp8": "w8a16", "nvfp4": "int4", "mxfp4": "int4"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """A dense matrix product. Seconds: a launch; reading, by n k, n and k; computing a token, by n k, n and k."""
+
+    launch_s: float
+    read_s: tuple[float, float, float]
+    compute_s: tuple[float, float, float]
+
+    def read(self, nk: float, n: float, k: float) -> float:
+        """Seconds of reading weights of these sums over several products, launches left out."""
+        return self.read_s[0] * nk + self.read_s[1] * n + self.read_s[2] * k
+
+    def compute(self, nk: float, n: float, k: float) -> float:
+        """Seconds of computing one token among many, of these sums over several products."""
+        return self.compute_s[0] * nk + self.compute_s[1] * n + self.compute_s[2] * k
+
+    def scaled(self, read: float, compute: float, launch: float = 1.0) -> Gemm:
+        """Reading, computing and launching as many times longer."""
+        return Gemm(
+            launch_s=self.launch_s * launch,
+            read_s=_times(self.read_s, read),
+            compute_s=_times(self.compute_s, compute),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A layer's routed experts: launches in seconds, seconds per byte of weights read and per FLOP."""
+
+    launch_s: float
+    s_per_byte: float
+    s_per_flop: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """Everything that was measured, or taken from a kin, of one GPU type. Rates in bytes/s and FLOP/s.
+
+    ``kv_bytes_s`` by the bytes of a KV element (2.0 and 1.0); ``all_reduce`` by GPUs: (latency in seconds, bytes/s of a
+    link by a ring's count), empty where no link was measured. ``measured`` says whether it is this GPU's own.
+    """
+
+    gemms: Mapping[str, Gemm]
+    experts: Mapping[str, Experts]
+    attention_launch_s: float
+    kv_bytes_s: Mapping[float, float]
+    prefill_flops: float
+    all_reduce: Mapping[int, tuple[float, float]]
+    measured: bool
+
+    def gemm(self, precision: str) -> Gemm:
+        """The product in a precision; where that was not measured here, 16 bits times what it is worth elsewhere."""
+        own = self.gemms.get(_BF16.get(precision, precision))
+        if own is not None:
+            return own
+        worth_on = _worth(_STORED.get(precision, precision))
+        return self.gemms["bf16"].scaled(*worth_on)
+
+    def expert(self, precision: str) -> Experts:
+        """Experts in a precision; where that was not measured here, 16 bits of fewer bytes."""
+        own = self.experts.get(_BF16.get(precision, precision))
+        if own is not None:
+            return own
+        sixteen = self.experts["bf16"]
+        # As dense products: narrow weights are read at a lesser rate than wide ones.
+        read, compute, _ = _worth(_STORED.get(precision, precision))
+        return replace(
+            sixteen,
+            s_per_byte=sixteen.s_per_byte * read * 2.0 / BYTES_PER_PARAMETER[precision],
+            s_per_flop=sixteen.s_per_flop * compute,
+        )
+
+
+_BF16: Mapping[str, str] = dict.fromkeys(map(str, FULL_PRECISIONS), "bf16")
+
+
+def _times(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    return values[0] * factor, values[1] * factor, values[2] * factor
+
+
+@cache
+def _worth(precision: str) -> tuple[float, float, float]:
+    """Times that reading, computing and launching take in a format relative to 16 bits, on the A100."""
+    wide, narrow = (_own(_STORED_ON).gemms[kind] for kind in ("bf16", precision))
+    return (
+        narrow.read_s[0] / wide.read_s[0],
+        narrow.compute_s[0] / wide.compute_s[0],
+        narrow.launch_s / wide.launch_s,
+    )
+
+
+@cache
+def _rows() -> Mapping[str, Any]:
+    text = data_path("profiles/kernels/nvidia.yaml").read_text(encoding="utf-8")
+    rows: Mapping[str, Any] = yaml.load(text, yaml.CSafeLoader)["gpus"]
+    return rows
+
+
+@cache
+def _own(name: str) -> Kernels:
+    row = _rows()[name]
+    return Kernels(
+        gemms={
+            kind: Gemm(
+                launch_s=1e-6 * one["launch_us"],
+                read_s=_units(one["read_us"], 1e-6),
+                compute_s=_units(one["compute_us"], 1e-9),  # a file's microseconds are of 1000 tokens
+            )
+            for kind, one in row["gemm"].items()
+        },
+        experts={
+            kind: Experts(
+                launch_s=1e-6 * one["launch_us"],
+                s_per_byte=1e-9 / one["read_gb_s"],
+                s_per_flop=1e-12 / one["tflops"],
+            )
+            for kind, one in row["experts"].items()
+        },
+        attention_launch_s=1e-6 * row["attention"]["launch_us"],
+        kv_bytes_s={{"bf16": 2.0, "fp8": 1.0}[kind]: 1e9 * rate for kind, rate in row["attention"]["kv_gb_s"].items()},
+        prefill_flops=1e12 * row["attention"]["prefill_tflops"],
+        all_reduce={
+            int(gpus): (1e-6 * one["latency_us"], 1e9 * one["gb_s"]) for gpus, one in row["all_reduce"].items()
+        },
+        measured=True,
+    )
+
+
+def _units(values: list[float], unit: float) -> tuple[float, float, float]:
+    """A file's figures are of 1e6 of n k, and of 1e3 of n and of k."""
+    return values[0] * unit * 1e-6, values[1] * unit * 1e-3, values[2] * unit * 1e-3
+
+
+def kernels_of(gpu: Gpu) -> Kernels:
+    """The kernel times of a GPU type, measured or taken from its nearest kin."""
+    if gpu.name in _rows() and load_catalog().gpus.get(gpu.name) == gpu:
+        return _own(gpu.name)
+    kin = _KIN.get(gpu.name, _DEFAULT_KIN if gpu.name not in _rows() else gpu.name)
+    other = load_catalog().gpu(kin)
+    slower_read = other.bandwidth_gb_s / gpu.bandwidth_gb_s
+    slower = _sustained(other) / _sustained(gpu)
+    own = _own(kin)
+    gemms = {}
+    for kind, one in own.gemms.items():
+        native = kind in ("bf16", "w8a16", "int4") or kind in gpu.tflops
+        if native:
+            ratio = slower
+            if kind in other.tflops and kind in gpu.tflops:  # what 8 bits gain over 16 differs between chips
+                ratio *= (other.tflops[kind] / other.tflops["fp16"]) / (gpu.tflops[kind] / gpu.tflops["fp16"])
+            gemms[kind] = one.scaled(slower_read, ratio)
+    return replace(
+        own,
+        gemms=gemms,
+        experts={
+            kind: replace(one, s_per_byte=one.s_per_byte * slower_read, s_per_flop=one.s_per_flop * slower)
+            for kind, one in own.experts.items()
+            if kind in ("bf16", "int4", "mxfp4") or kind in gpu.tflops
+        },
+        kv_bytes_s={element: rate / slower_read for element, rate in own.kv_bytes_s.items()},
+        prefill_flops=own.prefill_flops / slower,
+        all_reduce=own.all_reduce if gpu.interconnect == other.interconnect else {},
+        measured=False,
+    )
+
+
+def _sustained(gpu: Gpu) -> float:
+    """TFLOPS of large 16-bit products."""
+    return gpu.tflops["fp16"] * GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE)

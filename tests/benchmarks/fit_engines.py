@@ -1,0 +1,160 @@
+"""Fit what each kind of engine adds to its kernels' times, on public measurements: profiles/kernels/engines.yaml.
+
+    python tests/benchmarks/fit_engines.py serving_points.csv -o profiles/kernels/engines.yaml
+
+Kinds are families and generations of engines, apart from one another, and AMD's GPUs apart from all: what one says of
+another's software is nothing. Groups (source, GPU, model) weigh alike, however many points each has. Errors are of
+groups held out in four folds.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+import numpy as np
+import yaml
+from public_points import Point, read_points
+from public_predictions import predicted
+from scipy.optimize import least_squares
+
+from melange.files.text import write_atomic
+from melange.perfmodel.engine_costs import EngineCosts
+
+# Start, and the deviation of its logarithm that is believed beforehand.
+PRIORS = {
+    "kernel_time": (1.0, 0.2),
+    "host_s": (1e-3, 1.0),
+    "host_per_sequence_s": (1e-5, 1.2),
+    "host_per_request_s": (2e-3, 0.6),
+    "front_s": (1e-2, 1.0),
+}
+PRIOR_WEIGHT = 0.3
+WEIGHTS = np.array([1.0, 0.7, 0.25])  # of throughput, TPOT and TTFT
+CLIP = 3.0  # of a log error: what is that far off says no more
+MOST_POINTS = 200
+FOLDS = 4
+LEAST_POINTS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """Log errors (points, 3) of throughput, TPOT and TTFT, NaN where nothing is compared, and each point's weight."""
+
+    logs: np.ndarray
+    weights: np.ndarray
+
+
+def kind_of(point: Point) -> str:
+    """The kind of engine that a point was measured with."""
+    if point.modelled.gpu.vendor == "amd":
+        return "amd"
+    if point.engine != "vllm":
+        return point.engine
+    version = [int(part) for part in re.findall(r"\d+", point.engine_version)[:2]]
+    return "vllm-0" if (version or [0, 5 if point.date < "2025" else 10]) < [0, 8] else "vllm-1"
+
+
+def errors_of(points: list[Point], values: dict[str, float]) -> Errors:
+    """How far the model is off with these settings."""
+    count: dict[object, int] = defaultdict(int)
+    for point in points:
+        count[point.group] += 1
+    logs = [log_errors(with_values(point, values)) for point in points]
+    return Errors(logs=np.array(logs), weights=np.array([count[point.group] ** -0.5 for point in points]))
+
+
+def with_values(point: Point, values: dict[str, float]) -> Point:
+    """The point under other settings of its engine."""
+    return replace(point, costs=EngineCosts(**values))
+
+
+def log_errors(point: Point) -> tuple[float, float, float]:
+    """Of throughput (not where the load itself sets it), TPOT and TTFT."""
+    found = predicted(point)
+    rate = np.nan if point.load == "open" else found.output_tokens_per_s / point.output_tokens_per_s
+    ratios = (rate, found.tpot_s / point.tpot_s, found.ttft_s / point.ttft_s)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return tuple(float(np.log(ratio)) for ratio in ratios)  # type: ignore[return-value]
+
+
+def fitted(points: list[Point]) -> dict[str, float]:
+    """Settings that fit these points best, near their priors where the points say little."""
+    some = points[:: max(len(points) // MOST_POINTS, 1)]
+    starts = np.log([start for start, _ in PRIORS.values()])
+    spreads = np.array([spread for _, spread in PRIORS.values()])
+
+    def residuals(logs: np.ndarray) -> np.ndarray:
+        found = errors_of(some, _values(logs))
+        off = np.where(np.isfinite(found.logs), np.clip(found.logs, -CLIP, CLIP), 0.0)
+        weighted = off * WEIGHTS * found.weights[:, None]
+        return np.concatenate([weighted.ravel(), PRIOR_WEIGHT * (logs - starts) / spreads])
+
+    return _values(least_squares(residuals, starts, loss="soft_l1", f_scale=0.2, diff_step=0.02, max_nfev=12).x)
+
+
+def _values(logs: np.ndarray) -> dict[str, float]:
+    return {name: float(f"{np.exp(log):.3g}") for name, log in zip(PRIORS, logs, strict=True)}
+
+
+def held_out(points: list[Point]) -> np.ndarray:
+    """Log errors (points, 3) of each group, by settings that were fitted without it and some others."""
+    groups = sorted({point.group for point in points})
+    random.Random(0).shuffle(groups)
+    parts = []
+    for fold in range(min(FOLDS, len(groups))):
+        out = set(groups[fold::FOLDS])
+        values = fitted([point for point in points if point.group not in out])
+        parts.append(errors_of([point for point in points if point.group in out], values).logs)
+    return np.concatenate(parts)
+
+
+def summary(logs: np.ndarray) -> dict[str, Any]:
+    """Median errors, and the deviation that 80% of the errors of throughput lie within, were they normal."""
+    result: dict[str, Any] = {}
+    for column, name in enumerate(("throughput", "tpot", "ttft")):
+        known = logs[:, column][np.isfinite(logs[:, column])]
+        if len(known):
+            off = np.abs(np.expm1(known))
+            result[name] = {
+                "points": len(known),
+                "median": _short(np.median(off)),
+                "p90": _short(np.quantile(off, 0.9)),
+            }
+    rates = logs[:, 0][np.isfinite(logs[:, 0])]
+    return {"model_error": _short(np.quantile(np.abs(rates), 0.8) / 1.2816), "errors": result}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("-o", "--output", required=True, help="File to write.")
+def main(file: str, output: str) -> None:
+    """Fit every kind of engine in FILE that has enough points."""
+    kinds: dict[str, list[Point]] = defaultdict(list)
+    for point in read_points(file)[0]:
+        kinds[kind_of(point)].append(point)
+    found = {}
+    for kind, points in sorted(kinds.items()):
+        if len(points) < LEAST_POINTS:
+            continue
+        click.echo(f"{kind}: {len(points)} points", err=True)
+        sources = ", ".join(sorted({point.source for point in points}))
+        found[kind] = {**fitted(points), **summary(held_out(points)), "points": len(points), "sources": sources}
+    head = (
+        "# What each kind of engine adds to its kernels' times, and how far the model is off on held-out groups of\n"
+        "# public measurements: fitted by tests/benchmarks/fit_engines.py, which says how.\n"
+    )
+    content = yaml.safe_dump({"version": 1, "engines": found}, sort_keys=False, width=120)
+    write_atomic(output, head + content)
+
+
+if __name__ == "__main__":
+    main()
