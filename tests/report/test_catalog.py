@@ -54,9 +54,9 @@ def test_models():
     catalog = Catalog(gpus={}, models={name: CATALOG.model(name) for name in names})
     rows = {line.split()[0]: line.split() for line in render_models(catalog, "table").splitlines() if line.split()}
     model = CATALOG.model("llama-3.1-8b")
-    assert rows[model.name][1:5] == ["8.03e9", "8.03e9", str(model.layers), str(model.hidden)]
-    assert rows[model.name][8] == "-"
-    assert rows["mixtral-8x7b"][8:11] == ["2", "of", "8"]
+    assert rows[model.name][1:5] == ["8.0e9", "8.0e9", str(model.layers), "32/8x128"]
+    assert rows[model.name][5] == "-"
+    assert rows["mixtral-8x7b"][5:8] == ["2", "of", "8"]
     assert [row["name"] for row in json.loads(render_models(catalog, "json"))["models"]] == list(names)
     parsed = list(csv.DictReader(io.StringIO(render_models(catalog, "csv"))))
     assert [(row["name"], int(row["layers"])) for row in parsed] == [(n, CATALOG.model(n).layers) for n in names]
