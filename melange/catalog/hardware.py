@@ -9,12 +9,10 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
 from melange.catalog.models import Model
 from melange.catalog.precisions import RATES, computed_in
 from melange.errors import InputError
-from melange.files.shipped import data_path
+from melange.files.shipped import shipped_yaml
 from melange.files.shown import short_repr
 
 if TYPE_CHECKING:
@@ -152,8 +150,8 @@ def _names(entry: Gpu | Model) -> tuple[str, ...]:
 @cache
 def load_catalog() -> Catalog:
     """The catalog that ships with Mélange (``profiles/catalog``)."""
-    gpus = yaml.load(data_path("profiles/catalog/gpus.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
-    models = yaml.load(data_path("profiles/catalog/models.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+    gpus = shipped_yaml("profiles/catalog/gpus.yaml")
+    models = shipped_yaml("profiles/catalog/models.yaml")
     return Catalog(
         gpus={name: Gpu(name=name, **_tuples(row)) for name, row in gpus["gpus"].items()},
         models={name: Model(name=name, **_tuples(row)) for name, row in models["models"].items()},

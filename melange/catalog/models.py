@@ -129,6 +129,11 @@ class Model:
         return self.kept_layers + self.window_layers
 
     @property
+    def sparse_layers(self) -> int:
+        """Layers that hold experts."""
+        return self.expert_layers or (self.layers if self.experts > 1 else 0)
+
+    @property
     def kv_hidden(self) -> int:
         """Width of one token's keys (or values) in one layer."""
         return self.kv_heads * self.head_size

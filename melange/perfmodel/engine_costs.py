@@ -8,11 +8,9 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
-import yaml
-
 from melange.catalog.hardware import Gpu
 from melange.errors import InputError
-from melange.files.shipped import data_path
+from melange.files.shipped import shipped_yaml
 
 NEWEST_VLLM_0 = (0, 7)  # the last versions of the engine before V1
 
@@ -59,8 +57,7 @@ def _kind(gpu: Gpu, engine: str, version: str | None) -> str:
 
 @cache
 def _rows() -> dict[str, Any]:
-    text = data_path("profiles/kernels/engines.yaml").read_text(encoding="utf-8")
-    rows: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)["engines"]
+    rows: dict[str, Any] = shipped_yaml("profiles/kernels/engines.yaml")["engines"]
     return rows
 
 

@@ -23,6 +23,7 @@ from melange.perfmodel.sizes import (
     dense_bytes,
     embedding_parameters,
     expert_parameters,
+    latent_flop,
     layer_parameters,
     pair_flop,
     weights_bytes,
@@ -290,7 +291,7 @@ def _decode_attention_s(modelled: ModelledEngine, efficiencies: Efficiencies) ->
     read = kv_bytes_per_token(modelled) / (gpu.bandwidth_gb_s * 1e9 * efficiencies.kv_bandwidth_share)
     if model.kv_latent_elements:
         rate = gemm_share(modelled) * efficiencies.attention_share * gpu.tflops["fp16"] * 1e12
-        flop = 4.0 * model.heads * model.kv_latent_elements * model.growing_layers / modelled.tp
+        flop = latent_flop(model) / modelled.tp
         read = float(np.hypot(read, flop / rate))
     if model.attended_tokens:
         return read * INDEX_SHARE

@@ -15,16 +15,14 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
 from melange.catalog.hardware import Gpu, load_catalog
 from melange.catalog.precisions import BYTES_PER_PARAMETER, FULL_PRECISIONS
-from melange.files.shipped import data_path
+from melange.files.shipped import shipped_yaml
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
 
 # Where no kernels were measured: the GPU whose architecture and kind of memory come nearest. Ampere's and Volta's data
 # centre chips as the A100; GDDR cards that their power holds down as the L40S, the others as the RTX PRO 6000; Hopper's
-# variants as the H100 or the H200; AMD's as the H200, with its own vendor's shares below.
+# variants as the H100 or the H200; AMD's as the H200 or the B200, whose engines' costs are their own.
 _KIN: Mapping[str, str] = MappingProxyType(
     {
         "A100-40GB": "A100-80GB", "A800-80GB": "A100-80GB", "V100-16GB": "A100-80GB", "V100-32GB": "A100-80GB",
@@ -94,8 +92,7 @@ class Kernels:
         own = self.gemms.get(_BF16.get(precision, precision))
         if own is not None:
             return own
-        worth_on = _worth(_STORED.get(precision, precision))
-        return self.gemms["bf16"].scaled(*worth_on)
+        return self.gemms["bf16"].scaled(*_worth(_STORED.get(precision, precision)))
 
     def expert(self, precision: str) -> Experts:
         """Experts in a precision; where that was not measured here, 16 bits of fewer bytes."""
@@ -132,8 +129,7 @@ def _worth(precision: str) -> tuple[float, float, float]:
 
 @cache
 def _rows() -> Mapping[str, Any]:
-    text = data_path("profiles/kernels/nvidia.yaml").read_text(encoding="utf-8")
-    rows: Mapping[str, Any] = yaml.load(text, yaml.CSafeLoader)["gpus"]
+    rows: Mapping[str, Any] = shipped_yaml("profiles/kernels/nvidia.yaml")["gpus"]
     return rows
 
 
@@ -176,15 +172,14 @@ def kernels_of(gpu: Gpu) -> Kernels:
     """The kernel times of a GPU type, measured or taken from its nearest kin."""
     if gpu.name in _rows() and load_catalog().gpus.get(gpu.name) == gpu:
         return _own(gpu.name)
-    kin = _KIN.get(gpu.name, _DEFAULT_KIN if gpu.name not in _rows() else gpu.name)
+    kin = gpu.name if gpu.name in _rows() else _KIN.get(gpu.name, _DEFAULT_KIN)
     other = load_catalog().gpu(kin)
     slower_read = other.bandwidth_gb_s / gpu.bandwidth_gb_s
     slower = _sustained(other) / _sustained(gpu)
     own = _own(kin)
     gemms = {}
     for kind, one in own.gemms.items():
-        native = kind in ("bf16", "w8a16", "int4") or kind in gpu.tflops
-        if native:
+        if kind in ("bf16", "w8a16", "int4") or kind in gpu.tflops:
             ratio = slower
             if kind in other.tflops and kind in gpu.tflops:  # what 8 bits gain over 16 differs between chips
                 ratio *= (other.tflops[kind] / other.tflops["fp16"]) / (gpu.tflops[kind] / gpu.tflops["fp16"])

@@ -20,7 +20,7 @@ from melange.catalog.hardware import Catalog, load_catalog
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.clock import causal_pairs
 from melange.perfmodel.hardware import GIB, ModelledEngine, kv_bytes_per_token
-from melange.perfmodel.sizes import weights_bytes
+from melange.perfmodel.sizes import embedding_parameters, layer_parameters, weights_bytes
 
 Binding = Literal["FLOPs", "bandwidth", "KV capacity"]
 
@@ -76,9 +76,7 @@ def _compute_s(modelled: ModelledEngine, point: Measurement) -> float:
     model, gpu = modelled.model, modelled.gpu
     new, steps = _new_and_steps(point)
     pairs = float(causal_pairs(new, point.cached_tokens)) + steps * (point.input_tokens + point.output_tokens / 2.0)
-    embedding = float(model.vocabulary * model.hidden)
-    per_token = 2.0 * (model.active_parameters - embedding * (1 if model.tied_embeddings else 2))
-    flop = per_token * (new + steps) + 2.0 * embedding * point.output_tokens
+    flop = 2.0 * layer_parameters(model) * (new + steps) + 2.0 * embedding_parameters(model) * point.output_tokens
     flop += 2.0 * model.heads * (model.head_size + model.value_size) * model.kept_layers * pairs
     return flop / (gpu.compute_tflops(modelled.precision) * 1e12 * modelled.tp)
 

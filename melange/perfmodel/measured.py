@@ -19,6 +19,7 @@ from melange.perfmodel.sizes import (
     dense_precision,
     embedding_parameters,
     expert_parameters,
+    latent_flop,
     pair_flop,
 )
 from melange.serving.efficiencies import PRIORS, Efficiencies
@@ -81,7 +82,7 @@ def _narrowed(modelled: ModelledEngine, eff: Efficiencies) -> float:
 def _sums(modelled: ModelledEngine) -> tuple[float, float, float]:
     """Sums over all layers' dense products on one GPU: of n k, of n, of k (a Megatron split: columns, then rows)."""
     model, tp = modelled.model, modelled.tp
-    dense = model.layers - (model.expert_layers or (model.layers if model.experts > 1 else 0))
+    dense = model.layers - model.sparse_layers
     width = model.heads * model.head_size
     mixing = model.attention_layers + model.linear_layers
     n = mixing * ((width + 2.0 * model.kv_hidden) / tp + model.hidden) + dense * (
@@ -96,11 +97,10 @@ def _launches(modelled: ModelledEngine, kernels: Kernels) -> float:
     model = modelled.model
     dense = kernels.gemm(dense_precision(model, modelled.precision))
     small = kernels.gemm("bf16").launch_s
-    sparse = model.expert_layers or (model.layers if model.experts > 1 else 0)
-    products = model.layers * _PRODUCTS - 2 * sparse
+    products = model.layers * _PRODUCTS - 2 * model.sparse_layers
     found = products * dense.launch_s + model.layers * _SMALL_KERNELS * small
     found += (model.attention_layers + model.linear_layers) * kernels.attention_launch_s
-    return found + sparse * kernels.expert(modelled.precision).launch_s
+    return found + model.sparse_layers * kernels.expert(modelled.precision).launch_s
 
 
 def _decode_s(modelled: ModelledEngine, eff: Efficiencies, kernels: Kernels, kv_bytes: float) -> float:
@@ -110,7 +110,7 @@ def _decode_s(modelled: ModelledEngine, eff: Efficiencies, kernels: Kernels, kv_
     rate = kernels.kv_bytes_s.get(element, kernels.kv_bytes_s[2.0])
     read = kv_bytes / (rate * _rel(eff, "kv_bandwidth_share"))
     if model.kv_latent_elements:
-        flop = 4.0 * model.heads * model.kv_latent_elements * model.growing_layers / modelled.tp
+        flop = latent_flop(model) / modelled.tp
         read = float(np.hypot(read, flop / (kernels.prefill_flops * _rel(eff, "attention_share"))))
     return read * INDEX_SHARE if model.attended_tokens else read
 

@@ -61,6 +61,11 @@ def pair_flop(model: Model) -> float:
     return every * INDEX_SHARE if model.attended_tokens else every
 
 
+def latent_flop(model: Model) -> float:
+    """FLOP of one query and one cached token in latent space, over all heads and layers that keep every token."""
+    return 4.0 * model.heads * model.kv_latent_elements * model.growing_layers
+
+
 def activation_bytes(model: Model, tp: int) -> float:
     """Bytes that one token's activations move on one GPU: every operation reads its input and writes its output once.
 
