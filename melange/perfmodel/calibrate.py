@@ -117,6 +117,7 @@ def group_points(
             settings=common or told.get(key) or default_settings(gpu, key.engine, version),
             kv_dtype=key.kv_dtype,
             max_batched_tokens=key.max_batched_tokens,
+            engine_version=version,
         )
         groups.append(group_of(modelled, tuple(members)))
     return tuple(groups)

@@ -10,10 +10,12 @@ from typing import Literal, get_args
 
 import yaml
 
+from melange.capacity.basis import Basis
 from melange.errors import InputError
 from melange.files.documents import Document, read_document
 from melange.files.records import from_plain, to_plain
 from melange.files.text import write_atomic
+from melange.serving.clocks import ClockKind
 from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings
 
@@ -33,7 +35,7 @@ class Calibration:
     (the others stay at their prior). ``label`` is ``full`` when latencies at two or more concurrencies were among the
     data, ``throughput-only`` when they were not (rates bound by a latency limit then rest on priors), ``prior``
     without data. ``settings`` are the measured engine's, None for each GPU's defaults. ``model_error`` is the standard
-    deviation of the log error on held-out points.
+    deviation of the log error on held-out points. ``clock`` is what the efficiencies were fitted to.
     """
 
     name: str = "prior"
@@ -42,6 +44,7 @@ class Calibration:
     fitted: tuple[str, ...] = ()
     label: Label = "prior"
     settings: EngineSettings | None = None
+    clock: ClockKind = "kernels"
     model_error: float = PRIOR_MODEL_ERROR
     errors: Mapping[str, object] = field(default_factory=dict)
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -54,6 +57,8 @@ class Calibration:
             raise InputError(f"calibration: unknown efficiency {sorted(unknown)[0]!r}", fix=f"use {', '.join(PRIORS)}")
         if self.label not in get_args(Label):
             raise InputError(f"calibration: label is {self.label!r}", fix=f"use {', '.join(get_args(Label))}")
+        if self.clock not in get_args(ClockKind):
+            raise InputError(f"calibration: clock is {self.clock!r}", fix=f"use {', '.join(get_args(ClockKind))}")
         if not self.model_error >= 0:
             raise InputError(f"calibration: model_error is {self.model_error}", fix="give a figure of at least 0")
         for name in ("spreads", "errors", "provenance"):
@@ -83,11 +88,19 @@ class Calibration:
                 }
                 for name, value in to_plain(self.efficiencies).items()
             },
+            "clock": self.clock,
             "model_error": float(f"{self.model_error:.3g}"),
             "settings": None if self.settings is None else to_plain(self.settings),
             "errors": _plain(self.errors),
             "provenance": _plain(self.provenance),
         }
+
+
+def basis_of(calibration: Calibration) -> Basis:
+    """What clocks of rates that were estimated under a calibration are made from."""
+    return Basis(
+        efficiencies=calibration.efficiencies, engine_settings=calibration.settings, clock=calibration.clock
+    )
 
 
 def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
@@ -107,6 +120,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     if not isinstance(rows, Mapping):
         raise document.error((), "it holds no efficiencies", "write one with 'melange calibrate'")
     settings = data.pop("settings", None)
+    data.setdefault("clock", "datasheet")  # files from before there was a choice
     try:
         values = {name: _figure(document, name, row, "value") for name, row in rows.items()}
         unknown = set(values) - set(PRIORS)

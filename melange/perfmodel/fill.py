@@ -63,6 +63,7 @@ def modelled_engine(
         settings=settings or default_settings(gpu, key.engine, version),
         kv_dtype=key.kv_dtype,
         max_batched_tokens=key.max_batched_tokens,
+        engine_version=version,
     )
     return plain if settings is not None else under_calibration(plain, calibration)
 

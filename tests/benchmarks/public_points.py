@@ -17,7 +17,6 @@ from typing import Literal
 
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.errors import InputError
-from melange.perfmodel.engine_costs import EngineCosts, engine_costs
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.serving.engine_args import option_value, settings_from_args
 
@@ -52,6 +51,9 @@ PRECISIONS: tuple[tuple[str, str], ...] = (
     ("FP4", "nvfp4"), ("FP8", "fp8"), ("BF16", "bf16"), ("FP16", "fp16"),
 )  # fmt: skip
 ENGINES: Mapping[str, str] = {"vLLM": "vllm", "SGLang": "sglang", "TensorRT-LLM": "tensorrt-llm"}
+# AccelMark's open runs are of a fixed number of requests, whatever the rate: so many that at the lowest one the elapsed
+# time is that of their arrival and of the last one (rate x elapsed of suite A at 5 req/s is 340, of B at 2 req/s 220).
+SUITE_REQUESTS: Mapping[str, int] = {"suite_A": 300, "suite_B": 200, "suite_C": 300, "suite_D": 100, "suite_G": 300}
 IMPLIED = 0.5  # of a closed loop's concurrency, by Little's law from throughput and latencies
 _EQUALS = {"--max-running-requests": "--max-num-seqs", "--max_batch_size": "--max-num-seqs",
            "--max_num_tokens": "--max-num-batched-tokens", "--chunked-prefill-size": "--max-num-batched-tokens",
@@ -71,7 +73,6 @@ class Point:
     engine: str
     engine_version: str
     modelled: ModelledEngine
-    costs: EngineCosts | None
     load: Load
     input_tokens: float
     output_tokens: float
@@ -151,7 +152,6 @@ def point_of(row: Mapping[str, str]) -> Point:
         engine=engine,
         engine_version=row["engine_version"],
         modelled=modelled,
-        costs=engine_costs(modelled.gpu, engine, row["engine_version"] or _version(row)),
         load=load,
         input_tokens=_number(row, "input_tokens"),
         output_tokens=_number(row, "output_tokens"),
@@ -199,7 +199,14 @@ def _modelled(row: Mapping[str, str], engine: str, args: list[str]) -> ModelledE
         raise InputError("data parallel within an engine")
     tp = int(float(tp_text)) if tp_text else int(min(gpus, 8.0))
     settings = settings_from_args(args, gpu=gpu, engine=engine, version=row["engine_version"] or _version(row))
-    modelled = ModelledEngine(model=model, gpu=gpu, tp=tp, precision=precision, settings=settings)
+    modelled = ModelledEngine(
+        model=model,
+        gpu=gpu,
+        tp=tp,
+        precision=precision,
+        settings=settings,
+        engine_version=row["engine_version"] or _version(row),
+    )
     if row["source"] == "TensorRT-LLM perf-overview":
         modelled = replace(modelled, kv_dtype="fp8")
     return modelled  # where no data parallelism is asked for, further GPUs of the machine stay idle
@@ -229,8 +236,8 @@ def _load(row: Mapping[str, str], note: str) -> tuple[Load, int]:
         return "burst", min(requests, int(concurrency)) if "all prompts sent at once" in note else requests
     if math.isnan(rate) or rate >= 500:
         return ("closed", requests) if not math.isnan(concurrency) else ("burst", requests)
-    elapsed = re.search(r"elapsed ([\d.]+) s", note)
-    return "open", max(round(rate * float(elapsed[1])), 20) if elapsed else requests
+    suite = re.match(r"(suite_\w) online; finite run", note)
+    return "open", SUITE_REQUESTS.get(suite[1], requests) if suite else requests
 
 
 def each(points: list[Point], **values: object) -> Iterator[Point]:
