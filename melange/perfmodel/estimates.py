@@ -97,7 +97,7 @@ def estimate(
         for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
     ]
     return Estimates(
-        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape)),
+        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape, modelled)),
         points=tuple(points),
         calibration=calibration,
         notes=(*notes, *reasons),

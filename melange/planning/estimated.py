@@ -54,7 +54,7 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
     return Profile(
         slo=slo,
         configs={table.key: table for table in tables},
-        warnings=warnings_of(calibration, slo, model),
+        warnings=warnings_of(calibration, slo, model, found),
         left_out=left_out,
         basis=basis_of(calibration),
         provenance={

@@ -38,7 +38,7 @@ WEIGHTS = np.array([1.0, 0.8, 0.4])  # of throughput, TPOT and TTFT
 CLIP = 3.0  # of a log error: what is that far off says no more
 MOST_POINTS = 200
 FOLDS = 4
-LEAST_POINTS = 15
+LEAST_POINTS = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
