@@ -111,12 +111,16 @@ def all_max_rates_rps(
     output_tokens: ArrayLike,
     cached_tokens: ArrayLike = 0.0,
     *,
-    efficiencies: Efficiencies | None = None,
+    calibration: Calibration | None = None,
 ) -> FloatArray:
-    """:func:`max_rates_rps` of many configurations at once, (configurations, *sizes): array overheads are shared."""
+    """:func:`max_rates_rps` of many configurations at once, (configurations, *sizes): array overheads are shared.
+
+    Of a calibration its efficiencies alone are used: the engines are as they are given.
+    """
     sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
-    every = efficiencies or Efficiencies()
-    return _stacked_rates_rps([_Case(modelled, every) for modelled in modelled_engines], slo, sizes)
+    known = calibration or Calibration()
+    cases = [_Case(modelled, known.efficiencies_of(modelled.gpu.name)) for modelled in modelled_engines]
+    return _stacked_rates_rps(cases, slo, sizes)
 
 
 def _stacked_rates_rps(cases: Sequence[_Case], slo: Slo, sizes: Sequence[FloatArray]) -> FloatArray:
@@ -186,7 +190,7 @@ def all_rates_with_band(
     starts, errors = [0], []
     for modelled in (under_calibration(modelled, calibration) for modelled in modelled_engines):
         others, model_error = _doubts(modelled, calibration, slo)
-        cases += [_Case(modelled, calibration.efficiencies), *others]
+        cases += [_Case(modelled, calibration.efficiencies_of(modelled.gpu.name)), *others]
         starts.append(len(cases))
         errors.append(model_error)
     rates = _stacked_rates_rps(cases, slo, sizes)
@@ -199,7 +203,7 @@ def _doubts(modelled: ModelledEngine, calibration: Calibration, slo: Slo) -> tup
     costs = modelled.costs
     if calibration.label != "prior" or costs is None:
         return shifted, _model_error(calibration, slo)
-    slower = _Case(modelled, calibration.efficiencies, math.exp(costs.model_error))
+    slower = _Case(modelled, calibration.efficiencies_of(modelled.gpu.name), math.exp(costs.model_error))
     return [slower] if kernels_of(modelled.gpu).measured else [slower, *shifted], 0.0
 
 
@@ -224,7 +228,7 @@ def _model_error(calibration: Calibration, slo: Slo) -> float:
 
 def _shifts(calibration: Calibration, modelled: ModelledEngine) -> list[Efficiencies]:
     """The efficiencies with each that matters moved by one standard deviation, away from a bound in its way."""
-    logs, result = calibration.efficiencies.logs(), []
+    logs, result = calibration.efficiencies_of(modelled.gpu.name).logs(), []
     for index, (name, prior) in enumerate(PRIORS.items()):
         if _matters(name, modelled):
             shifted = logs.copy()
@@ -262,7 +266,9 @@ def load_points(
     calibration = calibration or Calibration()
     modelled = under_calibration(modelled, calibration)
     inputs, outputs = (a.ravel() for a in np.meshgrid(input_tokens, output_tokens, indexing="ij"))
-    state = steady_state(modelled, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies)
+    state = steady_state(
+        modelled, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies_of(modelled.gpu.name)
+    )
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / capacity, band.high_rps / capacity

@@ -80,8 +80,7 @@ def estimated_tables(
     tables = [table_of(each.key, inputs, outputs, found) for each, found in zip(calibrated, rates, strict=True)]
     if not slo.may_miss:
         return tables
-    efficiencies = None if calibration is None else calibration.efficiencies
-    unlimited = all_max_rates_rps(calibrated, Slo(), *cells, efficiencies=efficiencies)
+    unlimited = all_max_rates_rps(calibrated, Slo(), *cells, calibration=calibration)
     return [replace(table, unlimited_rps=found) for table, found in zip(tables, unlimited, strict=True)]
 
 
@@ -97,7 +96,7 @@ def bare_tables(
     """The rates of :func:`estimated_tables` without their bands, at a tenth of the time."""
     inputs, outputs, cells = _cells(input_tokens, output_tokens, cached_tokens)
     calibrated = [under_calibration(modelled, calibration) for modelled in modelled_engines]
-    rates = all_max_rates_rps(calibrated, slo, *cells, efficiencies=calibration.efficiencies)
+    rates = all_max_rates_rps(calibrated, slo, *cells, calibration=calibration)
     return [
         table_of(modelled.key, inputs, outputs, Rates(rate_rps=rate, low_rps=rate, high_rps=rate))
         for modelled, rate in zip(calibrated, rates, strict=True)

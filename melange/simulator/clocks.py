@@ -129,7 +129,8 @@ def _config_clock(
     if own is not None:
         efficiencies = own.fitted(modelled)
     else:
-        efficiencies = plan.basis.efficiencies or (_fitted(modelled, cells) if at_saturation else Efficiencies())
+        known = plan.basis.efficiencies_of(modelled.gpu.name)
+        efficiencies = known or (_fitted(modelled, cells) if at_saturation else Efficiencies())
     clock = step_clock(modelled, efficiencies)
     longest = modelled.max_request_tokens
     fits = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).fits
@@ -155,7 +156,9 @@ def _config_clock(
 
 def _unmatched(plan: Plan, name: str, modelled: ModelledEngine, own: _Measured | None) -> ConfigClock:
     """The clock of a config without a rate to match: it serves no size in time, but may still be sent requests."""
-    efficiencies = own.fitted(modelled) if own is not None else plan.basis.efficiencies or Efficiencies()
+    efficiencies = (
+        own.fitted(modelled) if own is not None else plan.basis.efficiencies_of(modelled.gpu.name) or Efficiencies()
+    )
     clock, longest = step_clock(modelled, efficiencies), modelled.max_request_tokens
     sizes = [(b.load_input_tokens, b.load_output_tokens) for b in plan.buckets if name in b.max_rate_rps]
     known = np.array([size for size in sizes if None not in size], dtype=float).reshape(-1, 2).round().clip(1.0)

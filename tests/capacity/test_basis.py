@@ -12,7 +12,7 @@ from melange.serving.engine_settings import VLLM_0_2
 
 
 def test_nothing_is_known_until_told():
-    assert to_plain(Basis(), keep_none=False) == {"curves": [], "clock": "datasheet"}
+    assert to_plain(Basis(), keep_none=False) == {"curves": [], "gpu_efficiencies": {}, "clock": "datasheet"}
 
 
 def test_a_plan_rests_on_what_its_profile_rests_on(small_spec):
