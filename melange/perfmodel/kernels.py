@@ -92,15 +92,18 @@ class Kernels:
     measured: bool
 
     def gemm(self, precision: str) -> Gemm:
-        """The product in a precision; where that was not measured here, 16 bits times what it is worth elsewhere."""
-        own = self.gemms.get(_BF16.get(precision, precision))
+        """The product in a precision; where that was not measured here, 16 bits times what it is worth elsewhere.
+
+        8 bits that were not measured take those that were, as their peaks are the same.
+        """
+        own = self.gemms.get(_BF16.get(precision, precision)) or self.gemms.get(_ALIKE.get(precision, ""))
         if own is not None:
             return own
         return self.gemms["bf16"].scaled(*_worth(_STORED.get(precision, precision)))
 
     def expert(self, precision: str) -> Experts:
         """Experts in a precision; where that was not measured here, 16 bits of fewer bytes."""
-        own = self.experts.get(_BF16.get(precision, precision))
+        own = self.experts.get(_BF16.get(precision, precision)) or self.experts.get(_ALIKE.get(precision, ""))
         if own is not None:
             return own
         sixteen = self.experts["bf16"]
@@ -113,6 +116,7 @@ class Kernels:
         )
 
 
+_ALIKE: Mapping[str, str] = {"int8": "fp8"}
 _BF16: Mapping[str, str] = dict.fromkeys(map(str, FULL_PRECISIONS), "bf16")
 
 

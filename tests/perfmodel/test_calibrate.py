@@ -77,9 +77,7 @@ def test_load_points_of_known_efficiencies_are_explained_and_transfer_to_an_unse
     for name in result.fitted:
         found, true = getattr(result.efficiencies, name), getattr(TRUTH, name)
         assert abs(np.log(found / true)) < max(4 * result.spreads[name], 0.1), name
-    unseen = ModelledEngine(
-        model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu("A10G"), engine_version=VERSION
-    )
+    unseen = ModelledEngine(model=CATALOG.model("llama-3.1-8b"), gpu=CATALOG.gpu("A10G"), engine_version=VERSION)
     inputs, outputs = (np.array(axis) for axis in zip(*SIZES, strict=True))
     slo = Slo(tpot_s=0.06, tpot_definition="decode")
     truth = max_rates_rps(unseen, slo, inputs, outputs, efficiencies=TRUTH)
