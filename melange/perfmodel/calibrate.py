@@ -171,13 +171,7 @@ def predict(group: Group, efficiencies: Efficiencies) -> Prediction:
     tpot, ttft = np.full(rate.shape, np.nan), np.full(rate.shape, np.nan)
     closed, is_open = group.is_closed, ~group.is_closed & ~group.is_saturation
     if closed.any():
-        # Not every request is decoding; the rest of the concurrency is in prefill.
-        point = state.closed(np.where(closed, group.concurrency, 1.0))
-        share = np.clip(group.concurrency / point.concurrency, 0.0, 1.0)
-        point = state.closed(np.where(closed, group.concurrency * share, 1.0))
-        # More clients than slots: by Little's law the rest of them waits for a first token.
-        residence = group.concurrency / np.maximum(point.rate_rps, 1e-12)
-        point = replace(point, wait_s=np.maximum(np.nan_to_num(residence) - point.e2e_s, 0.0))
+        point = state.clients(np.where(closed, group.concurrency, 1.0))
         rate = np.where(closed, np.log(np.maximum(point.rate_rps, 1e-12) / group.rate_rps), rate)
         tpot, ttft = _latency_errors(group, point, closed, tpot, ttft)
     if is_open.any():

@@ -69,6 +69,49 @@ def estimate(
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
     shape = catalog.model(model) if isinstance(model, str) else model
+    modelled, notes = configurations(
+        shape,
+        gpus,
+        tp=tp,
+        precisions=precisions,
+        engines=engines,
+        kv_dtypes=kv_dtypes,
+        batched_tokens=batched_tokens,
+        calibration=calibration,
+        catalog=catalog,
+    )
+    cached = [cached_tokens] * len(input_tokens)
+    tables = {
+        one.key: estimated_table(one, slo, input_tokens, output_tokens, cached_tokens=cached, calibration=calibration)
+        for one in modelled
+    }
+    points = [
+        point
+        for one in modelled
+        for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
+    ]
+    return Estimates(
+        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape, modelled)),
+        points=tuple(points),
+        calibration=calibration,
+        notes=notes,
+    )
+
+
+def configurations(
+    model: str | Model,
+    gpus: str | Gpu | Sequence[str | Gpu],
+    *,
+    tp: Sequence[int],
+    precisions: Sequence[str] | None,
+    engines: Sequence[str],
+    kv_dtypes: Sequence[str],
+    batched_tokens: Sequence[int | None],
+    calibration: Calibration,
+    catalog: Catalog,
+) -> tuple[list[ModelledEngine], tuple[str, ...]]:
+    """Those of the configurations that :func:`estimate` is asked for that fit their GPUs, and what to know of them."""
+    shape = catalog.model(model) if isinstance(model, str) else model
     wanted = [gpus] if isinstance(gpus, str | Gpu) else gpus
     hardware = [catalog.gpu(gpu) if isinstance(gpu, str) else gpu for gpu in wanted]
     stored_as = precisions or (shape.precision,)
@@ -86,22 +129,7 @@ def estimate(
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
     stored = [one for one in modelled if one.is_stored_only]
     notes = dict.fromkeys(f"{one.gpu.name} only stores {one.precision}: it computes at 16 bits" for one in stored)
-    cached = [cached_tokens] * len(input_tokens)
-    tables = {
-        one.key: estimated_table(one, slo, input_tokens, output_tokens, cached_tokens=cached, calibration=calibration)
-        for one in modelled
-    }
-    points = [
-        point
-        for one in modelled
-        for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
-    ]
-    return Estimates(
-        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape, modelled)),
-        points=tuple(points),
-        calibration=calibration,
-        notes=(*notes, *reasons),
-    )
+    return modelled, (*notes, *reasons)
 
 
 def _engines(

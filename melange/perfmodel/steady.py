@@ -24,6 +24,7 @@ Under Poisson arrivals the time to first token adds three waits to the request's
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,8 @@ class SteadyState:
         self.decode_steps = np.maximum(self.output - 1.0, 0.0)
         # A request of one output token still passes through an iteration: one step keeps the equations regular.
         self._steps = np.maximum(self.decode_steps, 1.0)
+        if clock.chunked_prefill:  # and no prompt is through in fewer iterations than its tokens fill
+            self._steps = np.maximum(self._steps, self.new / clock.max_batched_tokens)
         self.context = self.input + self.output / 2.0
         self._read = self.context + clock.bounded_read_tokens(self.context)
         self._pairs_per_token = clock.prefill_pairs(self.new, self.cached) / self.new
@@ -197,6 +200,17 @@ class SteadyState:
         """A closed loop of so many requests (cut at the slots), which never waits for a slot."""
         occupancy = np.minimum(np.broadcast_to(np.asarray(concurrency, float), self.input.shape), self.slots)
         return self._point(occupancy, is_open=False)
+
+    def clients(self, concurrency: ArrayLike) -> LoadPoint:
+        """A closed loop of so many clients: those that neither decode nor prefill wait for a slot.
+
+        By Little's law all of them are in the system for concurrency / rate, and what is left of that is the wait.
+        """
+        asked = np.broadcast_to(np.asarray(concurrency, float), self.input.shape)
+        share = np.clip(asked / self.closed(asked).concurrency, 0.0, 1.0)  # not every request is decoding
+        point = self.closed(asked * share)
+        spare = np.nan_to_num(asked / np.maximum(point.rate_rps, 1e-12)) - point.e2e_s
+        return replace(point, wait_s=np.maximum(spare, 0.0), waiting_share=np.where(spare > 0.0, 1.0, 0.0))
 
     def open(self, occupancy_share: ArrayLike) -> LoadPoint:
         """Poisson arrivals that keep this share of the slots in decode on average; 1 is saturation."""

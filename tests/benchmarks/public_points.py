@@ -1,6 +1,8 @@
-"""Public measurements of serving: the rows of a file, what each was measured on, and under what load.
+"""Public measurements of serving as benchmarks take them: each with its engine modelled, and its costs.
 
-The columns are those of profiles/public/serving-points.csv. A row that cannot be modelled is kept with the reason.
+A file is one of melange.measurements.public, such as profiles/public/serving-points.csv, or one as collected, whose
+columns bench_public_points.py names: there names are the sources' own, and what a load was stands in notes. Rows that
+cannot be modelled are counted with the reason. distil_points.py makes the one from the other.
 """
 
 from __future__ import annotations
@@ -10,17 +12,16 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from melange.catalog.hardware import Catalog, load_catalog
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
+from melange.measurements.public import COLUMNS, PublicLoad, PublicPoint, read_public_points
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
-from melange.serving.engine_args import option_value, settings_from_args
-
-Load = Literal["batch", "closed", "open", "burst"]
+from melange.perfmodel.published import engine_of
+from melange.serving.engine_args import option_value
 
 GPUS: Mapping[str, str] = {
     "AMD MI300X GPU": "MI300X",
@@ -54,6 +55,11 @@ ENGINES: Mapping[str, str] = {"vLLM": "vllm", "SGLang": "sglang", "TensorRT-LLM"
 # AccelMark's open runs are of a fixed number of requests, whatever the rate: so many that at the lowest one the elapsed
 # time is that of their arrival and of the last one (rate x elapsed of suite A at 5 req/s is 340, of B at 2 req/s 220).
 SUITE_REQUESTS: Mapping[str, int] = {"suite_A": 300, "suite_B": 200, "suite_C": 300, "suite_D": 100, "suite_G": 300}
+SHAPING = (
+    "--max-num-seqs", "--max-num-batched-tokens", "--block-size", "--max-model-len", "--gpu-memory-utilization",
+    "--kv-cache-dtype",
+)  # fmt: skip
+NO_CHUNKS = "--no-enable-chunked-prefill"
 IMPLIED = 0.5  # of a closed loop's concurrency, by Little's law from throughput and latencies
 _EQUALS = {"--max-running-requests": "--max-num-seqs", "--max_batch_size": "--max-num-seqs",
            "--max_num_tokens": "--max-num-batched-tokens", "--chunked-prefill-size": "--max-num-batched-tokens",
@@ -72,8 +78,9 @@ class Point:
     date: str
     engine: str
     engine_version: str
+    public: PublicPoint
     modelled: ModelledEngine
-    load: Load
+    load: PublicLoad
     input_tokens: float
     output_tokens: float
     concurrency: float
@@ -82,7 +89,6 @@ class Point:
     output_tokens_per_s: float
     ttft_s: float
     tpot_s: float
-    note: str
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -92,7 +98,7 @@ class Point:
     @property
     def is_median(self) -> bool:
         """Whether latencies are medians rather than means."""
-        return "p50" in self.note
+        return self.public.is_median
 
     @property
     def is_recent(self) -> bool:
@@ -105,10 +111,13 @@ class Point:
 
 def read_points(file: str | Path) -> tuple[list[Point], dict[str, int]]:
     """The rows that can be modelled, and of the others how many for which reason."""
-    points: list[Point] = []
-    left: dict[str, int] = {}
     with open(file, encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
+        rows = csv.DictReader(lines)
+        if set(COLUMNS) <= set(rows.fieldnames or ()):
+            return [modelled_point(point) for point in read_public_points(file)], {}
+        points: list[Point] = []
+        left: dict[str, int] = {}
+        for row in rows:
             try:
                 points.append(point_of(row))
             except InputError as error:
@@ -116,13 +125,42 @@ def read_points(file: str | Path) -> tuple[list[Point], dict[str, int]]:
     return points, left
 
 
-@cache
-def _catalog() -> Catalog:
-    return load_catalog()
-
-
 def point_of(row: Mapping[str, str]) -> Point:
-    """One row as a point; InputError with why it cannot be modelled."""
+    """One row as collected; InputError with why it cannot be modelled."""
+    point = modelled_point(public_point_of(row))
+    if missing_memory_gib(point.modelled):
+        raise InputError("it does not fit by the model's own count")
+    return point
+
+
+def modelled_point(public: PublicPoint) -> Point:
+    """A public measurement with its engine modelled."""
+    modelled = engine_of(public)
+
+    def known(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return Point(
+        source=public.source,
+        date=public.date,
+        engine=public.engine,
+        engine_version=public.engine_version or "",
+        public=public,
+        modelled=modelled,
+        load=public.load,
+        input_tokens=public.input_tokens,
+        output_tokens=public.output_tokens,
+        concurrency=known(public.concurrency),
+        rate_rps=known(public.rate_rps),
+        requests=public.requests,
+        output_tokens_per_s=known(public.output_tokens_per_s),
+        ttft_s=known(public.ttft_s),
+        tpot_s=known(public.tpot_s),
+    )
+
+
+def public_point_of(row: Mapping[str, str]) -> PublicPoint:
+    """The facts of one row as collected; InputError with why it cannot be modelled."""
     note = row["note"]
     if "speculative" in note.lower() or "mtp" in note.lower():
         raise InputError("speculative decoding")
@@ -132,9 +170,6 @@ def point_of(row: Mapping[str, str]) -> Point:
     if engine is None:
         raise InputError(f"engine {row['engine']}")
     args = _args(note)
-    modelled = _modelled(row, engine, args)
-    if missing_memory_gib(modelled):
-        raise InputError("it does not fit by the model's own count")
     load, requests = _load(row, note)
     tpot, ttft = _number(row, "itl_ms_mean_or_p50") / 1e3, _number(row, "ttft_ms_mean_or_p50") / 1e3
     throughput = _number(row, "output_tok_per_s_total")
@@ -146,23 +181,50 @@ def point_of(row: Mapping[str, str]) -> Point:
         throughput = (
             float(row["concurrency"]) * float(row["output_tokens"]) / (float(found[1]) / 1e3) if found else math.nan
         )
-    return Point(
+    rate = _number(row, "request_rate_rps")
+    return PublicPoint(
         source=row["source"],
+        url=_url(row["url_or_repo_path"]),
         date=row["date"],
         engine=engine,
-        engine_version=row["engine_version"],
-        modelled=modelled,
+        engine_version=row["engine_version"] or None,
+        **_engine(row, args),
+        kv_dtype="fp8" if row["source"] == "TensorRT-LLM perf-overview" else "auto",
+        engine_args=tuple(_shaping(args)),
         load=load,
+        requests=requests,
         input_tokens=_number(row, "input_tokens"),
         output_tokens=_number(row, "output_tokens"),
-        concurrency=_number(row, "concurrency"),
-        rate_rps=_number(row, "request_rate_rps"),
-        requests=requests,
-        output_tokens_per_s=throughput,
-        ttft_s=ttft,
-        tpot_s=tpot if tpot > 1e-3 else math.nan,
-        note=note,
+        concurrency=_stated(concurrency),
+        rate_rps=_stated(rate),
+        output_tokens_per_s=_stated(throughput),
+        ttft_s=_stated(ttft),
+        tpot_s=_stated(tpot if tpot > 1e-3 else math.nan),
+        is_median="p50" in note,
     )
+
+
+def _stated(value: float) -> float | None:
+    """None where it is not; of what was converted, the digits that it had."""
+    return float(f"{value:.12g}") if math.isfinite(value) else None
+
+
+def _url(place: str) -> str:
+    """``github.com/owner/name@commit:path`` and the like as an address."""
+    found = re.fullmatch(r"(github\.com/[^@:]+)@(\w+):(.+)", place)
+    if found:
+        return f"https://{found[1]}/blob/{found[2]}/{found[3]}"
+    return place if "://" in place else f"https://{place}"
+
+
+def _shaping(args: list[str]) -> Iterator[str]:
+    """Of an engine's arguments those that shape its iterations."""
+    for name in SHAPING:
+        value = option_value(args, name)
+        if value is not None:
+            yield f"{name}={value}"
+    if NO_CHUNKS in args:
+        yield NO_CHUNKS
 
 
 def _number(row: Mapping[str, str], key: str) -> float:
@@ -182,8 +244,9 @@ def _args(note: str) -> list[str]:
     return result
 
 
-def _modelled(row: Mapping[str, str], engine: str, args: list[str]) -> ModelledEngine:
-    catalog = _catalog()
+def _engine(row: Mapping[str, str], args: list[str]) -> dict[str, Any]:
+    """GPU, model, TP degree and precision by the catalog's names."""
+    catalog = load_catalog()
     gpu = catalog.gpu(_gpu_name(row["gpu"]))
     model = catalog.model(MODELS.get(row["model"], row["model"]))
     stated = row["precision"].upper()
@@ -197,26 +260,9 @@ def _modelled(row: Mapping[str, str], engine: str, args: list[str]) -> ModelledE
         raise InputError("attention data-parallel, experts spread")
     if dp is not None and int(dp) > 1:
         raise InputError("data parallel within an engine")
+    # Where no data parallelism is asked for, further GPUs of the machine stay idle.
     tp = int(float(tp_text)) if tp_text else int(min(gpus, 8.0))
-    settings = settings_from_args(args, gpu=gpu, engine=engine, version=row["engine_version"] or _version(row))
-    modelled = ModelledEngine(
-        model=model,
-        gpu=gpu,
-        tp=tp,
-        precision=precision,
-        settings=settings,
-        engine_version=row["engine_version"] or _version(row),
-    )
-    if row["source"] == "TensorRT-LLM perf-overview":
-        modelled = replace(modelled, kv_dtype="fp8")
-    return modelled  # where no data parallelism is asked for, further GPUs of the machine stay idle
-
-
-def _version(row: Mapping[str, str]) -> str | None:
-    """The version of a source that states a date alone."""
-    if row["engine"] != "vLLM":
-        return None
-    return {"2024": "0.5", "2024-11": "0.6", "2024-2025": "0.6", "2025-09": "0.10"}.get(row["date"])
+    return {"gpu": gpu.name, "model": model.name, "tp": tp, "precision": precision}
 
 
 def _gpu_name(name: str) -> str:
@@ -225,7 +271,7 @@ def _gpu_name(name: str) -> str:
     return GPUS.get(name, name.removeprefix("NVIDIA "))
 
 
-def _load(row: Mapping[str, str], note: str) -> tuple[Load, int]:
+def _load(row: Mapping[str, str], note: str) -> tuple[PublicLoad, int]:
     rate = _number(row, "request_rate_rps")
     concurrency = _number(row, "concurrency")
     count = re.search(r"(\d+) (?:ShareGPT )?(?:requests|prompts)", note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,6 @@ from public_points import Point
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.engine_costs import EngineCosts
 from melange.perfmodel.hardware import step_clock
-from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.steady import SteadyState
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
@@ -50,18 +48,10 @@ def predicted(point: Point, costs: EngineCosts | None = None) -> Predicted:
 
 
 def _closed(point: Point, state: SteadyState) -> Predicted:
-    found = state.closed(point.concurrency)
-    share = min(point.concurrency / float(found.concurrency), 1.0)
-    found = state.closed(point.concurrency * share)
-    rate = float(found.rate_rps)
-    waiting = max(point.concurrency / rate - float(found.e2e_s), 0.0) if rate > 0 else math.nan
-    return _of(found, point, rate, waiting)
-
-
-def _of(found: LoadPoint, point: Point, rate: float, waiting_s: float) -> Predicted:
+    found = state.clients(point.concurrency)
     return Predicted(
-        output_tokens_per_s=rate * point.output_tokens,
-        ttft_s=float(found.prefill_s) + waiting_s,
+        output_tokens_per_s=float(found.rate_rps) * point.output_tokens,
+        ttft_s=float(found.ttft_s),
         tpot_s=float(found.tpot_decode_s),
     )
 

@@ -227,3 +227,29 @@ def test_a_looser_limit_never_lowers_the_rate(chunked):
     np.testing.assert_allclose(rates[-1], state.saturation_rps)
     peak = np.max([state.open(share).rate_rps for share in np.linspace(0.5, 1.0, 50)], axis=0)
     assert (peak > 1.005 * state.saturation_rps).any(), "the case must be one that dips"
+
+
+@pytest.mark.parametrize("clients", [1, 16, 64, 200])
+def test_clients_beyond_the_slots_wait_for_a_first_token(clients):
+    c = clock()
+    point = SteadyState(c, 400, 100).clients(clients)
+    assert float(point.rate_rps * point.e2e_s) == pytest.approx(clients, rel=0.01 if clients > 64 else 0.25)
+    assert (float(point.wait_s) > 1.0) == (clients > 64)
+    if clients <= 64:
+        rate, _, tpot = simulate(c, 400, 100, concurrency=clients)
+        assert float(point.rate_rps) == pytest.approx(rate, rel=0.15)
+        assert float(point.tpot_decode_s) == pytest.approx(tpot, rel=0.15)
+
+
+def test_more_clients_than_slots_only_wait_longer():
+    state = SteadyState(clock(), [400, 2000], [100, 10])
+    few, many = state.clients(1000), state.clients([2000, 2000])
+    np.testing.assert_allclose(many.rate_rps, few.rate_rps)
+    np.testing.assert_allclose(many.wait_s - few.wait_s, 1000 / few.rate_rps)
+
+
+@pytest.mark.parametrize(("input_tokens", "output_tokens"), [(16_000, 4), (30_000, 8), (9_000, 4)])
+def test_a_prompt_of_more_iterations_than_its_output_has_tokens(input_tokens, output_tokens):
+    c = clock()
+    rate, _, _ = simulate(c, input_tokens, output_tokens, concurrency=8, requests=300)
+    assert float(SteadyState(c, input_tokens, output_tokens).saturation_rps) == pytest.approx(rate, rel=0.1)

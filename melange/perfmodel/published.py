@@ -1,0 +1,69 @@
+"""What the performance model says of a public measurement: its engine, modelled, under the load of the measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from melange.catalog.hardware import Catalog, load_catalog
+from melange.measurements.public import PublicPoint
+from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.estimate import steady_state
+from melange.perfmodel.hardware import ModelledEngine
+from melange.perfmodel.load import Load
+from melange.serving.engine_args import settings_from_args
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What can be compared of a load: throughput of all GPUs, and means of latencies; None where nothing is said."""
+
+    output_tokens_per_s: float | None = None
+    ttft_s: float | None = None
+    tpot_decode_s: float | None = None
+
+
+def engine_of(point: PublicPoint, catalog: Catalog | None = None) -> ModelledEngine:
+    """The engine that a point was measured on, under the arguments that its source states."""
+    catalog = catalog or load_catalog()
+    gpu = catalog.gpu(point.gpu)
+    settings = settings_from_args(point.engine_args, gpu=gpu, engine=point.engine, version=point.likely_version)
+    return ModelledEngine(
+        model=catalog.model(point.model),
+        gpu=gpu,
+        tp=point.tp,
+        precision=point.precision,
+        settings=settings,
+        kv_dtype=point.kv_dtype,
+        engine_version=point.likely_version,
+    )
+
+
+def load_of(point: PublicPoint) -> Load:
+    """A point's load in steady state: a batch counts as so many clients, a burst as the highest rate."""
+    if point.load in ("batch", "closed"):
+        return Load(concurrency=point.concurrency)
+    return Load(rate_rps=point.rate_rps) if point.load == "open" else Load()
+
+
+def measured_figures(point: PublicPoint) -> Figures:
+    """What a point measured that a steady state can be held against: of batches and bursts, throughput alone."""
+    if point.load in ("batch", "burst"):
+        return Figures(output_tokens_per_s=point.output_tokens_per_s)
+    throughput = point.output_tokens_per_s
+    return Figures(output_tokens_per_s=throughput, ttft_s=point.ttft_s, tpot_decode_s=point.tpot_s)
+
+
+def predicted_figures(
+    point: PublicPoint, *, calibration: Calibration | None = None, catalog: Catalog | None = None
+) -> Figures:
+    """The same of the model, in steady state (a run's fill and drain are left out); latencies None past saturation."""
+    efficiencies = None if calibration is None else calibration.efficiencies_of(point.gpu)
+    state = steady_state(engine_of(point, catalog), point.input_tokens, point.output_tokens, efficiencies=efficiencies)
+    load = load_of(point)
+    found = load.of(state)
+    known = load.rate_rps is None or load.rate_rps < float(state.saturation_rps)
+    return Figures(
+        output_tokens_per_s=float(min(found.rate_rps, load.rate_rps or found.rate_rps)) * point.output_tokens,
+        ttft_s=float(found.ttft_s) if known else None,
+        tpot_decode_s=float(found.tpot_decode_s),
+    )
