@@ -272,7 +272,7 @@ def load_points(
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / capacity, band.high_rps / capacity
-    lone = state.closed(1.0)
+    lone = state.clients(1.0)
     slots = np.maximum(state.slots, 1.0)
     rungs = [state.open(slots ** (rung - 1.0)) for rung in LADDER]
     points: list[Measurement] = []

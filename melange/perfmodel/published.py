@@ -26,9 +26,16 @@ def engine_of(point: PublicPoint, catalog: Catalog | None = None) -> ModelledEng
     """The engine that a point was measured on, under the arguments that its source states."""
     catalog = catalog or load_catalog()
     gpu = catalog.gpu(point.gpu)
-    settings = settings_from_args(point.engine_args, gpu=gpu, engine=point.engine, version=point.likely_version)
+    model = catalog.model(point.model)
+    settings = settings_from_args(
+        point.engine_args,
+        gpu=gpu,
+        engine=point.engine,
+        version=point.likely_version,
+        context_tokens=model.max_context_tokens,
+    )
     return ModelledEngine(
-        model=catalog.model(point.model),
+        model=model,
         gpu=gpu,
         tp=point.tp,
         precision=point.precision,

@@ -36,6 +36,7 @@ from melange.perfmodel.clock import StepClock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
 
+_CLIENT_ROUNDS = 3  # until those in decode and those in prefill are as many as there are clients
 _NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
 
 
@@ -207,8 +208,10 @@ class SteadyState:
         By Little's law all of them are in the system for concurrency / rate, and what is left of that is the wait.
         """
         asked = np.broadcast_to(np.asarray(concurrency, float), self.input.shape)
-        share = np.clip(asked / self.closed(asked).concurrency, 0.0, 1.0)  # not every request is decoding
-        point = self.closed(asked * share)
+        decoding = asked
+        for _ in range(_CLIENT_ROUNDS):  # not every request is decoding
+            decoding = np.minimum(decoding * asked / self.closed(decoding).concurrency, asked)
+        point = self.closed(decoding)
         spare = np.nan_to_num(asked / np.maximum(point.rate_rps, 1e-12)) - point.e2e_s
         return replace(point, wait_s=np.maximum(spare, 0.0), waiting_share=np.where(spare > 0.0, 1.0, 0.0))
 
@@ -256,7 +259,7 @@ class SteadyState:
             wait, waiting = self._wait(load, flow.busy, prefill, self._steps * tpot + prefill)
         return LoadPoint(
             rate_rps=rate,
-            concurrency=rate * (self._steps * tpot + prefill),
+            concurrency=rate * (self._steps * tpot + prefill + self.clock.front_s),
             prefill_s=prefill + iteration + self.clock.front_s,
             wait_s=wait,
             waiting_share=waiting,

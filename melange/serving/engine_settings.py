@@ -87,9 +87,9 @@ VLLM_0_2 = EngineSettings(
 )
 
 
-# vLLM from 0.3 to its V1 engine: prompts of up to a model's usual context, in iterations of their own.
-VLLM_0 = EngineSettings(max_num_seqs=256, max_batched_tokens=8192, chunked_prefill=False)
 _NEWEST_VLLM_0 = (0, 7)  # V1 is the default since 0.8
+_LONG_CONTEXT_TOKENS = 32768  # beyond which vLLM chunked prompts before V1 already
+_USUAL_CONTEXT_TOKENS = 8192
 _LARGE_GIB = 70.0
 
 
@@ -104,11 +104,14 @@ def is_vllm_0(engine: str, version: str | None) -> bool:
     return engine == "vllm" and bool(numbers) and numbers <= _NEWEST_VLLM_0
 
 
-def default_settings(gpu: Gpu, engine: str = "vllm", version: str | None = None) -> EngineSettings:
-    """What an engine picks on this GPU when it is told nothing.
+def default_settings(
+    gpu: Gpu, engine: str = "vllm", version: str | None = None, context_tokens: float | None = None
+) -> EngineSettings:
+    """What an engine picks on this GPU when it is told nothing but the longest request, ``context_tokens``.
 
     Since its V1 engine, vLLM takes 1024 sequences and 8192 tokens an iteration on GPUs of 70 GiB or more other than the
-    A100, else 256 and 2048; before, :data:`VLLM_0`, and :data:`VLLM_0_2` in versions 0.2.x. SGLang prefills between
+    A100, else 256 and 2048. Before, it took 256 sequences, and prompts whole in iterations of their own, unless requests
+    may be of more than 32768 tokens; versions 0.2.x are :data:`VLLM_0_2`. SGLang prefills between
     decode iterations (its mixed chunks are off), in chunks of 8192 tokens on large GPUs, else 2048. TensorRT-LLM takes
     2048 sequences and 8192 tokens. Engines that are not known get vLLM's figures.
     """
@@ -116,7 +119,10 @@ def default_settings(gpu: Gpu, engine: str = "vllm", version: str | None = None)
     if engine == "vllm" and version is not None and version.startswith("0.2."):
         return VLLM_0_2
     if is_vllm_0(engine, version):
-        return VLLM_0
+        longest = int(context_tokens or _USUAL_CONTEXT_TOKENS)
+        if longest > _LONG_CONTEXT_TOKENS:
+            return EngineSettings(max_batched_tokens=2048)
+        return EngineSettings(max_batched_tokens=max(longest, 2048), chunked_prefill=False)
     if engine == "sglang":
         return EngineSettings(
             name=engine,
