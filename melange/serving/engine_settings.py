@@ -110,8 +110,8 @@ def default_settings(
     """What an engine picks on this GPU when it is told nothing but the longest request, ``context_tokens``.
 
     Since its V1 engine, vLLM takes 1024 sequences and 8192 tokens an iteration on GPUs of 70 GiB or more other than the
-    A100, else 256 and 2048. Before, it took 256 sequences, and prompts whole in iterations of their own, unless requests
-    may be of more than 32768 tokens; versions 0.2.x are :data:`VLLM_0_2`. SGLang prefills between
+    A100, else 256 and 2048. Before, it took 256 sequences, and whole prompts in iterations of their own, unless
+    requests may be of more than 32768 tokens; versions 0.2.x are :data:`VLLM_0_2`. SGLang prefills between
     decode iterations (its mixed chunks are off), in chunks of 8192 tokens on large GPUs, else 2048. TensorRT-LLM takes
     2048 sequences and 8192 tokens. Engines that are not known get vLLM's figures.
     """
