@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from melange.measurements.file import read_measurements as read_measurements
     from melange.measurements.measurement import LatencyStats as LatencyStats
     from melange.measurements.measurement import Measurement as Measurement
+    from melange.perfmodel.at_load import LoadEstimate as LoadEstimate
+    from melange.perfmodel.at_load import LoadEstimates as LoadEstimates
+    from melange.perfmodel.at_load import estimate_at_load as estimate_at_load
     from melange.perfmodel.calibrate import calibrate as calibrate
     from melange.perfmodel.calibration import Calibration as Calibration
     from melange.perfmodel.calibration import read_calibration as read_calibration
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
     from melange.perfmodel.estimates import estimate as estimate
     from melange.perfmodel.limits import PhysicalLimit as PhysicalLimit
     from melange.perfmodel.limits import physical_limits as physical_limits
+    from melange.perfmodel.load import Load as Load
     from melange.plan.bucket import PlanBucket as PlanBucket
     from melange.plan.config import PlanConfig as PlanConfig
     from melange.plan.costs import Baseline as Baseline
@@ -99,6 +103,7 @@ if TYPE_CHECKING:
     from melange.report.figures import draw_heatmap as draw_heatmap
     from melange.report.figures import draw_names as draw_names
     from melange.report.figures import draw_shares as draw_shares
+    from melange.report.loads import render_loads as render_loads
     from melange.report.measurements import render_profile as render_profile
     from melange.report.plans import render_plan as render_plan
     from melange.report.simulation import render_comparison as render_comparison
@@ -158,6 +163,9 @@ _WHERE = {
     "InstanceType": "catalog.instances",
     "LatencyStats": "measurements.measurement",
     "Limits": "planning.limits",
+    "Load": "perfmodel.load",
+    "LoadEstimate": "perfmodel.at_load",
+    "LoadEstimates": "perfmodel.at_load",
     "MachineRates": "attainment.given_machines",
     "Measurement": "measurements.measurement",
     "MeasurementFile": "measurements.file",
@@ -212,6 +220,7 @@ _WHERE = {
     "draw_shares": "report.figures",
     "draw_sweep": "report.sweeps",
     "estimate": "perfmodel.estimates",
+    "estimate_at_load": "perfmodel.at_load",
     "extended_catalog": "catalog.described",
     "fractional_costs": "analysis.efficiency",
     "import_results": "interop.benchmarks",
@@ -237,6 +246,7 @@ _WHERE = {
     "render_capacity": "report.capacity",
     "render_comparison": "report.simulation",
     "render_estimates": "report.estimates",
+    "render_loads": "report.loads",
     "render_plan": "report.plans",
     "render_profile": "report.measurements",
     "render_simulation": "report.simulation",

@@ -6,19 +6,21 @@ from typing import Any
 
 import click
 
+from melange.cli.estimate_load import check_load_options, loads_of, rates
 from melange.cli.options import names, numbers, output_option, waiting
 from melange.cli.outputs import OutputOption
 from melange.cli.slo_options import EACH, LIMIT, share
 
 
 def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[float], list[float]]:
-    """``paper`` or ``250,1000x100,500`` -> input and output sizes."""
+    """``paper`` or ``250,1000x100,500`` -> input and output sizes; of prompts alone also ``250,1000``."""
     from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 
     if value == "paper":
         return [float(e) for e in PAPER_INPUT_EDGES_TOKENS], [float(e) for e in PAPER_OUTPUT_EDGES_TOKENS]
+    text = f"{value}x1" if ctx.params.get("prefill_only") and "x" not in value else value
     try:
-        inputs, outputs = (sorted({float(size) for size in part.split(",")}) for part in value.split("x"))
+        inputs, outputs = (sorted({float(size) for size in part.split(",")}) for part in text.split("x"))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not 'paper' or like 250,1000x100,500", ctx, param) from None
     if not all(0 < size < float("inf") for size in (*inputs, *outputs)):
@@ -50,6 +52,22 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 @click.option("--kv-dtype", "kv_dtypes", multiple=True, callback=names, help="KV-cache dtypes: auto, fp8 [auto].")
 @click.option("--batched-tokens", multiple=True, callback=numbers, metavar="N,N", help="Token budgets [the engine's].")
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
+@click.option(
+    "--concurrency",
+    multiple=True,
+    callback=numbers,
+    metavar="N,N",
+    help="What a replica does with so many clients, each sending its next request when it has its answer.",
+)
+@click.option(
+    "--rate", "rates", multiple=True, callback=rates, metavar="R,R", help="The same under so many requests a second."
+)
+@click.option(
+    "--prefill-only",
+    is_flag=True,
+    is_eager=True,
+    help="The same of prompts alone, one token of output: highest rate, and TTFT of a lone prompt or under the load.",
+)
 @click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
 @click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms for the rates that are shown; {EACH}.")
 @click.option(
@@ -80,12 +98,18 @@ def estimate(**given: Any) -> None:
     The load points answer any SLO later: use them as a profile file of a workload. Everything is labelled as estimated
     and carries an 80% band.
 
+    With --concurrency, --rate or --prefill-only: what one replica does at each size of the grid under that load
+    (throughput with its band, mean TPOT, TTFT and latency, slots), beside the nearest public measurement.
+
     \b
     Examples:
       melange estimate --model llama-3.1-8b --gpu L4,A10G,A100-80GB,H100
       melange estimate --model llama-3.1-70b --gpu H100 --tp 2,4 --precision fp8 --slo-tpot-ms 40 --grid 500x250
       melange estimate --model llama-3.1-8b --gpu H100 --kv-dtype auto,fp8 --batched-tokens 1024,8192 --grid 500x250
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
+      melange estimate --model llama-3.1-8b --gpu H100,L40S --grid 1000x1000 --concurrency 16,64
+      melange estimate --model qwen3-32b --gpu H100 --tp 2 --precision fp8 --grid 2000x300 --rate 2,4
+      melange estimate --model llama-3.1-8b --gpu H100 --grid 1000,8000 --prefill-only
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
     from melange.catalog.described import extended_catalog
@@ -94,31 +118,38 @@ def estimate(**given: Any) -> None:
     from melange.errors import InputError
     from melange.files.lines import replace_lines
     from melange.measurements.file import Header, record_line
+    from melange.perfmodel.at_load import estimate_at_load
     from melange.perfmodel.calibration import read_calibration
     from melange.perfmodel.estimates import estimate as estimated
     from melange.report.estimates import render_estimates
+    from melange.report.loads import render_loads
 
     catalog = extended_catalog(load_catalog(), [given["gpu_file"]] if given["gpu_file"] else [])
     if bool(given["model"]) == bool(given["model_config"]):
         raise InputError("give either --model or --model-config")
     model, _ = model_named(given["model"] or given["model_config"], catalog)
+    check_load_options(given)
     inputs, outputs = given["grid"]
+    asked: dict[str, Any] = {
+        "tp": _degrees(given["tp"]),
+        "precisions": given["precisions"] or None,
+        "engines": given["engines"],
+        "kv_dtypes": given["kv_dtypes"] or ("auto",),
+        "batched_tokens": given["batched_tokens"] or (None,),
+        "input_tokens": inputs,
+        "output_tokens": [1.0] if given["prefill_only"] else outputs,
+        "cached_tokens": given["cached_tokens"],
+        "calibration": read_calibration(given["calibration"]) if given["calibration"] else None,
+        "catalog": catalog,
+    }
+    loads = loads_of(given)
+    if loads:
+        with waiting(f"estimating {model.name}"):
+            under = estimate_at_load(model, given["gpus"], loads, **asked)
+        click.echo(render_loads(under, given["output"]))
+        return
     with waiting(f"estimating {model.name}"):
-        found = estimated(
-            model,
-            given["gpus"],
-            _slo(given),
-            tp=_degrees(given["tp"]),
-            precisions=given["precisions"] or None,
-            engines=given["engines"],
-            kv_dtypes=given["kv_dtypes"] or ("auto",),
-            batched_tokens=given["batched_tokens"] or (None,),
-            input_tokens=inputs,
-            output_tokens=outputs,
-            cached_tokens=given["cached_tokens"],
-            calibration=read_calibration(given["calibration"]) if given["calibration"] else None,
-            catalog=catalog,
-        )
+        found = estimated(model, given["gpus"], _slo(given), **asked)
     if given["save"]:
         header = Header(model=model.name, facts={"source": "estimated", "calibration": found.calibration.describe()})
         replace_lines(given["save"], record_line(header) + "".join(map(record_line, found.points)))

@@ -48,6 +48,7 @@ class PublicPoints:
     ) -> None:
         self._modelled, self._calibration = modelled, calibration
         self._catalog = catalog or load_catalog()
+        self._predicted: dict[int, Figures] = {}
         found = shipped_points() if points is None else points
         of_gpu = [point for point in found if point.gpu == modelled.gpu.name and _has_figures(point)]
         self._points = [(self._engine_distance(point), point) for point in of_gpu]
@@ -56,19 +57,31 @@ class PublicPoints:
         return len(self._points)
 
     def nearest(self, input_tokens: float, output_tokens: float, load: Load, rate_rps: float) -> Nearest | None:
-        """The nearest measurement of a size under a load that reaches such a rate; None: the GPU has none at all."""
-        if not self._points:
-            return None
+        """The nearest measurement of a size under a load that reaches such a rate; None where there is none.
+
+        Of a prompt alone (one token of output) that is the nearest TTFT, whatever followed it.
+        """
+        is_prompt = output_tokens <= 1
         distances = [
-            apart + _size_distance(point, input_tokens, output_tokens) + _load_distance(point, load, rate_rps)
-            for apart, point in self._points
+            (
+                apart
+                + _size_distance(point, input_tokens, None if is_prompt else output_tokens)
+                + _load_distance(point, load, rate_rps),
+                n,
+            )
+            for n, (apart, point) in enumerate(self._points)
+            if not is_prompt or measured_figures(point).ttft_s is not None
         ]
-        distance = min(distances)
-        _, point = self._points[distances.index(distance)]
+        if not distances:
+            return None
+        distance, n = min(distances)
+        _, point = self._points[n]
+        if n not in self._predicted:
+            self._predicted[n] = predicted_figures(point, calibration=self._calibration, catalog=self._catalog)
         return Nearest(
             point=point,
             measured=measured_figures(point),
-            predicted=predicted_figures(point, calibration=self._calibration, catalog=self._catalog),
+            predicted=self._predicted[n],
             differs=(*self._differs(point), *_load_differs(point, input_tokens, output_tokens, load)),
             distance=float(f"{distance:.3g}"),
         )
@@ -89,9 +102,9 @@ class PublicPoints:
         asked, found = self._modelled, []
         if point.model != asked.model.name:
             model = self._model_of(point)
-            billions = f"{model.active_parameters / 1e9:.3g}B active, not {asked.model.active_parameters / 1e9:.3g}B"
-            found.append(f"model {point.model} ({billions})")
-        if point.precision != asked.precision:
+            active = [f"{one.active_parameters / 1e9:.3g}B active" for one in (model, asked.model)]
+            found.append(f"model {point.model}" + (f" ({active[0]}, not {active[1]})" if len(set(active)) > 1 else ""))
+        if not _same_precision(point.precision, asked.precision):
             found.append(f"{point.precision}, not {asked.precision}")
         if point.tp != asked.tp:
             found.append(f"TP {point.tp}, not {asked.tp}")
@@ -109,8 +122,9 @@ def _same_precision(one: str, other: str) -> bool:
     return one == other or {one, other} <= set(_SIXTEEN_BITS)
 
 
-def _size_distance(point: PublicPoint, input_tokens: float, output_tokens: float) -> float:
-    return abs(math.log(point.input_tokens / input_tokens)) + abs(math.log(point.output_tokens / output_tokens))
+def _size_distance(point: PublicPoint, input_tokens: float, output_tokens: float | None) -> float:
+    of_prompt = abs(math.log(point.input_tokens / input_tokens))
+    return of_prompt if output_tokens is None else of_prompt + abs(math.log(point.output_tokens / output_tokens))
 
 
 def _load_distance(point: PublicPoint, load: Load, rate_rps: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from melange.catalog.hardware import Catalog, load_catalog
@@ -11,6 +12,8 @@ from melange.perfmodel.estimate import steady_state
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.load import Load
 from melange.serving.engine_args import settings_from_args
+
+FEW_ROUNDS = 4  # of requests for each client: a closed loop of fewer is mostly its fill and its drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,24 +56,30 @@ def load_of(point: PublicPoint) -> Load:
 
 
 def measured_figures(point: PublicPoint) -> Figures:
-    """What a point measured that a steady state can be held against: of batches and bursts, throughput alone."""
-    if point.load in ("batch", "burst"):
-        return Figures(output_tokens_per_s=point.output_tokens_per_s)
+    """What a point measured that a steady state can be held against: of batches, bursts and short runs, throughput."""
     throughput = point.output_tokens_per_s
+    is_short = point.load == "closed" and point.requests < FEW_ROUNDS * (point.concurrency or 0.0)
+    if point.load in ("batch", "burst") or is_short:
+        return Figures(output_tokens_per_s=throughput)
     return Figures(output_tokens_per_s=throughput, ttft_s=point.ttft_s, tpot_decode_s=point.tpot_s)
 
 
 def predicted_figures(
     point: PublicPoint, *, calibration: Calibration | None = None, catalog: Catalog | None = None
 ) -> Figures:
-    """The same of the model, in steady state (a run's fill and drain are left out); latencies None past saturation."""
+    """The same of the model, in steady state (a run's fill and drain are left out); no TTFT at or past saturation."""
     efficiencies = None if calibration is None else calibration.efficiencies_of(point.gpu)
     state = steady_state(engine_of(point, catalog), point.input_tokens, point.output_tokens, efficiencies=efficiencies)
     load = load_of(point)
-    found = load.of(state)
-    known = load.rate_rps is None or load.rate_rps < float(state.saturation_rps)
+    found, saturation = load.of(state), float(state.saturation_rps)
+    rate = float(found.rate_rps) if load.kind == "closed" else min(load.rate_rps or saturation, saturation)
+    ttft = float(found.ttft_s)
     return Figures(
-        output_tokens_per_s=float(min(found.rate_rps, load.rate_rps or found.rate_rps)) * point.output_tokens,
-        ttft_s=float(found.ttft_s) if known else None,
-        tpot_decode_s=float(found.tpot_decode_s),
+        output_tokens_per_s=_short(rate * point.output_tokens),
+        ttft_s=_short(ttft) if math.isfinite(ttft) else None,
+        tpot_decode_s=_short(float(found.tpot_decode_s)),
     )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

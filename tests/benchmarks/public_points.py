@@ -214,6 +214,7 @@ def _url(place: str) -> str:
     found = re.fullmatch(r"(github\.com/[^@:]+)@(\w+):(.+)", place)
     if found:
         return f"https://{found[1]}/blob/{found[2]}/{found[3]}"
+    place = place.split()[0]
     return place if "://" in place else f"https://{place}"
 
 

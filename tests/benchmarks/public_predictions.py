@@ -10,12 +10,12 @@ from public_points import Point
 from melange.perfmodel.clock import StepClock
 from melange.perfmodel.engine_costs import EngineCosts
 from melange.perfmodel.hardware import step_clock
+from melange.perfmodel.published import FEW_ROUNDS
 from melange.perfmodel.steady import SteadyState
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
 
 MOST_PLAYED = 1000
-FEW_ROUNDS = 4
 SPREAD_SIZES = (
     "GPUStack performance lab",
     "dstack benchmarks",
