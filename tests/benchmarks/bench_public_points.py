@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_public_points.py FILE
 
-FILE has the columns source, date, engine, engine_version, gpu, n_gpus, tp, model, precision, input_tokens,
+FILE is profiles/public/serving-points.csv, or one as collected, with the columns source, url_or_repo_path, date, engine, engine_version, gpu, n_gpus, tp, model, precision, input_tokens,
 output_tokens, concurrency, request_rate_rps, output_tok_per_s_total, ttft_ms_mean_or_p50, itl_ms_mean_or_p50, note.
 Printed are the model from datasheets, which the product uses, and the clock from measured kernels
 (``step_clock(..., costs=...)``) with the engines' costs that ship. Those were fitted on public measurements: on these,
