@@ -97,6 +97,12 @@ def test_a_gpu_without_public_measurements_has_no_nearest():
     assert one(Load(concurrency=8)).nearest.point.gpu == "H100"
 
 
+@pytest.mark.parametrize("size", [0.0, -5.0, math.nan, math.inf, 1e300])
+def test_sizes_beyond_any_request_are_refused(size):
+    with pytest.raises(InputError, match="a request size is"):
+        one(Load(), input_tokens=[size])
+
+
 def test_no_load_is_refused_and_rows_are_in_the_order_asked():
     with pytest.raises(InputError, match="no load"):
         estimate_at_load("llama-3.1-8b", "H100", [], **SIZES)
