@@ -14,6 +14,7 @@ from melange.catalog.models import Model
 from melange.errors import InputError
 from melange.files.records import to_plain
 from melange.files.shown import short_repr
+from melange.measurements.measurement import MOST_TOKENS
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import rates_with_band, steady_state
 from melange.perfmodel.estimates import configurations
@@ -141,6 +142,9 @@ def estimate_at_load(
     """
     if not loads:
         raise InputError("there is no load to estimate", fix="give at least one")
+    for size in (*input_tokens, *output_tokens):
+        if not 0 < size <= MOST_TOKENS:
+            raise InputError(f"a request size is {size:g} tokens", fix=f"give a size above 0, up to {MOST_TOKENS:g}")
     catalog, calibration = catalog or load_catalog(), calibration or Calibration()
     modelled, notes = configurations(
         model,

@@ -106,9 +106,12 @@ class StepClock:
         return np.asarray(longest + self.state_tokens + self.window_kv_share * np.minimum(longest, self.window_tokens))
 
     def bounded_read_tokens(self, context_tokens: ArrayLike) -> FloatArray:
-        """KV tokens that a decode step over such a context reads beside the context itself; elementwise."""
+        """KV tokens that a decode step over such a context reads beside the context itself; elementwise.
+
+        A state is read and written again.
+        """
         context = np.asarray(context_tokens, float)
-        return np.asarray(self.state_tokens + self.window_read_share * np.minimum(context, self.window_tokens))
+        return np.asarray(2.0 * self.state_tokens + self.window_read_share * np.minimum(context, self.window_tokens))
 
     def prefill_pairs(self, new_tokens: ArrayLike, context_tokens: ArrayLike = 0.0) -> FloatArray:
         """(query, key) pairs of ``new_tokens`` behind a context, those of windows counted by their share."""

@@ -102,8 +102,9 @@ class PublicPoints:
         asked, found = self._modelled, []
         if point.model != asked.model.name:
             model = self._model_of(point)
-            active = [f"{one.active_parameters / 1e9:.3g}B active" for one in (model, asked.model)]
-            found.append(f"model {point.model}" + (f" ({active[0]}, not {active[1]})" if len(set(active)) > 1 else ""))
+            active = [f"{one.active_parameters / 1e9:.3g}B" for one in (model, asked.model)]
+            apart = f" ({active[0]} active, not {active[1]})" if active[0] != active[1] else ""
+            found.append(f"model {point.model}{apart}")
         if not _same_precision(point.precision, asked.precision):
             found.append(f"{point.precision}, not {asked.precision}")
         if point.tp != asked.tp:

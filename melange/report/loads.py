@@ -16,29 +16,28 @@ from melange.report.tables import rendered, table
 
 _ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrt-llm": "TensorRT-LLM"}
 _COLUMNS = (
-    "in/out", "load", "req/s", "out tok/s", "80% band", "per GPU", "TPOT ms", "TTFT ms", "E2E s", "slots", "bound by",
+    "in/out", "load", "req/s", "tok/s", "80% band", "per GPU", "TPOT ms", "TTFT s", "E2E s", "slots", "bound",
 )  # fmt: skip
-_LOADS = {"closed": "{:g} clients", "open": "{:g} req/s", "highest": "highest"}
-_BOUNDS = {"kv cache": "KV", "sequences": "sequences", "token budget": "budget"}
+_LOADS = {"closed": "{:g} at once", "open": "{:g} req/s", "highest": "highest"}
+_BOUNDS = {"kv cache": "KV", "sequences": "seqs", "token budget": "budget"}
 _MEANING = "TPOT is the decode mean, (latency - TTFT) / (output tokens - 1); TTFT and E2E are means."
 
 
 def render_loads(estimates: LoadEstimates, output: str = "table") -> str:
     """Throughput, latencies and slots of one replica per size and load; JSON also holds each row's nearest point."""
     if output == "json":
-        rows = [row.to_dict() for row in estimates.rows]
         head = {"schema_version": 1, "calibration": estimates.calibration.describe()}
-        return json.dumps({**head, "loads": rows, "notes": list(estimates.notes)}, indent=2)
+        loads = [row.to_dict() for row in estimates.rows]
+        return json.dumps({**head, "loads": loads, "notes": list(estimates.notes)}, indent=2)
     if output == "csv":
         return _csv(estimates.rows)
     parts: list[Any] = []
     for key, group in groupby(estimates.rows, key=lambda row: row.key):
         rows = list(group)
         alone = all(row.is_prompt_alone for row in rows)
-        columns = [{"out tok/s": "prompt tok/s"}.get(name, name) if alone else name for name in _COLUMNS]
-        what = "prompts alone, one token of output" if alone else "one replica"
-        parts.append(table(f"{key.describe()}: {what}", columns, [_cells(row, alone) for row in rows], left=2))
-        parts += [*_not_kept(rows), nearest_line(rows), ""]
+        what = "prompts alone, prompt tok/s" if alone else "one replica, output tok/s"
+        parts.append(table(f"{key.describe()}: {what}", _COLUMNS, [_cells(row, alone) for row in rows], left=2))
+        parts += [*_remarks(rows), nearest_line(rows), ""]
     parts += estimates.notes
     parts.append(f"Estimated, {estimates.calibration.describe()}; tok/s with an 80% band. {_MEANING}")
     return rendered(*parts)
@@ -57,9 +56,8 @@ def _csv(rows: Sequence[LoadEstimate]) -> str:
 def _cells(row: LoadEstimate, alone: bool) -> tuple[str, ...]:
     size = f"{row.input_tokens:g}/{row.output_tokens:g}"
     load = _LOADS[row.load.kind].format(row.load.concurrency or row.load.rate_rps)
-    load += "" if row.kept or not row.fits else ", not kept"
     if not row.fits:
-        return (size, load, "does not fit", *["-"] * (len(_COLUMNS) - 3))
+        return (size, load, "0", *["-"] * (len(_COLUMNS) - 3))
     tokens = row.input_tokens if alone else row.output_tokens
     return (
         size,
@@ -69,8 +67,8 @@ def _cells(row: LoadEstimate, alone: bool) -> tuple[str, ...]:
         f"{_brief(row.low_rps * tokens)}-{_brief(row.high_rps * tokens)}",
         _count(row.rate_rps * tokens / row.key.tp),
         _ms(row.tpot_decode_s),
-        _ms(row.ttft_s),
-        "-" if row.e2e_s is None else _count(row.e2e_s),
+        _seconds(row.ttft_s) if row.kept else "not kept",
+        _seconds(row.e2e_s),
         f"{row.slots:.0f}",
         _BOUNDS[row.bound] if row.bound else "-",
     )
@@ -85,14 +83,21 @@ def _brief(value: float) -> str:
 
 
 def _ms(value_s: float | None) -> str:
-    return "-" if value_s is None else f"{1e3 * value_s:,.0f}" if value_s >= 0.1 else f"{1e3 * value_s:.3g}"
+    return "-" if value_s is None else _count(1e3 * value_s)
 
 
-def _not_kept(rows: Sequence[LoadEstimate]) -> list[str]:
-    return [
-        f"{row.input_tokens:g}/{row.output_tokens:g}: {row.load.describe()} is above saturation, "
-        f"{row.saturation_rps:.3g} req/s: queues grow without end, and what is shown is saturation"
-        for row in rows
+def _seconds(value_s: float | None) -> str:
+    return "-" if value_s is None else _count(value_s)
+
+
+def _remarks(rows: Sequence[LoadEstimate]) -> list[str]:
+    """Sizes that do not fit, and rates above saturation."""
+    sizes = [(f"{row.input_tokens:g}/{row.output_tokens:g}", row) for row in rows]
+    unfit = dict.fromkeys(size for size, row in sizes if not row.fits)
+    return [f"{size} does not fit: it is longer than the model's context or the KV cache" for size in unfit] + [
+        f"{size}: {row.load.describe()} is above saturation, {row.saturation_rps:.3g} req/s: queues grow without end, "
+        "and what is shown is saturation"
+        for size, row in sizes
         if row.fits and not row.kept
     ]
 
@@ -100,10 +105,9 @@ def _not_kept(rows: Sequence[LoadEstimate]) -> list[str]:
 def nearest_line(rows: Sequence[LoadEstimate]) -> str:
     """The nearest public measurement to any of a configuration's rows, and how near it is."""
     known = [(row.nearest.distance, n) for n, row in enumerate(rows) if row.nearest is not None]
-    gpu = rows[0].key.gpu
     if not known:
-        what = "a TTFT" if all(row.is_prompt_alone for row in rows) else "anything"
-        return f"nearest public measurement: no public measurement of {what} on the {gpu} is known to this version"
+        what = "of a TTFT on" if all(row.is_prompt_alone for row in rows) else "of"
+        return f"nearest public measurement: none is known {what} the {rows[0].key.gpu}"
     row = rows[min(known)[1]]
     assert row.nearest is not None
     which = f" (to {row.input_tokens:g}/{row.output_tokens:g}, {row.load.describe()})" if len(rows) > 1 else ""

@@ -34,7 +34,7 @@ def bound(engine: Records, request: Records) -> None:
     held = engine.state_tokens + engine.window_kv * min(float(longest), engine.window_tokens)
     request.bounded_blocks = int(np.ceil(held / engine.block_tokens))
     context = request.input_tokens + request.output_tokens / 2.0
-    request.bounded_tokens = engine.state_tokens + engine.window_read * min(context, engine.window_tokens)
+    request.bounded_tokens = 2.0 * engine.state_tokens + engine.window_read * min(context, engine.window_tokens)
 
 
 @compiled_part

@@ -31,6 +31,7 @@ PRIORS = {
     "host_s": (1e-3, 1.0),
     "host_per_sequence_s": (1e-5, 1.2),
     "host_per_request_s": (2e-3, 0.6),
+    "host_per_token_s": (1e-6, 1.0),
     "front_s": (1e-2, 1.0),
 }
 PRIOR_WEIGHT = 0.3
@@ -124,14 +125,15 @@ def _short(value: float) -> float:
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("-o", "--output", required=True, help="File to write.")
-def main(file: str, output: str) -> None:
+@click.option("--kind", "only", multiple=True, help="Only these kinds.")
+def main(file: str, output: str, only: tuple[str, ...]) -> None:
     """Fit every kind of engine in FILE that has enough points."""
     kinds: dict[str, list[Point]] = defaultdict(list)
     for point in read_points(file)[0]:
         kinds[engine_kind(point.modelled.gpu, point.engine, point.modelled.engine_version)].append(point)
     found = {}
     for kind, points in sorted(kinds.items()):
-        if len(points) < LEAST_POINTS:
+        if len(points) < LEAST_POINTS or (only and kind not in only):
             continue
         click.echo(f"{kind}: {len(points)} points", err=True)
         sources = ", ".join(sorted({point.source for point in points}))
