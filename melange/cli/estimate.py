@@ -49,6 +49,7 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 )
 @click.option("--kv-dtype", "kv_dtypes", multiple=True, callback=names, help="KV-cache dtypes: auto, fp8 [auto].")
 @click.option("--batched-tokens", multiple=True, callback=numbers, metavar="N,N", help="Token budgets [the engine's].")
+@click.option("--sequences", multiple=True, callback=numbers, metavar="N,N", help="Requests at once [the engine's].")
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
 @click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
 @click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms for the rates that are shown; {EACH}.")
@@ -113,6 +114,7 @@ def estimate(**given: Any) -> None:
             engines=given["engines"],
             kv_dtypes=given["kv_dtypes"] or ("auto",),
             batched_tokens=given["batched_tokens"] or (None,),
+            sequences=given["sequences"] or (None,),
             input_tokens=inputs,
             output_tokens=outputs,
             cached_tokens=given["cached_tokens"],

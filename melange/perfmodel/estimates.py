@@ -54,6 +54,7 @@ def estimate(
     engines: Sequence[str] = ("vllm",),
     kv_dtypes: Sequence[str] = ("auto",),
     batched_tokens: Sequence[int | None] = (None,),
+    sequences: Sequence[int | None] = (None,),
     input_tokens: Sequence[float] = PAPER_INPUT_EDGES_TOKENS,
     output_tokens: Sequence[float] = PAPER_OUTPUT_EDGES_TOKENS,
     cached_tokens: float = 0.0,
@@ -64,8 +65,8 @@ def estimate(
 
     Models and GPUs are names of the catalog or described ones (:func:`extended_catalog`). ``cached_tokens`` of every
     prompt are prefix hits. ``precisions`` None is the checkpoint's own, ``None`` among ``batched_tokens`` the engine's
-    own budget of an iteration. Without ``slo`` the rates are what a replica
-    sustains at any latency. Raises InputError for unknown names and where no configuration fits its GPUs.
+    own budget of an iteration, among ``sequences`` its own most requests at once. Without ``slo`` the rates are what a
+    replica sustains at any latency. Raises InputError for unknown names and where no configuration fits its GPUs.
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
     shape = catalog.model(model) if isinstance(model, str) else model
@@ -76,10 +77,11 @@ def estimate(
         if kv_dtype not in KV_DTYPES:
             raise InputError(f"KV-cache dtype is {kv_dtype!r}", fix=f"use one of {', '.join(KV_DTYPES)}")
     asked = [
-        under_calibration(replace(one, kv_dtype=kv_dtype, max_batched_tokens=budget), calibration)
+        under_calibration(replace(one, kv_dtype=kv_dtype, max_batched_tokens=budget, max_num_seqs=most), calibration)
         for one in _engines(shape, hardware, engines, list(tp), stored_as)
         for kv_dtype in kv_dtypes
         for budget in batched_tokens
+        for most in sequences
     ]
     modelled, reasons = fitting(list({one.key: one for one in asked}.values()))
     if not modelled:

@@ -98,17 +98,21 @@ def precisions_of(model: Model, gpu: Gpu, serving: ServingChoice) -> tuple[str, 
 
 
 def _ways(plain: ModelledEngine, serving: ServingChoice, calibration: Calibration) -> list[ModelledEngine]:
-    """A configuration with each KV-cache dtype and token budget that is open."""
+    """A configuration with each KV-cache dtype and token budget that is open, and each number of sequences named."""
     usual = plain.engine.max_batched_tokens
     budgets: list[int | None] = [None]
     if serving.batched_tokens:
         budgets = [None if budget == usual else budget for budget in serving.batched_tokens]
     elif calibration.settings is None:
         budgets += [budget for budget in TOKEN_BUDGETS if budget != usual]
+    usual_sequences = plain.engine.max_num_seqs
+    named = [None if most == usual_sequences else most for most in serving.sequences] or [None]
     return [
-        under_calibration(replace(plain, kv_dtype=kv_dtype, max_batched_tokens=budget), calibration)
+        under_calibration(replace(plain, kv_dtype=kv_dtype, max_batched_tokens=budget, max_num_seqs=most), calibration)
         for kv_dtype in serving.kv_dtypes or ("auto",)
         for budget in budgets
+        for most in named
+        if most is None or budget is None or most <= budget
     ]
 
 
@@ -125,7 +129,7 @@ def useful(
     """
     alike: dict[tuple[object, ...], list[int]] = {}
     for index, modelled in enumerate(modelled_engines):
-        alike.setdefault(modelled.key._replace(max_batched_tokens=None), []).append(index)
+        alike.setdefault(modelled.key._replace(max_batched_tokens=None, max_num_seqs=None), []).append(index)
     rates = [table.rate_at(input_tokens, output_tokens) for table in tables]
     kept: list[int] = []
     for members in alike.values():

@@ -82,6 +82,14 @@ def test_named_budgets_and_kv_dtypes_are_the_ones_tried():
     assert by_key[None, "fp8"].kv_bytes_per_element == 1.0
 
 
+def test_named_numbers_of_sequences_are_the_ones_tried():
+    serving = ServingChoice(batched_tokens=(2048, 64), sequences=(128, 256))
+    found, _ = candidates(MODEL, Machines(most_gpus={"L4": 1}), serving, Calibration(), CATALOG)
+    # 2048 tokens and 256 sequences are the engine's own on an L4; 64 tokens hold no 128 sequences.
+    assert [(m.key.max_batched_tokens, m.key.max_num_seqs) for m in found] == [(None, 128), (None, None), (64, None)]
+    assert [m.engine.max_num_seqs for m in found] == [128, 256, 64]
+
+
 def test_only_budgets_that_some_size_needs_are_kept():
     slo, sizes = Slo(tpot_s=0.03, tpot_definition="decode"), ([100.0, 4000.0], [100.0])
     engines = [
