@@ -26,6 +26,11 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     return inputs, outputs
 
 
+def _sequences(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[int | str, ...]:
+    """``("best",)``, or numbers."""
+    return values if values == ("best",) else numbers(ctx, param, values)
+
+
 @click.command()
 @click.option("--model", help="A model: a name of 'melange gpus --models', a Hugging Face id or a config.json's path.")
 @click.option("--model-config", type=click.Path(dir_okay=False), help="A Hugging Face config.json instead of a name.")
@@ -49,7 +54,13 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 )
 @click.option("--kv-dtype", "kv_dtypes", multiple=True, callback=names, help="KV-cache dtypes: auto, fp8 [auto].")
 @click.option("--batched-tokens", multiple=True, callback=numbers, metavar="N,N", help="Token budgets [the engine's].")
-@click.option("--sequences", multiple=True, callback=numbers, metavar="N,N", help="Requests at once [the engine's].")
+@click.option(
+    "--sequences",
+    multiple=True,
+    callback=_sequences,
+    metavar="N,N",
+    help="Most requests at once; best for its own and those that suit the SLO [the engine's].",
+)
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
 @click.option("--cached-tokens", type=click.FloatRange(0), default=0.0, help="Prefix-hit tokens of every prompt.")
 @click.option("--slo-tpot-ms", type=LIMIT, help=f"TPOT limit in ms for the rates that are shown; {EACH}.")
@@ -86,6 +97,7 @@ def estimate(**given: Any) -> None:
       melange estimate --model llama-3.1-8b --gpu L4,A10G,A100-80GB,H100
       melange estimate --model llama-3.1-70b --gpu H100 --tp 2,4 --precision fp8 --slo-tpot-ms 40 --grid 500x250
       melange estimate --model llama-3.1-8b --gpu H100 --kv-dtype auto,fp8 --batched-tokens 1024,8192 --grid 500x250
+      melange estimate --model llama-3.1-8b --gpu H100 --slo-tpot-ms 30 --attainment 0.99 --sequences best
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """

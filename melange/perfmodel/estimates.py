@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
+
+from melange.arrays import FloatArray
 from melange.capacity.profile import Profile
 from melange.catalog.hardware import Catalog, Gpu, load_catalog
 from melange.catalog.models import Model
@@ -12,15 +16,17 @@ from melange.errors import InputError
 from melange.files.shown import short_repr
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
-from melange.perfmodel.estimate import fitting, load_points, under_calibration
+from melange.perfmodel.estimate import fitting, load_points, max_rates_rps, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import estimated_table, warnings_of
+from melange.perfmodel.sequences import suiting_sequences
 from melange.serving.config import KV_DTYPES
 from melange.serving.engine_settings import default_settings
 from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 
 ENGINES = ("vllm", "nanoflow")
+BEST: Literal["best"] = "best"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +60,7 @@ def estimate(
     engines: Sequence[str] = ("vllm",),
     kv_dtypes: Sequence[str] = ("auto",),
     batched_tokens: Sequence[int | None] = (None,),
-    sequences: Sequence[int | None] = (None,),
+    sequences: Sequence[int | Literal["best"] | None] = (None,),
     input_tokens: Sequence[float] = PAPER_INPUT_EDGES_TOKENS,
     output_tokens: Sequence[float] = PAPER_OUTPUT_EDGES_TOKENS,
     cached_tokens: float = 0.0,
@@ -65,8 +71,9 @@ def estimate(
 
     Models and GPUs are names of the catalog or described ones (:func:`extended_catalog`). ``cached_tokens`` of every
     prompt are prefix hits. ``precisions`` None is the checkpoint's own, ``None`` among ``batched_tokens`` the engine's
-    own budget of an iteration, among ``sequences`` its own most requests at once. Without ``slo`` the rates are what a
-    replica sustains at any latency. Raises InputError for unknown names and where no configuration fits its GPUs.
+    own budget of an iteration, among ``sequences`` its own most requests at once; ``best``
+    stands for its own and up to three other numbers, those that suit the SLO at these sizes. Without ``slo`` the rates
+    are what a replica sustains at any latency. Raises InputError for unknown names and where no configuration fits.
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
     shape = catalog.model(model) if isinstance(model, str) else model
@@ -81,16 +88,21 @@ def estimate(
         for one in _engines(shape, hardware, engines, list(tp), stored_as)
         for kv_dtype in kv_dtypes
         for budget in batched_tokens
-        for most in sequences
+        for most in dict.fromkeys(None if most == BEST else most for most in sequences)
     ]
     modelled, reasons = fitting(list({one.key: one for one in asked}.values()))
     if not modelled:
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
+    if BEST in sequences:
+        i, o = (sizes.ravel() for sizes in np.meshgrid(input_tokens, output_tokens, indexing="ij"))
+        cached = np.full(i.shape, float(cached_tokens))
+        modelled = [each for one in modelled for each in _with_sequences(one, slo, (i, o, cached), calibration)]
+        modelled = list({one.key: one for one in modelled}.values())
     stored = [one for one in modelled if one.is_stored_only]
     notes = dict.fromkeys(f"{one.gpu.name} only stores {one.precision}: it computes at 16 bits" for one in stored)
-    cached = [cached_tokens] * len(input_tokens)
+    hits = [cached_tokens] * len(input_tokens)
     tables = {
-        one.key: estimated_table(one, slo, input_tokens, output_tokens, cached_tokens=cached, calibration=calibration)
+        one.key: estimated_table(one, slo, input_tokens, output_tokens, cached_tokens=hits, calibration=calibration)
         for one in modelled
     }
     points = [
@@ -104,6 +116,19 @@ def estimate(
         calibration=calibration,
         notes=(*notes, *reasons),
     )
+
+
+def _with_sequences(
+    one: ModelledEngine, slo: Slo, sizes: tuple[FloatArray, FloatArray, FloatArray], calibration: Calibration
+) -> list[ModelledEngine]:
+    """It, and it with the numbers of sequences that suit the sizes, each of which is as much asked for as it can do."""
+    if one.max_num_seqs is not None:
+        return [one]
+    efficiencies = calibration.efficiencies
+    demand = max_rates_rps(one, slo, *sizes, efficiencies=efficiencies)
+    demand = np.where(demand > 0, demand, demand.max(initial=0.0) or 1.0)
+    numbers = suiting_sequences(one, slo, *sizes, demand, efficiencies=efficiencies)
+    return [one, *(replace(one, max_num_seqs=number) for number in numbers)]
 
 
 def _engines(

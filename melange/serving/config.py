@@ -130,7 +130,7 @@ class ServingConfig:
 
     @property
     def name(self) -> str:
-        """``<instance>[/tp<N>][/<precision>][/kv-fp8][/bt<tokens>][/s<requests>][/<engine>]``; no part is its default."""
+        """``<instance>[/tp<N>][/<precision>][/kv-fp8][/bt<tokens>][/s<requests>][/<engine>]``, defaults left out."""
         parts = [self.instance.key]
         parts += [f"tp{self.tp}"] if self.tp != 1 else []
         parts += [self.precision] if self.precision not in ("fp16", "bf16") else []
