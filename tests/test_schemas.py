@@ -180,7 +180,7 @@ def test_a_full_record_keeps_its_schema():
         duration_s=60.0, queue_growth_rps=-0.1, saturated=True, valid=False, invalid_reason="cold", low_rps=0.9,
         high_rps=1.1, engine_version="1", date="2026-11", sample_ttft_s=(0.1,), sample_e2e_s=(0.2,),
         sample_output_tokens=(20,), nominal_rps=1.1, confidence=0.97, queue_growth_low_rps=-0.2,
-        queue_growth_high_rps=0.1, extra={"note": 1}, kv_dtype="fp8", max_batched_tokens=512,
+        queue_growth_high_rps=0.1, extra={"note": 1}, kv_dtype="fp8", max_batched_tokens=512, max_num_seqs=64,
         asked=Question(slo=Slo(tpot_s=0.1, attainment=0.9), resolution=1.4, requests=400, point_s=120.0),
     )  # fmt: skip
     row = json.loads(record_line(point))
@@ -188,7 +188,7 @@ def test_a_full_record_keeps_its_schema():
     validator("measurements").validate(row)
     header = Header(
         model="m", gpu="L4", tp=1, precision="fp8", engine="vllm", engine_version="1", engine_command=("vllm",),
-        kv_dtype="fp8", max_batched_tokens=512,
+        kv_dtype="fp8", max_batched_tokens=512, max_num_seqs=64,
         max_model_len_tokens=64, kv_cache=KvCache(tokens=64, block_tokens=16), model_shape={"layers": 1},
         slo=Slo(ttft_s=1.0), facts={"anything": [1]},
     )  # fmt: skip

@@ -94,6 +94,7 @@ def _choices(
         "precisions": part.precision,
         "kv_dtypes": part.kv_dtype,
         "batched_tokens": part.batched_tokens,
+        "sequences": part.sequences,
     }
     own = replace(spec, limits=Limits(), places={}).with_offers([machine])
     if machine.owned:  # an offer in its stead, at a price that nothing compares, of whatever list

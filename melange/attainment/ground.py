@@ -142,9 +142,10 @@ def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool =
 
 
 def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
-    """Of every kind of config one token budget: that with the most sizes in time, then the least load.
+    """Of every kind of config one token budget and number of sequences: that with the most sizes in time, then the
+    least load.
 
-    Budgets differ in little but latency, which simulation judges, and every further config takes a clock of its own.
+    They differ in little but latency, which simulation judges, and every further config takes a clock of its own.
     """
     rates = np.nan_to_num(choices.max_rate_rps, nan=0.0)
     sizes = (rates > 0).sum(axis=0)
@@ -152,7 +153,7 @@ def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
     best: dict[tuple[object, ...], int] = {}
     for c in np.flatnonzero(able).tolist():
         config = choices.configs[c]
-        kind = (config.instance.key, config.key._replace(max_batched_tokens=None))
+        kind = (config.instance.key, config.key._replace(max_batched_tokens=None, max_num_seqs=None))
         other = best.get(kind, c)
         best[kind] = min(other, c, key=lambda k: (-int(sizes[k]), float(load[k]), k))
     return sorted(best.values())

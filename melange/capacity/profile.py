@@ -164,8 +164,8 @@ class Profile:
     def to_frame(self) -> DataFrame:
         """Every configuration's table, one row a size.
 
-        Index: the fields of ConfigKey (``max_batched_tokens`` 0 where the engine chooses), ``input_tokens``,
-        ``output_tokens``. Columns as those of :meth:`ConfigProfile.to_frame`.
+        Index: the fields of ConfigKey (``max_batched_tokens`` and ``max_num_seqs`` 0 where the engine chooses),
+        ``input_tokens``, ``output_tokens``. Columns as those of :meth:`ConfigProfile.to_frame`.
         """
         import pandas as pd
 

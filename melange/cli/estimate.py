@@ -28,6 +28,11 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     return inputs, outputs
 
 
+def _sequences(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[int | str, ...]:
+    """``("best",)``, or numbers."""
+    return values if values == ("best",) else numbers(ctx, param, values)
+
+
 @click.command()
 @click.option("--model", help="A model: a name of 'melange gpus --models', a Hugging Face id or a config.json's path.")
 @click.option("--model-config", type=click.Path(dir_okay=False), help="A Hugging Face config.json instead of a name.")
@@ -51,6 +56,13 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
 )
 @click.option("--kv-dtype", "kv_dtypes", multiple=True, callback=names, help="KV-cache dtypes: auto, fp8 [auto].")
 @click.option("--batched-tokens", multiple=True, callback=numbers, metavar="N,N", help="Token budgets [the engine's].")
+@click.option(
+    "--sequences",
+    multiple=True,
+    callback=_sequences,
+    metavar="N,N",
+    help="Most requests at once; best for its own and those that suit the SLO [the engine's].",
+)
 @click.option("--grid", default="paper", callback=_grid, show_default=True, help="Sizes: paper, or 250,1000x100,500.")
 @click.option(
     "--concurrency",
@@ -106,6 +118,7 @@ def estimate(**given: Any) -> None:
       melange estimate --model llama-3.1-8b --gpu L4,A10G,A100-80GB,H100
       melange estimate --model llama-3.1-70b --gpu H100 --tp 2,4 --precision fp8 --slo-tpot-ms 40 --grid 500x250
       melange estimate --model llama-3.1-8b --gpu H100 --kv-dtype auto,fp8 --batched-tokens 1024,8192 --grid 500x250
+      melange estimate --model llama-3.1-8b --gpu H100 --slo-tpot-ms 30 --attainment 0.99 --sequences best
       melange estimate --model llama-3-8b --gpu A100-80GB --engine vllm,nanoflow --grid 1000x500
       melange estimate --model llama-3.1-8b --gpu H100,L40S --grid 1000x1000 --concurrency 16,64
       melange estimate --model qwen3-32b --gpu H100 --tp 2 --precision fp8 --grid 2000x300 --rate 2,4
@@ -136,6 +149,7 @@ def estimate(**given: Any) -> None:
         "engines": given["engines"],
         "kv_dtypes": given["kv_dtypes"] or ("auto",),
         "batched_tokens": given["batched_tokens"] or (None,),
+        "sequences": given["sequences"] or (None,),
         "input_tokens": inputs,
         "output_tokens": [1.0] if given["prefill_only"] else outputs,
         "cached_tokens": given["cached_tokens"],

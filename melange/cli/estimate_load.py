@@ -42,6 +42,8 @@ def check_load_options(given: dict[str, Any]) -> None:
             )
     if given["tpot_definition"] != "decode":
         raise click.UsageError(f"--tpot-definition belongs to an SLO: with {name}, TPOT is the decode mean")
+    if "best" in given["sequences"]:
+        raise click.UsageError(f"--sequences best is of an SLO, {name} states the load: give a number")
     if given["save"]:
         raise click.UsageError(f"--save writes the ladder of loads of an estimate without {name}: leave one out")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from melange.planning.options import SolveOptions
     from melange.planning.spec import WorkloadSpec
 
-_SERVING = ("precisions", "tp", "kv_dtypes", "batched_tokens")
+_SERVING = ("precisions", "tp", "kv_dtypes", "batched_tokens", "sequences")
 _LIMITS = ("maximum", "minimum", "only", "exclude", "max_cost_usd_per_hour", "owned")
 
 STATISTICS = ("mean", "peak", "p95")
@@ -155,6 +155,13 @@ _SERVED = (
         help="Most tokens an iteration computes, e.g. 2048  [default: estimated rates try 512 to 8192]",
     ),
     click.option(
+        "--sequences",
+        multiple=True,
+        callback=numbers,
+        metavar="N,N",
+        help="Most requests an engine runs at once, e.g. 64  [default: estimated rates try what suits the SLO]",
+    ),
+    click.option(
         "--fill", type=click.Choice(["estimated"]), help="Let the performance model supply what is not measured."
     ),
 )
@@ -199,7 +206,7 @@ def fleet_options_given(given: Mapping[str, Any]) -> list[str]:
         "slo_tpot_ms": "--slo-tpot-ms", "tpot_definition": "--tpot-definition", "slo_ttft_ms": "--slo-ttft-ms",
         "attainment": "--attainment", "price_set": "--price-set", "price_file": "--prices", "providers": "--provider",
         "regions": "--region", "spot": "--spot", "precisions": "--precision", "tp": "--tp", "kv_dtypes": "--kv-dtype",
-        "batched_tokens": "--batched-tokens", "fill": "--fill",
+        "batched_tokens": "--batched-tokens", "sequences": "--sequences", "fill": "--fill",
     }  # fmt: skip
     return [flag for name, flag in flags.items() if given[name] not in (None, ())]
 

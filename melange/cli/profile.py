@@ -237,6 +237,7 @@ def check(ctx: click.Context, /, file: str, sentinels: int, tolerance: float, se
     "--kv-dtype", type=click.Choice(["auto", "fp8"]), default="auto", show_default=True, help="Of its KV cache."
 )
 @click.option("--batched-tokens", type=click.IntRange(1), help="Its token budget of an iteration  [default: its own]")
+@click.option("--sequences", type=click.IntRange(1), help="Most requests that it ran at once  [default: its own]")
 @click.option(
     "-o",
     "--output",
@@ -258,7 +259,14 @@ def import_(files: tuple[str, ...], output: str, **key: Any) -> None:
     from melange.serving.config import ConfigKey
 
     config = ConfigKey(
-        key["model"], key["gpu"], key["tp"], key["precision"], key["engine"], key["kv_dtype"], key["batched_tokens"]
+        key["model"],
+        key["gpu"],
+        key["tp"],
+        key["precision"],
+        key["engine"],
+        key["kv_dtype"],
+        key["batched_tokens"],
+        key["sequences"],
     )
     points = import_results(files, config, engine_version=key["engine_version"], output=output, warn=warning)
     click.echo(f"{output}: {len(points)} load points added")

@@ -43,7 +43,7 @@ class CurvePoint(NamedTuple):
 class MeasuredCurve:
     """Valid load points of one configuration that know TPOT or TTFT, and the limits of the engine that they ran on.
 
-    ``model`` to ``engine``, ``kv_dtype`` and ``max_batched_tokens`` name the configuration. ``engine_settings`` None:
+    ``model`` to ``engine``, and ``kv_dtype`` to ``max_num_seqs``, name the configuration. ``engine_settings`` None:
     the measurements' header does not say how the engine was started. ``model_shape``: the model's figures where it was
     served from a folder, for models that the catalog does not know.
     """
@@ -58,12 +58,11 @@ class MeasuredCurve:
     model_shape: Model | None = None
     kv_dtype: str = "auto"
     max_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
 
     @property
     def key(self) -> ConfigKey:
-        return ConfigKey(
-            self.model, self.gpu, self.tp, self.precision, self.engine, self.kv_dtype, self.max_batched_tokens
-        )
+        return ConfigKey.of(self)
 
     @property
     def deciding(self) -> tuple[Measurement, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,7 @@ class Header:
     engine: str | None = None
     kv_dtype: str | None = None
     max_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
     engine_version: str | None = None
     engine_command: tuple[str, ...] | None = None
     max_model_len_tokens: int | None = None
@@ -74,9 +75,8 @@ class Header:
 
     def is_of(self, key: ConfigKey) -> bool:
         """Whether it names exactly this configuration."""
-        kept = self.kv_dtype or "auto"
-        own = (self.model, self.gpu, self.tp, self.precision, self.engine, kept, self.max_batched_tokens)
-        return own == key
+        kept = replace(self, kv_dtype=self.kv_dtype or "auto")
+        return ConfigKey.of(kept) == key
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, absent fields left out; the inverse of :meth:`from_dict`."""

@@ -91,6 +91,7 @@ class Measurement:
     engine: str = "vllm"
     kv_dtype: str = "auto"
     max_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
     input_tokens: float
     output_tokens: float
     cached_tokens: float = 0.0
@@ -160,9 +161,7 @@ class Measurement:
 
     @property
     def key(self) -> ConfigKey:
-        return ConfigKey(
-            self.model, self.gpu, self.tp, self.precision, self.engine, self.kv_dtype, self.max_batched_tokens
-        )
+        return ConfigKey.of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, absent fields left out; the inverse of :meth:`from_dict`."""

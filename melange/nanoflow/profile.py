@@ -58,8 +58,7 @@ def overlap_gain(table: ConfigProfile, slo: Slo, calibration: Calibration, catal
             tp=key.tp,
             precision=key.precision,
             settings=default_settings(gpu, engine),
-            kv_dtype=key.kv_dtype,
-            max_batched_tokens=key.max_batched_tokens,
+            **key.choices,
         )
         modelled = under_calibration(plain, calibration)
         if missing_memory_gib(modelled):

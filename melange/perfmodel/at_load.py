@@ -131,6 +131,7 @@ def estimate_at_load(
     engines: Sequence[str] = ("vllm",),
     kv_dtypes: Sequence[str] = ("auto",),
     batched_tokens: Sequence[int | None] = (None,),
+    sequences: Sequence[int | None] = (None,),
     cached_tokens: float = 0.0,
     calibration: Calibration | None = None,
     catalog: Catalog | None = None,
@@ -154,14 +155,15 @@ def estimate_at_load(
         engines=engines,
         kv_dtypes=kv_dtypes,
         batched_tokens=batched_tokens,
+        sequences=sequences,
         calibration=calibration,
         catalog=catalog,
     )
     rows: list[LoadEstimate] = []
     for one in modelled:
         public = PublicPoints(one, catalog=catalog, calibration=calibration)
-        for size in _sizes_of(one, input_tokens, output_tokens, cached_tokens, calibration):
-            rows += [size.under(load, public) for load in loads]
+        for asked in _sizes_of(one, input_tokens, output_tokens, cached_tokens, calibration):
+            rows += [asked.under(load, public) for load in loads]
     return LoadEstimates(rows=tuple(rows), calibration=calibration, notes=notes)
 
 
@@ -229,7 +231,7 @@ def _sizes_of(
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     rate = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / rate, band.high_rps / rate
-    efficiencies = calibration.efficiencies
+    efficiencies = calibration.efficiencies_of(one.gpu.name)
     sizes = []
     for n, (prompt, output) in enumerate(zip(inputs, outputs, strict=True)):
         state: SteadyState | Prompts

@@ -116,8 +116,7 @@ def group_points(
             tp=key.tp,
             precision=key.precision,
             settings=common or told.get(key) or default_settings(gpu, key.engine, version),
-            kv_dtype=key.kv_dtype,
-            max_batched_tokens=key.max_batched_tokens,
+            **key.choices,
             engine_version=version,
         )
         groups.append(group_of(modelled, tuple(members)))

@@ -73,6 +73,12 @@ def _under_engine(clock: StepClock, modelled: ModelledEngine) -> StepClock:
     return engine_clock(clock, engine=modelled.engine.name, layers=modelled.model.layers, tp=modelled.tp)
 
 
+def engine_ways(clock: StepClock, modelled: ModelledEngine) -> tuple[StepClock, ...]:
+    """The clocks that an engine picks from; where ``nanoflow`` keeps an SLO at a higher rate in one batch, that."""
+    overlapped = _under_engine(clock, modelled)
+    return (clock,) if overlapped is clock else (clock, overlapped)
+
+
 def steady_state(
     modelled: ModelledEngine,
     input_tokens: ArrayLike,
@@ -146,10 +152,8 @@ def _stacked_with(modelled: ModelledEngine) -> tuple[object, ...]:
 
 
 def _max_rates_rps(clock: StepClock, modelled: ModelledEngine, slo: Slo, *sizes: ArrayLike) -> FloatArray:
-    """Under the engine; where ``nanoflow`` keeps the SLO at a higher rate in one batch, it runs that."""
-    overlapped = _under_engine(clock, modelled)
-    ways = (clock,) if overlapped is clock else (clock, overlapped)
     longest = modelled.max_request_tokens
+    ways = engine_ways(clock, modelled)
     rates = [SteadyState(way, *sizes, max_request_tokens=longest).max_rate_rps(slo) for way in ways]
     return np.asarray(np.maximum.reduce(rates))
 

@@ -61,8 +61,7 @@ def modelled_engine(
         tp=key.tp,
         precision=key.precision,
         settings=settings or default_settings(gpu, key.engine, version),
-        kv_dtype=key.kv_dtype,
-        max_batched_tokens=key.max_batched_tokens,
+        **key.choices,
         engine_version=version,
     )
     return plain if settings is not None else under_calibration(plain, calibration)

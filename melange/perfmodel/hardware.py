@@ -30,7 +30,7 @@ from melange.perfmodel.sizes import (
     weights_bytes,
 )
 from melange.serving.clocks import ClockKind
-from melange.serving.config import ConfigKey
+from melange.serving.config import ConfigKey, check_limits
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import EngineSettings, chosen_settings, default_settings
 
@@ -41,10 +41,10 @@ GIB = 2.0**30
 class ModelledEngine:
     """One model on ``tp`` GPUs of a type, in a precision, under an engine's settings: what a StepClock is built from.
 
-    ``settings`` None takes what the engine would choose on this GPU. ``kv_dtype`` and ``max_batched_tokens`` are a
-    config's own choices, in place of what the settings say; None leaves the budget to them. ``clock`` says what times
-    are taken from (:data:`melange.serving.clocks.ClockKind`), ``engine_version`` whose costs are added to those of
-    kernels, None the newest's.
+    ``settings`` None takes what the engine would choose on this GPU. ``kv_dtype``, ``max_batched_tokens`` and
+    ``max_num_seqs`` are a config's own choices, in place of what the settings say; None leaves a limit to them.
+    ``clock`` says what times are taken from (:data:`melange.serving.clocks.ClockKind`), ``engine_version`` whose costs
+    are added to those of kernels, None the newest's.
     """
 
     model: Model
@@ -54,6 +54,7 @@ class ModelledEngine:
     settings: EngineSettings | None = None
     kv_dtype: str = "auto"
     max_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
     clock: ClockKind = "kernels"
     engine_version: str | None = None
 
@@ -70,10 +71,12 @@ class ModelledEngine:
                 f"{self.model.name}: {self.model.kv_heads} KV heads do not divide among {self.tp} GPUs",
                 fix="use a tensor-parallel degree that divides the KV heads or is a multiple of them",
             )
+        check_limits(self.max_batched_tokens, self.max_num_seqs)
         settings = chosen_settings(
             self.settings or default_settings(self.gpu),
             kv_dtype=self.kv_dtype,
             max_batched_tokens=self.max_batched_tokens,
+            max_num_seqs=self.max_num_seqs,
         )
         object.__setattr__(self, "settings", settings)
 
@@ -93,6 +96,7 @@ class ModelledEngine:
             self.engine.name,
             self.kv_dtype,
             self.max_batched_tokens,
+            self.max_num_seqs,
         )
 
     @property

@@ -143,5 +143,6 @@ class Prompts:
             tpot_decode_s=none,
             tpot_sd_s=none,
             tpot_max_s=none,
+            tpot_max_sd_s=none,
             decode_steps=none,
         )

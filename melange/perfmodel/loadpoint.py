@@ -18,8 +18,8 @@ class LoadPoint:
 
     ``prefill_s`` is the time to first token without queueing, ``wait_s`` the queueing (infinite at saturation), which
     a share ``waiting_share`` of the requests meets; ``tpot_decode_s`` is the mean time between output tokens,
-    ``tpot_sd_s`` its standard deviation between requests and ``tpot_max_s`` its value at saturation. ``decode_steps``
-    is output tokens less one.
+    ``tpot_sd_s`` its standard deviation between requests, ``tpot_max_s`` and ``tpot_max_sd_s`` both at saturation.
+    ``decode_steps`` is output tokens less one.
     """
 
     rate_rps: FloatArray
@@ -30,6 +30,7 @@ class LoadPoint:
     tpot_decode_s: FloatArray
     tpot_sd_s: FloatArray
     tpot_max_s: FloatArray
+    tpot_max_sd_s: FloatArray
     decode_steps: FloatArray
 
     @property
@@ -53,11 +54,11 @@ class LoadPoint:
         return self._wait_within(np.asarray(threshold_s, float) - self.prefill_s)
 
     def tpot_within(self, threshold_s: ArrayLike) -> FloatArray:
-        """Share of requests whose decode TPOT is within the threshold: normal, cut at its value at saturation."""
+        """Share of requests whose decode TPOT is within the threshold: normal, and no less than at saturation."""
         threshold = np.asarray(threshold_s, float)
         share = ndtr((threshold - self.tpot_decode_s) / np.maximum(self.tpot_sd_s, 1e-12))
-        sure = (threshold >= self.tpot_max_s) | (self.decode_steps < 1)
-        return np.asarray(np.where(sure, 1.0, share))
+        least = ndtr((threshold - self.tpot_max_s) / np.maximum(self.tpot_max_sd_s, 1e-12))
+        return np.asarray(np.where(self.decode_steps < 1, 1.0, np.maximum(share, least)))
 
     def e2e_within(self, threshold_s: ArrayLike) -> FloatArray:
         """Share of requests whose latency is within the threshold; decode time integrated at 3 Gauss-Hermite nodes."""
@@ -82,7 +83,8 @@ class LoadPoint:
         return np.asarray(self.prefill_s + late)
 
     def tpot_quantile_s(self, share: float) -> FloatArray:
-        return np.asarray(np.minimum(self.tpot_decode_s + ndtri(share) * self.tpot_sd_s, self.tpot_max_s))
+        most = self.tpot_max_s + max(float(ndtri(share)), 0.0) * self.tpot_max_sd_s
+        return np.asarray(np.minimum(self.tpot_decode_s + ndtri(share) * self.tpot_sd_s, most))
 
     def e2e_quantile_s(self, share: float) -> FloatArray:
         """Deviations of TTFT and decode time from their means, added as independent (root of the sum of squares).

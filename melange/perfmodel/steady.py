@@ -37,7 +37,7 @@ from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
 
 _CLIENT_ROUNDS = 3  # until those in decode and those in prefill are as many as there are clients
-_NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
+NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
 
 
 class _Flow(NamedTuple):
@@ -106,7 +106,7 @@ class SteadyState:
     def _prompt_tokens(self, occupancy: FloatArray) -> FloatArray:
         """New prompt tokens per request, those prefilled again after preemption included."""
         fullness = np.divide(occupancy, self.slots, out=np.zeros_like(self.slots), where=self.fits)
-        onset = np.clip((fullness - _NEARLY_FULL) / (1.0 - _NEARLY_FULL), 0.0, 1.0)
+        onset = np.clip((fullness - NEARLY_FULL) / (1.0 - NEARLY_FULL), 0.0, 1.0)
         return np.asarray(self.new + np.where(self.is_kv_bound, onset * self._recompute, 0.0))
 
     def _batch(self, occupancy: FloatArray) -> FloatArray:
@@ -172,6 +172,21 @@ class SteadyState:
             prefills=np.maximum(requests, 1.0),
             new_requests=requests,
         )
+
+    @property
+    def saturated_tpot_s(self) -> FloatArray:
+        """Mean time between output tokens in seconds where all slots are taken."""
+        return self._saturation.tpot
+
+    @property
+    def saturated_tpot_sd_s(self) -> FloatArray:
+        """Its standard deviation between requests.
+
+        As many prompts are computed beside a request as there are slots, on average, and each holds it up by its
+        stall; their number varies by its root, as that of independent arrivals does.
+        """
+        stalled = np.minimum(self._saturation.rate * self._saturation.stall, 1.0)
+        return np.asarray(self._saturation.tpot * stalled / np.sqrt(np.maximum(self.slots, 1.0)))
 
     @property
     def saturation_rps(self) -> FloatArray:
@@ -266,6 +281,7 @@ class SteadyState:
             tpot_decode_s=tpot,
             tpot_sd_s=spread,
             tpot_max_s=self._saturation.tpot,
+            tpot_max_sd_s=self.saturated_tpot_sd_s,
             decode_steps=self.decode_steps,
         )
 

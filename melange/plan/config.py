@@ -15,8 +15,9 @@ class PlanConfig:
     """One serving configuration that the plan could use: ``tp`` of an instance's GPUs that run a model on an engine.
 
     ``instance`` is the provider's name of the machine, ``instance_key`` the one it goes by in Plan.instances.
-    ``precision`` and ``engine`` are ``unspecified`` where the source does not say. ``kv_dtype`` and
-    ``max_batched_tokens`` are settings of the engine that the config chooses, ``auto`` and None what it takes itself.
+    ``precision`` and ``engine`` are ``unspecified`` where the source does not say. ``kv_dtype``,
+    ``max_batched_tokens`` and ``max_num_seqs`` are settings of the engine that the config chooses, ``auto`` and None
+    what it takes itself.
     ``price_usd_per_hour`` is that of one whole instance, 0 of an ``owned`` one; of the set ``price_set``, read on
     ``price_read_on`` (ISO 8601, possibly partial). ``headroom``: its load was scaled by 1 + headroom. ``sources``: what
     its rates rest on (``measured``, ``published``, ``estimated``). ``hardware`` and ``model_shape`` are the catalog's
@@ -38,6 +39,7 @@ class PlanConfig:
     spot: bool = False
     kv_dtype: str = "auto"
     max_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
     price_set: str | None = None
     price_read_on: str | None = None
     headroom: float = 0.0
@@ -52,9 +54,7 @@ class PlanConfig:
         """What is served and on which GPUs, whoever rents them out; None where the model is not told."""
         if self.model is None:
             return None
-        return ConfigKey(
-            self.model, self.gpu, self.tp, self.precision, self.engine, self.kv_dtype, self.max_batched_tokens
-        )
+        return ConfigKey.of(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

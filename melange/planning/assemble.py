@@ -230,6 +230,7 @@ def _config(choices: Choices, c: int) -> PlanConfig:
         spot=offer.spot,
         kv_dtype=config.kv_dtype,
         max_batched_tokens=config.max_batched_tokens,
+        max_num_seqs=config.max_num_seqs,
         price_set=offer.price_set or None,
         price_read_on=offer.read_on,
         headroom=float(choices.headroom[c]),

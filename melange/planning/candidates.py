@@ -17,12 +17,14 @@ from melange.errors import InputError
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import under_calibration
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
+from melange.perfmodel.sequences import NEARLY, suiting_sequences
 from melange.planning.limits import Limits
 from melange.planning.spec import ANY, ServingChoice
+from melange.serving.config import ConfigKey
 from melange.serving.considered import LeftOut
+from melange.slo import Slo
 
 TOKEN_BUDGETS = (8192, 4096, 2048, 1024, 512)
-NEARLY = 1e-4  # rates closer than this are the same: the model's search for them resolves no more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,18 +100,58 @@ def precisions_of(model: Model, gpu: Gpu, serving: ServingChoice) -> tuple[str, 
 
 
 def _ways(plain: ModelledEngine, serving: ServingChoice, calibration: Calibration) -> list[ModelledEngine]:
-    """A configuration with each KV-cache dtype and token budget that is open."""
+    """A configuration with each KV-cache dtype and token budget that is open, and each number of sequences named."""
     usual = plain.engine.max_batched_tokens
     budgets: list[int | None] = [None]
     if serving.batched_tokens:
         budgets = [None if budget == usual else budget for budget in serving.batched_tokens]
     elif calibration.settings is None:
         budgets += [budget for budget in TOKEN_BUDGETS if budget != usual]
+    usual_sequences = plain.engine.max_num_seqs
+    named = [None if most == usual_sequences else most for most in serving.sequences] or [None]
     return [
-        under_calibration(replace(plain, kv_dtype=kv_dtype, max_batched_tokens=budget), calibration)
+        under_calibration(replace(plain, kv_dtype=kv_dtype, max_batched_tokens=budget, max_num_seqs=most), calibration)
         for kv_dtype in serving.kv_dtypes or ("auto",)
         for budget in budgets
+        for most in named
+        if most is None or budget is None or most <= budget
     ]
+
+
+def with_sequences(
+    kept: Sequence[ModelledEngine],
+    tables: Sequence[ConfigProfile],
+    serving: ServingChoice,
+    calibration: Calibration,
+    slo: Slo,
+    sizes: tuple[FloatArray, FloatArray, FloatArray],
+    rate_rps: FloatArray,
+) -> list[ModelledEngine]:
+    """Configurations with the numbers of sequences that suit a workload, beside those that leave it to the engine.
+
+    ``sizes`` are the workload's input, output and cached tokens, ``rate_rps`` its demand, (n,) each; ``tables`` the
+    rates of ``kept``. Of what differs in the token budget alone, that of the least load gets them. None where the
+    serving choice names numbers or the calibration an engine's limits.
+    """
+    if serving.sequences or calibration.settings is not None or not slo.thresholds_s:
+        return []
+    least: dict[ConfigKey, tuple[float, ModelledEngine]] = {}
+    for modelled, table in zip(kept, tables, strict=True):
+        rates = np.maximum(np.nan_to_num(table.rate_at(*sizes[:2])), 1e-9)
+        load = float((rate_rps / rates).sum())
+        kind = _kind(modelled)
+        if kind not in least or load < least[kind][0]:
+            least[kind] = load, modelled
+    return [
+        replace(modelled, max_num_seqs=number)
+        for _, modelled in least.values()
+        for number in suiting_sequences(modelled, slo, *sizes, rate_rps, calibration=calibration)
+    ]
+
+
+def _kind(modelled: ModelledEngine) -> ConfigKey:
+    """What configurations share that differ in their engine's limits alone."""
+    return modelled.key._replace(max_batched_tokens=None, max_num_seqs=None)
 
 
 def useful(
@@ -118,14 +160,14 @@ def useful(
     input_tokens: FloatArray,
     output_tokens: FloatArray,
 ) -> list[ModelledEngine]:
-    """Those whose token budget no other one matches: one with all else the same and nowhere a lower rate.
+    """Those whose token budget and sequences no other ones match: one with all else the same and nowhere a lower rate.
 
     ``tables`` are their rates; ``input_tokens`` and ``output_tokens`` (n,) the sizes that the workload has. Of equals
     the first stays.
     """
-    alike: dict[tuple[object, ...], list[int]] = {}
+    alike: dict[ConfigKey, list[int]] = {}
     for index, modelled in enumerate(modelled_engines):
-        alike.setdefault(modelled.key._replace(max_batched_tokens=None), []).append(index)
+        alike.setdefault(_kind(modelled), []).append(index)
     rates = [table.rate_at(input_tokens, output_tokens) for table in tables]
     kept: list[int] = []
     for members in alike.values():

@@ -20,7 +20,7 @@ from melange.perfmodel.calibrate import calibrate
 from melange.perfmodel.calibration import Calibration, basis_of, read_calibration
 from melange.perfmodel.fill import filled_table
 from melange.perfmodel.profile import bare_tables, cached_tokens_at, estimated_tables, profile_sizes, warnings_of
-from melange.planning.candidates import Machines, candidates, machines_of, refused, useful
+from melange.planning.candidates import Machines, candidates, machines_of, refused, useful, with_sequences
 from melange.planning.owned import usable_offers
 from melange.planning.spec import WorkloadSpec
 from melange.serving.config import ConfigKey
@@ -33,7 +33,8 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
     """The profile that the model gives for a workload at its SLO, with ``source`` estimated throughout.
 
     Configurations: :func:`melange.planning.candidates.candidates` of every machine that the workload's price choice and
-    limits leave, of the token budgets those that are :func:`useful`; what is left out is the profile's ``left_out``.
+    limits leave, of the token budgets those that are :func:`useful`, and beside them those of the
+    numbers of sequences that suit the sizes (:func:`with_sequences`); what is left out is the profile's ``left_out``.
     Sizes: the paper's edges, extended by doubling to the workload's largest request. A calibration named in the
     profiles section is used. InputError where the model is unknown or fits nowhere.
     """
@@ -48,9 +49,16 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
     bare = bare_tables(found, slo, inputs, outputs, cached_tokens=cached, calibration=calibration)
     buckets = spec.workload.buckets()
     loads = np.array([(bucket.load_input_tokens, bucket.load_output_tokens) for bucket in buckets], dtype=float).T
-    tables = estimated_tables(
-        useful(found, bare, *loads), slo, inputs, outputs, cached_tokens=cached, calibration=calibration
-    )
+    kept = useful(found, bare, *loads)
+    by_key = {table.key: table for table in bare}
+    sizes = loads[0], loads[1], cached_tokens_at(spec.workload, loads[0].tolist())
+    demand = np.array([bucket.rate_rps for bucket in buckets])
+    own = [by_key[modelled.key] for modelled in kept]
+    limited = with_sequences(kept, own, spec.serving, calibration, slo, sizes, demand)
+    if limited:
+        more = bare_tables(limited, slo, inputs, outputs, cached_tokens=cached, calibration=calibration)
+        kept = useful([*kept, *limited], [*own, *more], *loads)
+    tables = estimated_tables(kept, slo, inputs, outputs, cached_tokens=cached, calibration=calibration)
     return Profile(
         slo=slo,
         configs={table.key: table for table in tables},

@@ -3,7 +3,7 @@
     fleet   = part { "+" part }
     part    = [ count "x" ] machine { "/" choice }
     machine = GPU | GPU ":" number | instance        H100, H100:8, p5.48xlarge, L4@aws
-    choice  = "tp" N | precision | "kv-" dtype | "bt" tokens
+    choice  = "tp" N | precision | "kv-" dtype | "bt" tokens | "s" requests
 
 A count is of machines, as in a plan's ``instances``; without one it is 1. ``H100:8`` is a machine of eight, ``H100``
 alone the smallest on offer that holds a replica of the TP degree named (one GPU where none is), and one that is owned
@@ -31,6 +31,7 @@ _PLUS = re.compile(r"\+(?!(?:spot|on-demand)\b)")  # offers' names may end in +s
 _COUNT = re.compile(r"([0-9]+)\s*[x*]\s*(?=\S)", re.IGNORECASE)
 _NO_COUNT = re.compile(r"(?:[-+][0-9]|[0-9]*\.[0-9]|nan|inf)[^/x]*x", re.IGNORECASE)
 _SIZE = re.compile(r"(.+):([0-9]+)")
+_NUMBERED = {"tp": "tp", "bt": "batched_tokens", "s": "sequences"}
 EXAMPLE = "write it as 2xH100 + 7xL40S/fp8"
 
 
@@ -39,7 +40,7 @@ class FleetPart:
     """``count`` machines of one kind, and what their replicas are to be; None is left open.
 
     ``name`` is a GPU's or an instance's, as it was written; ``gpus`` is how many a machine has, ``tp`` the
-    tensor-parallel degree, ``batched_tokens`` the most tokens of an iteration.
+    tensor-parallel degree, ``batched_tokens`` the most tokens of an iteration and ``sequences`` its most requests.
     """
 
     count: int
@@ -49,11 +50,13 @@ class FleetPart:
     precision: str | None = None
     kv_dtype: str | None = None
     batched_tokens: int | None = None
+    sequences: int | None = None
 
     def __post_init__(self) -> None:
         for what, value, most in (
             ("count", self.count, MOST_MACHINES), ("number of GPUs", self.gpus, MOST_GPUS),
             ("tensor-parallel degree", self.tp, MOST_GPUS), ("token budget", self.batched_tokens, 10**9),
+            ("number of sequences", self.sequences, 10**9),
         ):  # fmt: skip
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"fleet: {self.name}: the {what} is {value}", fix=f"give a number from 1 to {most}")
@@ -71,7 +74,7 @@ class FleetPart:
     @property
     def choices(self) -> tuple[object, ...]:
         """What is asked of its replicas."""
-        return self.tp, self.precision, self.kv_dtype, self.batched_tokens
+        return self.tp, self.precision, self.kv_dtype, self.batched_tokens, self.sequences
 
 
 def parse_fleet(text: str) -> tuple[FleetPart, ...]:
@@ -93,7 +96,7 @@ def _part(text: str) -> FleetPart:
     for word in words:
         choice = _choice(word.strip())
         if choice is None:
-            known = ", ".join(("tp1", *PRECISIONS, *(f"kv-{kind}" for kind in KV_DTYPES), "bt2048"))
+            known = ", ".join(("tp1", *PRECISIONS, *(f"kv-{kind}" for kind in KV_DTYPES), "bt2048", "s64"))
             raise InputError(f"fleet: {text!r} has an unknown choice {word!r}", fix=f"choices are such as {known}")
         if choice[0] in chosen:
             raise InputError(f"fleet: {text!r} names its {choice[0].replace('_', ' ')} twice", fix="name it once")
@@ -107,9 +110,9 @@ def _part(text: str) -> FleetPart:
 
 def _choice(word: str) -> tuple[str, str | int] | None:
     """What a word after a slash says: the field of FleetPart and its value; None where it says nothing."""
-    numbered = re.fullmatch("(tp|bt)([0-9]{1,9})", word)
-    if numbered:
-        return ("tp" if numbered[1] == "tp" else "batched_tokens"), int(numbered[2])
+    numbered = re.fullmatch("([a-z]{1,2})([0-9]{1,9})", word)
+    if numbered and numbered[1] in _NUMBERED:
+        return _NUMBERED[numbered[1]], int(numbered[2])
     if word in PRECISIONS:
         return "precision", word
     kind = word.removeprefix("kv-")

@@ -15,7 +15,7 @@ from melange.planning.candidates import precisions_of
 from melange.planning.spec import ANY, ServingChoice, WorkloadSpec
 from melange.serving.config import ConfigKey, ServingConfig
 from melange.serving.considered import Considered
-from melange.serving.engine_settings import default_settings
+from melange.serving.engine_settings import chosen_settings, default_settings
 
 _SIXTEEN_BITS = {"bf16": "fp16"}  # told apart by engines, alike in size and speed
 
@@ -34,7 +34,8 @@ def served_keys(spec: WorkloadSpec, profile: Profile, catalog: Catalog) -> list[
         if key.model == model
         and (not serving.tp or key.tp in serving.tp)
         and (not serving.engines or key.engine in serving.engines)
-        and (not serving.batched_tokens or _budget(key, catalog) in serving.batched_tokens)
+        and (not serving.batched_tokens or _limits(key, catalog)[0] in serving.batched_tokens)
+        and (not serving.sequences or _limits(key, catalog)[1] in serving.sequences)
     ]
     keys = _of_kv_dtype(_of_precision(keys, spec, profile, catalog), serving)
     if not keys:
@@ -72,10 +73,10 @@ def _catalog_name(model: str, catalog: Catalog) -> str:
         return model
 
 
-def _budget(key: ConfigKey, catalog: Catalog) -> int:
-    if key.max_batched_tokens is not None:
-        return key.max_batched_tokens
-    return default_settings(catalog.gpu(key.gpu), key.engine).max_batched_tokens
+def _limits(key: ConfigKey, catalog: Catalog) -> tuple[int, int]:
+    """Token budget and sequences of an iteration, the engine's own where the key chooses none."""
+    settings = chosen_settings(default_settings(catalog.gpu(key.gpu), key.engine), **key.choices)
+    return settings.max_batched_tokens, settings.max_num_seqs
 
 
 def _of_kv_dtype(keys: Sequence[ConfigKey], serving: ServingChoice) -> list[ConfigKey]:
@@ -142,8 +143,9 @@ def considered_of(
         checkpoint: str | None = catalog.model(model).precision
     except InputError:
         checkpoint = None
-    budgets = {_budget(config.key, catalog) for config in configs}
-    chosen = any(config.max_batched_tokens is not None for config in configs)
+    limits = [_limits(config.key, catalog) for config in configs]
+    budgeted = any(config.max_batched_tokens is not None for config in configs)
+    limited = any(config.max_num_seqs is not None for config in configs)
     return Considered(
         gpus=tuple(dict.fromkeys(config.instance.gpu for config in configs)),
         prices=("the price file" if spec.prices.file else f"price set {spec.prices.price_set}")
@@ -152,6 +154,7 @@ def considered_of(
         tp=tuple(sorted({config.tp for config in configs})),
         checkpoint=checkpoint,
         kv_dtypes=tuple(dict.fromkeys(config.kv_dtype for config in configs)),
-        batched_tokens=tuple(sorted(budgets)) if chosen else (),
+        batched_tokens=tuple(sorted({budget for budget, _ in limits})) if budgeted else (),
+        sequences=tuple(sorted({sequences for _, sequences in limits})) if limited else (),
         left_out=profile.left_out,
     )

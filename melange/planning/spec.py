@@ -50,8 +50,9 @@ class ServingChoice:
     """Which serving configurations may be used.
 
     Left empty: every tensor-parallel degree and engine that there is, the precision of the model's checkpoint, the
-    engine's own KV-cache dtype, and the token budgets that suit the workload. ``any`` as the precision opens the
-    checkpoint's own, fp8 and int8, of which each GPU type takes one; several named ones may be mixed.
+    engine's own KV-cache dtype, and the token budgets and numbers of sequences that suit the workload. ``any`` as the
+    precision opens the checkpoint's own, fp8 and int8, of which each GPU type takes one; several named ones may be
+    mixed.
     """
 
     tp: tuple[int, ...] = ()
@@ -59,6 +60,7 @@ class ServingChoice:
     engines: tuple[str, ...] = ()
     kv_dtypes: tuple[str, ...] = ()
     batched_tokens: tuple[int, ...] = ()
+    sequences: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for what, names, known in (
@@ -74,7 +76,11 @@ class ServingChoice:
             raise InputError("precision any stands alone", fix="name the precisions that may be mixed, or any")
         if {"fp16", "bf16"} <= set(self.precisions):
             raise InputError("precisions name both fp16 and bf16, which cost the same", fix="name one of them")
-        for what, numbers in (("tensor-parallel degree", self.tp), ("token budget", self.batched_tokens)):
+        for what, numbers in (
+            ("tensor-parallel degree", self.tp),
+            ("token budget", self.batched_tokens),
+            ("number of sequences", self.sequences),
+        ):
             for number in numbers:
                 if number < 1:
                     raise InputError(f"{what} is {number}", fix="give whole numbers from 1")
@@ -183,9 +189,16 @@ class WorkloadSpec:
         tp: Iterable[int] | None = None,
         kv_dtypes: Iterable[str] | None = None,
         batched_tokens: Iterable[int] | None = None,
+        sequences: Iterable[int] | None = None,
     ) -> WorkloadSpec:
         """Another choice of how to serve; None keeps what there is, an empty one opens what is usual."""
-        asked = {"precisions": precisions, "tp": tp, "kv_dtypes": kv_dtypes, "batched_tokens": batched_tokens}
+        asked = {
+            "precisions": precisions,
+            "tp": tp,
+            "kv_dtypes": kv_dtypes,
+            "batched_tokens": batched_tokens,
+            "sequences": sequences,
+        }
         changed: dict[str, Any] = {name: tuple(values) for name, values in asked.items() if values is not None}
         return replace(self, serving=replace(self.serving, **changed))
 

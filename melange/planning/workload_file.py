@@ -29,7 +29,7 @@ from melange.workload.sizes import SizeGrid
 from melange.workload.windows import Window
 from melange.workload.workload import Workload
 
-_SERVING = ("tp", "precisions", "engines", "kv_dtypes", "batched_tokens")
+_SERVING = ("tp", "precisions", "engines", "kv_dtypes", "batched_tokens", "sequences")
 _MEANS = ("mean_input_tokens", "mean_output_tokens", "mean_product_tokens2", "mean_cached_tokens")
 
 

@@ -17,7 +17,7 @@ from melange.profiler.client import CompletionsClient, Dialect, Endpoint, Prompt
 from melange.profiler.engine import engine_version, kv_cache, served_models
 from melange.profiler.load import RequestRecord, Size
 from melange.serving.config import ConfigKey
-from melange.serving.engine_args import kv_dtype_of, option_value, token_budget_of
+from melange.serving.engine_args import kv_dtype_of, option_value, sequences_of, token_budget_of
 
 PROBE = Size(32, 4)
 PROBE_TIMEOUT_S = 120.0
@@ -107,8 +107,8 @@ def server_key(
 ) -> ConfigKey:
     """What a server's measurements are filed under.
 
-    ``tp`` follows the engine's arguments unless given, ``precision`` is that of :func:`found_precision`; KV-cache dtype
-    and token budget are the arguments'. ``gpu`` takes its catalog name where the catalog knows it.
+    ``tp`` follows the engine's arguments unless given, ``precision`` is that of :func:`found_precision`; KV-cache
+    dtype, token budget and sequences are the arguments'. ``gpu`` takes its catalog name where the catalog knows it.
     """
     degree = option_value(args, "--tensor-parallel-size", "-tp")
     if tp is None and degree is not None and not degree.isdigit():
@@ -121,6 +121,7 @@ def server_key(
         engine=engine,
         kv_dtype=kv_dtype_of(args),
         max_batched_tokens=token_budget_of(args),
+        max_num_seqs=sequences_of(args),
     )
 
 

@@ -28,10 +28,11 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Considered:
-    """Among what a fleet is the cheapest: GPU types of a price list, precisions, degrees, KV dtypes, token budgets.
+    """Among what a fleet is the cheapest: GPU types of a price list, precisions, degrees, KV dtypes, engines' limits.
 
     ``prices`` names the list. ``checkpoint`` is the precision that the model was published in, None where unknown.
-    ``batched_tokens`` are the token budgets that were tried, empty where each engine kept its own. ``left_out`` is what
+    ``batched_tokens`` and ``sequences`` are the token budgets and numbers of requests at once that were tried, empty
+    where each engine kept its own. ``left_out`` is what
     an estimate might have tried beside these; of measured profiles there is nothing to say.
     """
 
@@ -42,6 +43,7 @@ class Considered:
     checkpoint: str | None = None
     kv_dtypes: tuple[str, ...] = ("auto",)
     batched_tokens: tuple[int, ...] = ()
+    sequences: tuple[int, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
     def describe(self) -> str:
@@ -51,6 +53,7 @@ class Considered:
         parts = [f"{types} of {self.prices}", own + "/".join(self.precisions), f"TP {_range(self.tp)}"]
         parts += [f"KV cache {'/'.join(self.kv_dtypes)}"] if self.kv_dtypes != ("auto",) else []
         parts += [f"token budgets {_range(self.batched_tokens)}"] if self.batched_tokens else []
+        parts += [f"at most {_range(self.sequences)} requests at once"] if self.sequences else []
         return ", ".join(parts)
 
     def describe_left_out(self) -> str:

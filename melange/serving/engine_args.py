@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from melange.catalog.hardware import Gpu
 from melange.errors import InputError
+from melange.serving.config import ConfigKey
 from melange.serving.engine_settings import EngineSettings, default_settings
 
-TOKEN_BUDGET, KV_CACHE_DTYPE = "--max-num-batched-tokens", "--kv-cache-dtype"
+TOKEN_BUDGET, SEQUENCES, KV_CACHE_DTYPE = "--max-num-batched-tokens", "--max-num-seqs", "--kv-cache-dtype"
 _THOUSANDS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}  # as vLLM reads --max-model-len 8k
 
 
@@ -35,6 +36,26 @@ def token_budget_of(args: Sequence[str]) -> int | None:
     return None if text is None else _count(TOKEN_BUDGET, text)
 
 
+def sequences_of(args: Sequence[str]) -> int | None:
+    """The most requests that an iteration may run, as the engine was told; None where it chooses itself."""
+    text = option_value(args, SEQUENCES)
+    return None if text is None else _count(SEQUENCES, text)
+
+
+def engine_args(key: ConfigKey) -> tuple[str, ...]:
+    """What ``vllm serve`` is told to run a configuration as: its degree, and its choices that are not the engine's own.
+
+    The model and its precision are left out: they are those of the checkpoint that is served.
+    """
+    told: list[tuple[str, object]] = [
+        ("--tensor-parallel-size", key.tp if key.tp > 1 else None),
+        (KV_CACHE_DTYPE, None if key.kv_dtype == "auto" else key.kv_dtype),
+        (TOKEN_BUDGET, key.max_batched_tokens),
+        (SEQUENCES, key.max_num_seqs),
+    ]
+    return tuple(word for option, value in told if value is not None for word in (option, str(value)))
+
+
 def settings_from_args(
     args: Sequence[str],
     *,
@@ -49,7 +70,7 @@ def settings_from_args(
     """
     found: dict[str, object] = {}
     for name, option in (
-        ("max_num_seqs", "--max-num-seqs"),
+        ("max_num_seqs", SEQUENCES),
         ("max_batched_tokens", TOKEN_BUDGET),
         ("block_tokens", "--block-size"),
         ("max_model_len_tokens", "--max-model-len"),

@@ -62,14 +62,24 @@ class EngineSettings:
 
 
 def chosen_settings(
-    settings: EngineSettings, *, kv_dtype: str = "auto", max_batched_tokens: int | None = None
+    settings: EngineSettings,
+    *,
+    kv_dtype: str = "auto",
+    max_batched_tokens: int | None = None,
+    max_num_seqs: int | None = None,
 ) -> EngineSettings:
-    """The settings with what a config chooses itself. vLLM refuses a budget below the sequences: they are cut to it."""
+    """The settings with what a config chooses itself.
+
+    vLLM refuses a budget below the sequences: of the two what is not chosen itself gives way to what is.
+    """
     if kv_dtype == "fp8":
         settings = replace(settings, kv_bytes_per_element=1.0)
     if max_batched_tokens is not None:
         sequences = min(settings.max_num_seqs, max_batched_tokens)
         settings = replace(settings, max_batched_tokens=max_batched_tokens, max_num_seqs=sequences)
+    if max_num_seqs is not None:
+        budget = max(settings.max_batched_tokens, max_num_seqs)
+        settings = replace(settings, max_batched_tokens=budget, max_num_seqs=max_num_seqs)
     return settings
 
 

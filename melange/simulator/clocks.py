@@ -29,7 +29,7 @@ from melange.plan.plan import Plan
 from melange.routing.policy import DEFAULT_POLICY, Policy, policy_by_name
 from melange.routing.router import Router
 from melange.routing.table import fleet_configs
-from melange.serving.config import ConfigKey
+from melange.serving.config import CHOICES, ConfigKey
 from melange.serving.efficiencies import Efficiencies
 from melange.serving.engine_settings import EngineSettings, default_settings
 from melange.simulator.saturation import saturation_rps
@@ -200,7 +200,7 @@ def _modelled_engine(
     gpu, basis = config.hardware, plan.basis
     own: dict[str, Any] = {}  # settings that are given stand above what the config chooses
     if settings is None:
-        own = {"kv_dtype": config.kv_dtype, "max_batched_tokens": config.max_batched_tokens}
+        own = {name: getattr(config, name) for name in CHOICES}
     chosen = settings or (None if curve is None else curve.engine_settings) or basis.engine_settings
     return ModelledEngine(
         model=shape,

@@ -16,6 +16,7 @@ from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibrate import calibrate, points_of, read_sets
 from melange.perfmodel.estimate import max_rates_rps, rates_with_band
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
+from melange.perfmodel.sequences import best_sequences
 from melange.slo import Slo
 from melange.workload.sizes import SizeGrid
 
@@ -63,6 +64,10 @@ def main() -> None:
     one = ModelledEngine(model=catalog.model("llama-3.1-8b"), gpu=catalog.gpu("H100"))
     for name, slo in SLOS.items():
         row(f"10 x 6 grid, one config, {name}", seconds(lambda s=slo: max_rates_rps(one, s, inputs, outputs), 20), 0.01)
+        row(
+            "   with a free number of requests at once",
+            seconds(lambda s=slo: best_sequences(one, s, inputs, outputs), 5),
+        )
     slo = SLOS["mean decode TPOT 40 ms"]
     row("the same with its 80% band", seconds(lambda: rates_with_band(one, slo, inputs, outputs), 5))
     hundred = modelled_engines(100)

@@ -48,6 +48,15 @@ def test_estimate_csv_is_the_load_points():
     assert len(lines) > 10
 
 
+def test_estimate_tries_numbers_of_requests_at_once():
+    usual = ("--model", "llama-3.1-8b", "--gpu", "H100", *SMALL, "--slo-tpot-ms", "p95=30", "-o", "json")
+    named = json.loads(run(estimate, *usual, "--sequences", "64,128"))["rates"]
+    assert [row["max_num_seqs"] for row in named] == [64, 128]
+    own, *suiting = json.loads(run(estimate, *usual, "--sequences", "best"))["rates"]
+    assert "max_num_seqs" not in own
+    assert max(max(row["max_rate_rps"][0]) for row in suiting) > max(own["max_rate_rps"][0])
+
+
 def test_estimate_says_what_does_not_fit():
     text = run(estimate, "--model", "llama-3.1-70b", "--gpu", "H100", "--tp", "1,4", *SMALL)
     assert "GiB per GPU are missing" in text

@@ -36,7 +36,7 @@ NOTHING = {
         "late_by_design",
     )),
     **dict.fromkeys((
-        "precisions", "tp", "kv_dtypes", "batched_tokens", "only", "exclude", "providers", "regions",
+        "precisions", "tp", "kv_dtypes", "batched_tokens", "sequences", "only", "exclude", "providers", "regions",
     ), ()),
     "maximum": {}, "owned": {}, "minimum": {}, "margin": 0.0, "routing": "by-size",
 }  # fmt: skip

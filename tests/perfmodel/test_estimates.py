@@ -60,5 +60,11 @@ def test_kv_cache_dtypes_and_token_budgets_are_configurations_of_their_own():
     keys = {(key.kv_dtype, key.max_batched_tokens): table for key, table in found.profile.configs.items()}
     assert set(keys) == {("auto", None), ("auto", 1024), ("fp8", None), ("fp8", 1024)}
     assert keys["fp8", None].max_rate_rps[0, 0] > keys["auto", None].max_rate_rps[0, 0]
+    few = estimate("llama-3.1-8b", "H100", sequences=(None, 16), input_tokens=[500.0], output_tokens=[250.0])
+    assert [key.max_num_seqs for key in few.profile.configs] == [None, 16]
+    rates = [float(table.max_rate_rps[0, 0]) for table in few.profile.configs.values()]
+    assert rates[0] > rates[1] > 0
+    with pytest.raises(InputError, match="holds no 4096 sequences"):
+        estimate("llama-3.1-8b", "H100", sequences=(4096,), batched_tokens=(2048,))
     with pytest.raises(InputError, match="KV-cache dtype is 'fp4'; use one of auto, fp8"):
         estimate("llama-3.1-8b", "H100", kv_dtypes=("fp4",))

@@ -10,11 +10,12 @@ from melange.plan.config import LeftOutOffer, PlanConfig
 CONFIG = PlanConfig(
     gpu="L4", instance="g2-standard-24", instance_key="2x L4", gpus_per_instance=2, tp=2, precision="fp8",
     engine="vllm", model="llama-3.1-8b", price_usd_per_hour=2.0, kv_dtype="fp8", max_batched_tokens=2048,
+    max_num_seqs=64,
 )  # fmt: skip
 
 
 def test_the_key_is_what_is_served_and_on_what():
-    assert CONFIG.key == ConfigKey("llama-3.1-8b", "L4", 2, "fp8", "vllm", "fp8", 2048)
+    assert CONFIG.key == ConfigKey("llama-3.1-8b", "L4", 2, "fp8", "vllm", "fp8", 2048, 64)
     assert replace(CONFIG, model=None).key is None
 
 

@@ -22,7 +22,8 @@ from melange.catalog.hardware import load_catalog
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import bare_tables
-from melange.planning.candidates import Machines, candidates, machines_of, precisions_of, useful
+from melange.planning.candidates import Machines, candidates, machines_of, precisions_of, useful, with_sequences
+from melange.serving.engine_settings import default_settings
 
 CATALOG = load_catalog()
 MODEL = CATALOG.model("llama-3.1-8b")
@@ -82,6 +83,14 @@ def test_named_budgets_and_kv_dtypes_are_the_ones_tried():
     assert by_key[None, "fp8"].kv_bytes_per_element == 1.0
 
 
+def test_named_numbers_of_sequences_are_the_ones_tried():
+    serving = ServingChoice(batched_tokens=(2048, 64), sequences=(128, 256))
+    found, _ = candidates(MODEL, Machines(most_gpus={"L4": 1}), serving, Calibration(), CATALOG)
+    # 2048 tokens and 256 sequences are the engine's own on an L4; 64 tokens hold no 128 sequences.
+    assert [(m.key.max_batched_tokens, m.key.max_num_seqs) for m in found] == [(None, 128), (None, None), (64, None)]
+    assert [m.engine.max_num_seqs for m in found] == [128, 256, 64]
+
+
 def test_only_budgets_that_some_size_needs_are_kept():
     slo, sizes = Slo(tpot_s=0.03, tpot_definition="decode"), ([100.0, 4000.0], [100.0])
     engines = [
@@ -137,3 +146,26 @@ def test_no_config_is_said_of_those_considered_alone(small_spec):
     assert plan.status == "infeasible"
     assert "no config meets" in plan.reasons[0]
     assert "considered: L4 of price set 2026-11, checkpoint precision bf16, TP 1" in plan.reasons[0]
+
+
+def test_numbers_of_sequences_that_suit_the_demand_join_the_best_budget():
+    slo = Slo(tpot_s=0.03, tpot_definition="decode", tpot_quantile=0.95)
+    engines = [ModelledEngine(model=MODEL, gpu=CATALOG.gpu("H100"), max_batched_tokens=b) for b in (None, 4096)]
+    sizes = np.array([100.0, 4000.0]), np.array([100.0, 100.0]), np.zeros(2)
+    tables = bare_tables(engines, slo, sizes[0].tolist(), [100.0], calibration=Calibration())
+    rates = np.ones(2)
+
+    def found(serving=ServingChoice(), calibration=Calibration(), promise=slo):  # noqa: B008
+        return with_sequences(engines, tables, serving, calibration, promise, sizes, rates)
+
+    tried = found()
+    load = [float((rates / table.rate_at(*sizes[:2])).sum()) for table in tables]
+    best = engines[int(np.argmin(load))]
+    assert tried
+    assert {each.key._replace(max_num_seqs=None) for each in tried} == {best.key}
+    more = bare_tables(tried, slo, sizes[0].tolist(), [100.0], calibration=Calibration())
+    reached = np.max([table.rate_at(*sizes[:2]) for table in (*tables, *more)], axis=0)
+    assert (rates / reached).sum() < 0.95 * min(load)
+    assert found(ServingChoice(sequences=(64,))) == []
+    assert found(calibration=Calibration(settings=default_settings(CATALOG.gpu("H100")))) == []
+    assert found(promise=Slo()) == []

@@ -17,6 +17,7 @@ from melange.planning.estimated import estimated_profile
 from melange.planning.limits import Limits, TypeLimit
 from melange.planning.planner import plan_fleet
 from melange.planning.spec import ProfileChoice, ServingChoice
+from melange.planning.workload_file import load_workload
 from melange.serving.considered import LeftOut
 from melange.serving.efficiencies import Efficiencies
 from melange.simulator.clocks import plan_clocks
@@ -49,6 +50,7 @@ def test_every_rate_is_the_models(spec):
             tp=key.tp,
             precision=key.precision,
             max_batched_tokens=key.max_batched_tokens,
+            max_num_seqs=key.max_num_seqs,
         )
         i, o = np.meshgrid(table.input_tokens, table.output_tokens, indexing="ij")
         np.testing.assert_allclose(table.max_rate_rps, max_rates_rps(modelled, spec.workload.slo, i, o))
@@ -142,3 +144,16 @@ def test_the_simulator_runs_a_configs_own_settings(spec):
     assert (plain.max_batched_tokens, plain.max_num_seqs) == (8192, 1024)
     assert (narrow.max_batched_tokens, narrow.max_num_seqs) == (512, 512)
     assert small.kv_capacity_tokens == pytest.approx(2 * plain.kv_capacity_tokens, rel=1e-3)
+    few = plan_clocks(plan_fleet(one.with_serving(sequences=[48], batched_tokens=[512])))["H100/bt512/s48"].clock
+    assert (few.max_batched_tokens, few.max_num_seqs) == (512, 48)
+
+
+def test_numbers_of_requests_at_once_are_tried_where_they_suit_the_slo():
+    slo = Slo(tpot_s=0.03, tpot_definition="decode", tpot_quantile=0.95)
+    strict = load_workload("azure-conversation").with_rate(60).with_slo(slo).limited(only=["B200"])
+    free = plan_fleet(strict)
+    own = plan_fleet(strict.with_serving(sequences=[1024]))  # a B200's own
+    assert any(config.max_num_seqs is not None for config in free.configs.values())
+    assert free.considered.sequences
+    assert free.cost_usd_per_hour <= own.cost_usd_per_hour
+    assert all(config.max_num_seqs is None for config in own.configs.values())

@@ -65,6 +65,8 @@ def test_a_token_budget_is_also_the_engines_own(spec):
     found = profile(spec.workload.slo, L4_bf16=1, H100_bf16=1)  # 2048 and 8192 when told nothing
     budget = replace(spec, serving=ServingChoice(batched_tokens=(8192,)))
     assert names(budget, found) == {"H100_bf16"}
+    few = replace(spec, serving=ServingChoice(sequences=(256,)))  # 256 and 1024 when told nothing
+    assert names(few, found) == {"L4_bf16"}
 
 
 def test_a_model_is_known_by_any_of_its_names(spec):

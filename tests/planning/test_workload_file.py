@@ -218,9 +218,14 @@ def test_a_model_may_be_described_beside_the_file(tmp_path, shared):
 
 
 def test_serving_choices_are_read_and_written(tmp_path):
-    text = GOOD + "serving: {precisions: [any], tp: [1, 2], kv_dtypes: [auto, fp8], batched_tokens: [512]}\n"
+    text = (
+        GOOD
+        + "serving: {precisions: [any], tp: [1, 2], kv_dtypes: [auto, fp8], batched_tokens: [512], sequences: [64]}\n"
+    )
     serving = load(tmp_path, text).serving
-    assert serving == ServingChoice(precisions=("any",), tp=(1, 2), kv_dtypes=("auto", "fp8"), batched_tokens=(512,))
+    assert serving == ServingChoice(
+        precisions=("any",), tp=(1, 2), kv_dtypes=("auto", "fp8"), batched_tokens=(512,), sequences=(64,)
+    )
     assert load(tmp_path, dump_workload(load(tmp_path, text))).serving == serving
     with pytest.raises(InputError, match=r"w.yaml:\d+:\d+: .*any stands alone"):
         load(tmp_path, text.replace("[any]", "[any, fp8]"))

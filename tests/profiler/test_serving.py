@@ -51,6 +51,8 @@ def test_the_key_follows_arguments_and_the_catalogs_names() -> None:
         "m", gpu="L4", engine="vllm", args=["--kv-cache-dtype=fp8_e4m3", "--max-num-batched-tokens", "2k"]
     )
     assert (budgeted.kv_dtype, budgeted.max_batched_tokens) == ("fp8", 2000)
+    few = server_key("m", gpu="L4", engine="vllm", args=["--max-num-seqs", "64"])
+    assert (few.max_num_seqs, few.max_batched_tokens) == (64, None)
     assert catalog_name("Some GPU") == "Some GPU"
     with pytest.raises(InputError, match="--tensor-parallel-size is 'two'"):
         server_key("m", gpu="L4", engine="vllm", args=["--tensor-parallel-size=two"])

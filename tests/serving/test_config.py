@@ -31,18 +31,34 @@ def test_a_name_leaves_out_what_is_usual():
     assert name() == name(precision="bf16") == "p5.48xlarge"
     assert name(tp=4, precision="fp8", engine="nanoflow") == "p5.48xlarge/tp4/fp8/nanoflow"
     assert name(kv_dtype="fp8", max_batched_tokens=512) == "p5.48xlarge/kv-fp8/bt512"
+    assert name(max_num_seqs=64) == "p5.48xlarge/s64"
+    assert name(max_batched_tokens=512, max_num_seqs=64, engine="nanoflow") == "p5.48xlarge/bt512/s64/nanoflow"
 
 
 def test_keys_that_differ_in_a_choice_are_told_apart_and_sorted():
     plain = ConfigKey("m", "L4", 1, "fp16", "vllm")
-    others = [plain._replace(max_batched_tokens=512), plain._replace(kv_dtype="fp8"), plain]
+    others = [plain._replace(max_batched_tokens=512), plain._replace(kv_dtype="fp8"), plain._replace(max_num_seqs=8)]
+    others.append(plain)
     assert sorted(others, key=lambda key: key.order)[0] == plain
     assert "max_batched_tokens" not in plain.row()
     assert ConfigKey(**others[0].row()) == others[0]
     assert "bt512" in others[0].describe()
+    assert "s8" in others[2].describe()
+    assert others[2].choices == {"kv_dtype": "auto", "max_batched_tokens": None, "max_num_seqs": 8}
 
 
-@pytest.mark.parametrize("values", [{"tp": 16}, {"tp": 0}, {"precision": "fp7"}, {"kv_dtype": "fp7"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tp": 16},
+        {"tp": 0},
+        {"precision": "fp7"},
+        {"kv_dtype": "fp7"},
+        {"max_num_seqs": 0},
+        {"max_batched_tokens": 0},
+        {"max_batched_tokens": 64, "max_num_seqs": 65},
+    ],
+)
 def test_what_cannot_run_on_the_instance_is_refused(values):
     with pytest.raises(InputError):
         ServingConfig(instance=EIGHT, model="m", **values)

@@ -26,6 +26,8 @@ def test_it_says_among_what():
     )
     one = Considered(gpus=("L4",), prices="the price file", precisions=("fp8",), tp=(2,), kv_dtypes=("auto", "fp8"))
     assert one.describe() == "L4 of the price file, fp8, TP 2, KV cache auto/fp8"
+    few = Considered(gpus=("L4",), prices="the price file", precisions=("fp8",), tp=(2,), sequences=(256, 16))
+    assert few.describe() == "L4 of the price file, fp8, TP 2, at most 16-256 requests at once"
 
 
 def test_what_lacks_the_same_is_named_together():

@@ -4,8 +4,9 @@ import pytest
 
 from melange import InputError
 from melange.catalog.hardware import load_catalog
-from melange.serving.engine_args import option_value, settings_from_args
-from melange.serving.engine_settings import default_settings
+from melange.serving.config import ConfigKey
+from melange.serving.engine_args import engine_args, option_value, sequences_of, settings_from_args, token_budget_of
+from melange.serving.engine_settings import chosen_settings, default_settings
 
 L4 = load_catalog().gpu("L4")
 
@@ -35,3 +36,14 @@ def test_an_iteration_holds_a_token_of_every_sequence():
 def test_what_is_no_number_is_refused():
     with pytest.raises(InputError, match="--max-num-seqs is 'many'"):
         settings_from_args(["--max-num-seqs", "many"], gpu=L4)
+
+
+def test_a_configuration_is_told_what_it_chooses_and_no_more():
+    plain = ConfigKey("m", "L4", 1, "bf16", "vllm")
+    assert engine_args(plain) == ()
+    told = engine_args(plain._replace(tp=2, kv_dtype="fp8", max_batched_tokens=512, max_num_seqs=64))
+    assert (option_value(told, "--tensor-parallel-size"), option_value(told, "--kv-cache-dtype")) == ("2", "fp8")
+    assert (token_budget_of(told), sequences_of(told)) == (512, 64)
+    assert sequences_of(()) is None
+    settings = settings_from_args(told, gpu=L4)
+    assert settings == chosen_settings(default_settings(L4), kv_dtype="fp8", max_batched_tokens=512, max_num_seqs=64)

@@ -5,7 +5,7 @@ import pytest
 from melange import InputError
 from melange.catalog.hardware import load_catalog
 from melange.files.records import from_plain, to_plain
-from melange.serving.engine_settings import VLLM_0_2, EngineSettings, default_settings
+from melange.serving.engine_settings import VLLM_0_2, EngineSettings, chosen_settings, default_settings
 
 
 def test_engine_settings_are_checked_and_survive_a_round_trip():
@@ -30,3 +30,12 @@ def test_what_vllm_picks_depends_on_the_gpu_and_the_version():
 def test_settings_that_no_engine_has_are_refused(values):
     with pytest.raises(InputError, match=next(iter(values))):
         EngineSettings(**values)
+
+
+def test_of_budget_and_sequences_what_is_not_chosen_gives_way():
+    usual = EngineSettings()  # 256 sequences, 2048 tokens
+    narrow = chosen_settings(usual, max_batched_tokens=64)
+    assert (narrow.max_batched_tokens, narrow.max_num_seqs) == (64, 64)
+    many = chosen_settings(usual, max_num_seqs=4096)
+    assert (many.max_batched_tokens, many.max_num_seqs) == (4096, 4096)
+    assert chosen_settings(usual, max_batched_tokens=64, max_num_seqs=8).max_num_seqs == 8
