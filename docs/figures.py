@@ -1,6 +1,6 @@
 """Make the figures of docs/when-mixing-pays.md, and print the numbers that the page quotes.
 
-python docs/figures.py            # writes docs/images/*.svg; needs pip install 'melange[notebooks]'
+python docs/figures.py            # writes docs/images/*.svg; needs pip install '.[notebooks]'
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class MissingExtraError(InputError):
 
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtraError:
-        return cls(f"{purpose} needs the package {package}", fix=f"pip install 'melange[{extra}]'")
+        return cls(f"{purpose} needs the package {package}", fix=f"pip install '.[{extra}]'")
 
 
 class InfeasibleError(MelangeError):

@@ -43,7 +43,10 @@ ORDER = [
     "__main__",
 ]
 LEVEL = {name: level for level, name in enumerate(["melange", *ORDER])}
-HEAVY = ("torch", "vllm", "pulp", "highspy", "pandas", "scipy", "numba", "aiohttp", "matplotlib", "rich", "pyarrow")
+HEAVY = (
+    "torch", "vllm", "pulp", "highspy", "pandas", "scipy", "numba", "aiohttp", "matplotlib", "rich", "pyarrow",
+    "gpuhunt",
+)  # fmt: skip
 
 
 def imports_of(file: Path) -> set[str]:

@@ -72,7 +72,7 @@ def test_no_jobs_and_fewer_than_one():
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"melange\[cluster\]"), parallel.on_ray():
+    with pytest.raises(MissingExtraError, match=r"'\.\[cluster\]'"), parallel.on_ray():
         pass
 
 

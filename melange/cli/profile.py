@@ -7,19 +7,10 @@ from typing import Any
 
 import click
 
+from melange.cli.default_group import DefaultGroup
 from melange.cli.options import output_option, warning
 from melange.cli.outputs import OutputOption
 from melange.cli.slo_options import slo_of, slo_options
-
-
-class DefaultGroup(click.Group):
-    """A group that measures when it is called with options only, and else runs the named subcommand."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Send everything that is not a subcommand or a call for help to ``run``."""
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
 
 
 def _tokens(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -65,7 +56,7 @@ def _server_options(command: Any) -> Any:
     return command
 
 
-@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=DefaultGroup, default="run", context_settings={"help_option_names": ["-h", "--help"]})
 def profile() -> None:
     """Measure which request rates an engine sustains ('run' is the default), and handle the results.
 

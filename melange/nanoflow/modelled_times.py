@@ -45,7 +45,7 @@ def modelled_times(
         decodes, prompts = (layer_costs(model, shape, gpus=tp, precision=precision) for shape in shapes)
         for decode, prompt in zip(decodes, prompts, strict=True):
             cost = prompt if prompt.kind == "prefill_attention" else decode
-            points[cost.kind].append((n, operation_s(cost, modelled, calibration.efficiencies)))
+            points[cost.kind].append((n, operation_s(cost, modelled, calibration.efficiencies_of(gpu.name))))
     return OperationTimes(
         model=model.name,
         gpu=gpu.name,

@@ -65,7 +65,7 @@ def overlap_gain(table: ConfigProfile, slo: Slo, calibration: Calibration, catal
         if missing_memory_gib(modelled):
             return np.ones(table.max_rate_rps.shape)
         sizes = np.meshgrid(table.input_tokens, table.output_tokens, indexing="ij")
-        rates.append(max_rates_rps(modelled, slo, *sizes, efficiencies=calibration.efficiencies))
+        rates.append(max_rates_rps(modelled, slo, *sizes, efficiencies=calibration.efficiencies_of(key.gpu)))
     sequential, overlapped = rates
     known = (sequential > 0) & (overlapped > 0)
     return np.where(known, np.maximum(overlapped / np.where(known, sequential, 1.0), 1.0), 1.0)

@@ -142,9 +142,9 @@ def estimate_at_load(
     """
     if not loads:
         raise InputError("there is no load to estimate", fix="give at least one")
-    for size in (*input_tokens, *output_tokens):
-        if not 0 < size <= MOST_TOKENS:
-            raise InputError(f"a request size is {size:g} tokens", fix=f"give a size above 0, up to {MOST_TOKENS:g}")
+    for tokens in (*input_tokens, *output_tokens):
+        if not 0 < tokens <= MOST_TOKENS:
+            raise InputError(f"a request size is {tokens:g} tokens", fix=f"give a size above 0, up to {MOST_TOKENS:g}")
     catalog, calibration = catalog or load_catalog(), calibration or Calibration()
     modelled, notes = configurations(
         model,

@@ -35,6 +35,7 @@ from melange.serving.engine_settings import EngineSettings, default_settings
 NOISE = 0.1  # expected log error of one load point: measurement noise and what the model leaves out
 _TTFT_WEIGHT = 0.3  # time to first token carries queueing noise that means of short runs do not average out
 _IDENTIFIED = 2.0 / 3.0
+GPU_SPREAD = 0.3  # by how much a GPU type's efficiencies are believed to differ from those common to all
 
 Settings: TypeAlias = EngineSettings | Mapping[ConfigKey, EngineSettings] | None
 """A measured engine's limits: common to all points, by configuration, or not known."""
@@ -117,6 +118,7 @@ def group_points(
             settings=common or told.get(key) or default_settings(gpu, key.engine, version),
             kv_dtype=key.kv_dtype,
             max_batched_tokens=key.max_batched_tokens,
+            engine_version=version,
         )
         groups.append(group_of(modelled, tuple(members)))
     return tuple(groups)
@@ -193,15 +195,27 @@ def _latency_errors(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """Outcome of one fit: efficiencies, their log standard deviations, and the names that data identified."""
+    """Outcome of one fit: efficiencies, their log standard deviations, and the names that data identified.
+
+    ``gpu_efficiencies`` are those of GPU types of which enough was measured, where there are several.
+    """
 
     efficiencies: Efficiencies
     spreads: Mapping[str, float]
     fitted: tuple[str, ...]
+    gpu_efficiencies: Mapping[str, Efficiencies]
+
+    def efficiencies_of(self, gpu: str) -> Efficiencies:
+        """A GPU type's own, else those common to all."""
+        return self.gpu_efficiencies.get(gpu, self.efficiencies)
 
 
 def fit(groups: Sequence[Group]) -> Fit:
-    """Fit what the groups' points identify; everything else keeps its prior."""
+    """Fit what the groups' points identify; everything else keeps its prior.
+
+    First what is common to all GPU types, which is what the points say of others; then how far each of several that
+    were measured departs from it, of which nothing follows for the others.
+    """
     free = np.ones(len(_NAMES), dtype=bool)
     logs, spreads = _solve(groups, free)
     free = spreads < _IDENTIFIED * _SPREADS
@@ -210,16 +224,36 @@ def fit(groups: Sequence[Group]) -> Fit:
         efficiencies=Efficiencies.from_logs(logs),
         spreads=dict(zip(_NAMES, spreads.tolist(), strict=True)),
         fitted=tuple(name for name, is_free in zip(_NAMES, free, strict=True) if is_free),
+        gpu_efficiencies={
+            gpu: Efficiencies.from_logs(_solve(own, np.ones(len(_NAMES), dtype=bool), logs, GPU_SPREAD)[0])
+            for gpu, own in _by_gpu(groups).items()
+        },
     )
 
 
-def _solve(groups: Sequence[Group], free: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Log efficiencies and their standard deviations with only the free ones moved; shapes (efficiencies,)."""
+def _by_gpu(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each GPU type that has points enough, where there are several types."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.modelled.gpu.name, []).append(group)
+    if len(found) == 1:
+        return {}
+    return {gpu: own for gpu, own in found.items() if sum(len(group.points) for group in own) >= MIN_POINTS}
+
+
+def _solve(
+    groups: Sequence[Group], free: BoolArray, centre: FloatArray = _MEANS, most: float = np.inf
+) -> tuple[FloatArray, FloatArray]:
+    """Log efficiencies and their standard deviations with only the free ones moved; shapes (efficiencies,).
+
+    ``centre`` is what they are believed to be, with their priors' spreads, of ``most`` at the most.
+    """
+    believed = np.minimum(_SPREADS, most)
     if not free.any():
-        return _MEANS, _SPREADS
+        return centre, believed
 
     def full(values: FloatArray) -> FloatArray:
-        logs = _MEANS.copy()
+        logs = centre.copy()
         logs[free] = values
         return logs
 
@@ -227,13 +261,13 @@ def _solve(groups: Sequence[Group], free: BoolArray) -> tuple[FloatArray, FloatA
         return _residuals(groups, Efficiencies.from_logs(full(values)))
 
     def residuals(values: FloatArray) -> FloatArray:
-        return np.concatenate([data(values), (values - _MEANS[free]) / _SPREADS[free]])
+        return np.concatenate([data(values), (values - centre[free]) / believed[free]])
 
-    start = np.clip(_MEANS[free], _LOW[free] + 1e-6, _HIGH[free] - 1e-6)
+    start = np.clip(centre[free], _LOW[free] + 1e-6, _HIGH[free] - 1e-6)
     result = least_squares(residuals, start, bounds=(_LOW[free], _HIGH[free]), loss="soft_l1", diff_step=[1e-4])
     jacobian = _jacobian(data, result.x)
-    precision = jacobian.T @ jacobian + np.diag(_SPREADS[free] ** -2.0)
-    spreads = _SPREADS.copy()
+    precision = jacobian.T @ jacobian + np.diag(believed[free] ** -2.0)
+    spreads = believed.copy()
     spreads[free] = np.sqrt(np.diag(np.linalg.inv(precision)))
     return full(result.x), spreads
 
@@ -293,6 +327,7 @@ def calibrate(
     return Calibration(
         name=name,
         efficiencies=outcome.efficiencies,
+        gpu_efficiencies=outcome.gpu_efficiencies,
         spreads=outcome.spreads,
         fitted=outcome.fitted,
         label=_label(groups),
@@ -367,8 +402,9 @@ def _held_out(groups: Sequence[Group], folds: int, seed: int) -> tuple[dict[str,
     found: list[tuple[str, str, float]] = []
     for index in range(min(folds, count)):
         kept, out = split(groups, fold == index)
-        efficiencies = fit(kept).efficiencies
+        found_fit = fit(kept)
         for group in out:
+            efficiencies = found_fit.efficiencies_of(group.modelled.gpu.name)
             errors = predict(group, efficiencies).headline()
             for region, error in zip(regions(group, efficiencies), errors, strict=True):
                 if np.isfinite(error):

@@ -10,10 +10,12 @@ from typing import Literal, get_args
 
 import yaml
 
+from melange.capacity.basis import Basis
 from melange.errors import InputError
 from melange.files.documents import Document, read_document
 from melange.files.records import from_plain, to_plain
 from melange.files.text import write_atomic
+from melange.serving.clocks import ClockKind
 from melange.serving.efficiencies import PRIORS, Efficiencies
 from melange.serving.engine_settings import EngineSettings
 
@@ -33,15 +35,18 @@ class Calibration:
     (the others stay at their prior). ``label`` is ``full`` when latencies at two or more concurrencies were among the
     data, ``throughput-only`` when they were not (rates bound by a latency limit then rest on priors), ``prior``
     without data. ``settings`` are the measured engine's, None for each GPU's defaults. ``model_error`` is the standard
-    deviation of the log error on held-out points.
+    deviation of the log error on held-out points. ``gpu_efficiencies`` are those of GPU types that were measured
+    themselves, in place of those common to all. ``clock`` is what the efficiencies were fitted to.
     """
 
     name: str = "prior"
     efficiencies: Efficiencies = field(default_factory=Efficiencies)
+    gpu_efficiencies: Mapping[str, Efficiencies] = field(default_factory=dict)
     spreads: Mapping[str, float] = field(default_factory=lambda: {name: prior.spread for name, prior in PRIORS.items()})
     fitted: tuple[str, ...] = ()
     label: Label = "prior"
     settings: EngineSettings | None = None
+    clock: ClockKind = "kernels"
     model_error: float = PRIOR_MODEL_ERROR
     errors: Mapping[str, object] = field(default_factory=dict)
     provenance: Mapping[str, object] = field(default_factory=dict)
@@ -54,12 +59,18 @@ class Calibration:
             raise InputError(f"calibration: unknown efficiency {sorted(unknown)[0]!r}", fix=f"use {', '.join(PRIORS)}")
         if self.label not in get_args(Label):
             raise InputError(f"calibration: label is {self.label!r}", fix=f"use {', '.join(get_args(Label))}")
+        if self.clock not in get_args(ClockKind):
+            raise InputError(f"calibration: clock is {self.clock!r}", fix=f"use {', '.join(get_args(ClockKind))}")
         if not self.model_error >= 0:
             raise InputError(f"calibration: model_error is {self.model_error}", fix="give a figure of at least 0")
-        for name in ("spreads", "errors", "provenance"):
+        for name in ("gpu_efficiencies", "spreads", "errors", "provenance"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InputError(f"calibration: {name} is no mapping", fix="let 'melange calibrate' write the file")
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def efficiencies_of(self, gpu: str) -> Efficiencies:
+        """A GPU type's own where it was measured itself, else those common to all."""
+        return self.gpu_efficiencies.get(gpu, self.efficiencies)
 
     def describe(self) -> str:
         """One line for people."""
@@ -83,11 +94,26 @@ class Calibration:
                 }
                 for name, value in to_plain(self.efficiencies).items()
             },
+            "clock": self.clock,
+            "gpu_efficiencies": {
+                gpu: {name: float(f"{value:.5g}") for name, value in to_plain(own).items()}
+                for gpu, own in self.gpu_efficiencies.items()
+            },
             "model_error": float(f"{self.model_error:.3g}"),
             "settings": None if self.settings is None else to_plain(self.settings),
             "errors": _plain(self.errors),
             "provenance": _plain(self.provenance),
         }
+
+
+def basis_of(calibration: Calibration) -> Basis:
+    """What clocks of rates that were estimated under a calibration are made from."""
+    return Basis(
+        efficiencies=calibration.efficiencies,
+        gpu_efficiencies=calibration.gpu_efficiencies,
+        engine_settings=calibration.settings,
+        clock=calibration.clock,
+    )
 
 
 def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
@@ -107,6 +133,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     if not isinstance(rows, Mapping):
         raise document.error((), "it holds no efficiencies", "write one with 'melange calibrate'")
     settings = data.pop("settings", None)
+    data.setdefault("clock", "datasheet")  # files from before there was a choice
     try:
         values = {name: _figure(document, name, row, "value") for name, row in rows.items()}
         unknown = set(values) - set(PRIORS)
@@ -118,12 +145,23 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
             spreads={name: _figure(document, name, row, "spread") for name, row in rows.items()},
             fitted=tuple(name for name, row in rows.items() if row.get("from") == "data"),
             settings=None if settings is None else _settings(settings),
+            gpu_efficiencies={gpu: _of_gpu(own) for gpu, own in _mapping(data.pop("gpu_efficiencies", None)).items()},
             **data,
         )
     except InputError as error:
         raise error.located(path) from error
     except TypeError as error:
         raise InputError(f"not a calibration: {error}", file=path, fix="write one with 'melange calibrate'") from error
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping | None):
+        raise InputError("calibration: gpu_efficiencies is no mapping", fix="let 'melange calibrate' write the file")
+    return value or {}
+
+
+def _of_gpu(row: object) -> Efficiencies:
+    return from_plain(Efficiencies, row, "a GPU's efficiencies", fix="let 'melange calibrate' write the file")
 
 
 def _settings(row: object) -> EngineSettings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -11,19 +10,23 @@ from typing import Any
 from melange.catalog.hardware import Gpu
 from melange.errors import InputError
 from melange.files.shipped import shipped_yaml
+from melange.serving.engine_settings import is_vllm_0, version_numbers
 
-NEWEST_VLLM_0 = (0, 7)  # the last versions of the engine before V1
+NEWEST = "vllm-0.14"
+_SCHEDULES_AHEAD = (0, 14)  # asynchronous scheduling is vLLM's default since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCosts:
     """Seconds of the host: an iteration, a sequence of one, a request, a token; and outside the engine, a request.
 
-    Kernels take ``kernel_time`` times what was measured of them alone. ``model_error`` is the standard deviation of the
+    Kernels take ``kernel_time`` times what was measured of them alone, and those of weights in a format that the GPU
+    only stores ``stored_time`` times that. ``model_error`` is the standard deviation of the
     log error of throughputs on groups of measurements that were held out, were it normal (from its 80% quantile).
     """
 
     kernel_time: float = 1.0
+    stored_time: float = 1.0
     host_s: float = 1e-3
     host_per_sequence_s: float = 1e-5
     host_per_request_s: float = 2e-3
@@ -34,7 +37,7 @@ class EngineCosts:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if not (math.isfinite(value) and value >= 0) or (item.name == "kernel_time" and not value):
+            if not (math.isfinite(value) and value >= 0) or (item.name in ("kernel_time", "stored_time") and not value):
                 raise InputError(f"engine costs: {item.name} is {value}", fix="give a figure of at least 0")
 
 
@@ -43,16 +46,20 @@ def engine_costs(gpu: Gpu, engine: str = "vllm", version: str | None = None) -> 
 
     An engine that is not known counts as the newest vLLM; so does vLLM without a version.
     """
-    return _costs(_kind(gpu, engine, version))
+    kind = engine_kind(gpu, engine, version)
+    return _costs(kind if kind in _rows() else NEWEST)
 
 
-def _kind(gpu: Gpu, engine: str, version: str | None) -> str:
+def engine_kind(gpu: Gpu, engine: str, version: str | None) -> str:
+    """``amd``, or an engine's name, or of vLLM ``vllm-0``, ``vllm-1`` and, since it schedules ahead, ``vllm-0.14``."""
     if gpu.vendor == "amd":
         return "amd"
-    if engine in _rows():
+    if engine not in ("vllm", "nanoflow"):
         return engine
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version or "")[:2])
-    return "vllm-0" if engine == "vllm" and numbers and numbers <= NEWEST_VLLM_0 else "vllm-1"
+    if is_vllm_0(engine, version):
+        return "vllm-0"
+    numbers = version_numbers(version)
+    return "vllm-1" if numbers and numbers < _SCHEDULES_AHEAD else NEWEST
 
 
 @cache

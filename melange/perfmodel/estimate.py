@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +18,7 @@ from melange.measurements.measurement import LatencyStats, Measurement
 from melange.perfmodel.calibration import PRIOR_MODEL_ERROR, Calibration
 from melange.perfmodel.clock import StepClock, stacked
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib, step_clock
+from melange.perfmodel.kernels import kernels_of
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.overlap import engine_clock
 from melange.perfmodel.steady import SteadyState
@@ -28,6 +30,18 @@ LADDER = (0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.96, 0.99)
 STACKED_VALUES = 16384  # rates evaluated as one array: enough to share overheads, few enough for the cache
 BAND_SHARE = 0.8  # what a low/high band is meant to cover
 _BAND_DEVIATIONS = 1.2816
+
+
+class _Case(NamedTuple):
+    """A modelled engine whose rates are asked for, with all of its times so many times longer."""
+
+    modelled: ModelledEngine
+    efficiencies: Efficiencies
+    slowness: float = 1.0
+
+    def step_clock(self) -> StepClock:
+        clock = step_clock(self.modelled, self.efficiencies)
+        return clock if self.slowness == 1.0 else clock.scaled(self.slowness)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +57,15 @@ class Rates:
 
 
 def under_calibration(modelled: ModelledEngine, calibration: Calibration | None = None) -> ModelledEngine:
-    """The modelled engine under a calibration's settings, where that was fitted to an engine with its own."""
-    if calibration is None or calibration.settings is None:
+    """The modelled engine under a calibration's clock, and its settings where they were the measured engine's own."""
+    if calibration is None:
         return modelled
     settings = calibration.settings
-    return replace(
-        modelled, settings=replace(settings, name="nanoflow") if modelled.engine.name == "nanoflow" else settings
-    )
+    if settings is None:
+        return replace(modelled, clock=calibration.clock)
+    if modelled.engine.name == "nanoflow":
+        settings = replace(settings, name="nanoflow")
+    return replace(modelled, settings=settings, clock=calibration.clock)
 
 
 def _under_engine(clock: StepClock, modelled: ModelledEngine) -> StepClock:
@@ -95,29 +111,31 @@ def all_max_rates_rps(
     output_tokens: ArrayLike,
     cached_tokens: ArrayLike = 0.0,
     *,
-    efficiencies: Efficiencies | None = None,
+    calibration: Calibration | None = None,
 ) -> FloatArray:
-    """:func:`max_rates_rps` of many configurations at once, (configurations, *sizes): array overheads are shared."""
+    """:func:`max_rates_rps` of many configurations at once, (configurations, *sizes): array overheads are shared.
+
+    Of a calibration its efficiencies alone are used: the engines are as they are given.
+    """
     sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
-    every = efficiencies or Efficiencies()
-    return _stacked_rates_rps([(modelled, every) for modelled in modelled_engines], slo, sizes)
+    known = calibration or Calibration()
+    cases = [_Case(modelled, known.efficiencies_of(modelled.gpu.name)) for modelled in modelled_engines]
+    return _stacked_rates_rps(cases, slo, sizes)
 
 
-def _stacked_rates_rps(
-    pairs: Sequence[tuple[ModelledEngine, Efficiencies]], slo: Slo, sizes: Sequence[FloatArray]
-) -> FloatArray:
-    """(pairs, *sizes) highest rates, those whose engines work alike evaluated as one."""
+def _stacked_rates_rps(cases: Sequence[_Case], slo: Slo, sizes: Sequence[FloatArray]) -> FloatArray:
+    """(cases, *sizes) highest rates, those whose engines work alike evaluated as one."""
     alike: dict[tuple[object, ...], list[int]] = {}
-    for index, (modelled, _) in enumerate(pairs):
-        alike.setdefault(_stacked_with(modelled), []).append(index)
-    result = np.zeros((len(pairs), *sizes[0].shape))
+    for index, case in enumerate(cases):
+        alike.setdefault(_stacked_with(case.modelled), []).append(index)
+    result = np.zeros((len(cases), *sizes[0].shape))
     most = max(STACKED_VALUES // max(sizes[0].size, 1), 1)
     for indices in alike.values():
         for start in range(0, len(indices), most):
             part = indices[start : start + most]
-            clocks = [step_clock(*pairs[index]) for index in part]
+            clocks = [cases[index].step_clock() for index in part]
             wide = [np.broadcast_to(size, (len(part), *size.shape)) for size in sizes]
-            result[part] = _max_rates_rps(stacked(clocks, sizes[0].ndim), pairs[part[0]][0], slo, *wide)
+            result[part] = _max_rates_rps(stacked(clocks, sizes[0].ndim), cases[part[0]].modelled, slo, *wide)
     return result
 
 
@@ -145,10 +163,12 @@ def rates_with_band(
     *,
     calibration: Calibration | None = None,
 ) -> Rates:
-    """Rates under an SLO with an 80% band.
+    """Rates under an SLO with an 80% band, which adds the effects of what is not known as independent, in logarithms.
 
-    The band adds, as independent, the effect of one standard deviation of every efficiency and the model's own error
-    (held-out where calibrated, a judgement otherwise), all in logarithms.
+    Under a calibration: one standard deviation of every efficiency, and the model's held-out error. Without one: all
+    times longer by the error that the engine's kind showed on public measurements that were held out (what that does to
+    a rate under a tight limit is more than it does to throughput); and where the GPU's kernels were not measured, a
+    standard deviation of each efficiency too. A judgement stands in where no kernels are known at all.
     """
     sizes = (input_tokens, output_tokens, cached_tokens)
     return all_rates_with_band([modelled], slo, *sizes, calibration=calibration)[0]
@@ -166,17 +186,29 @@ def all_rates_with_band(
     """:func:`rates_with_band` of many configurations, in their order."""
     calibration = calibration or Calibration()
     sizes = np.broadcast_arrays(input_tokens, output_tokens, cached_tokens)
-    pairs: list[tuple[ModelledEngine, Efficiencies]] = []
-    starts = [0]
+    cases: list[_Case] = []
+    starts, errors = [0], []
     for modelled in (under_calibration(modelled, calibration) for modelled in modelled_engines):
-        pairs += [(modelled, eff) for eff in (calibration.efficiencies, *_shifts(calibration, modelled))]
-        starts.append(len(pairs))
-    rates = _stacked_rates_rps(pairs, slo, sizes)
-    return [_banded(rates[start:end], _model_error(calibration, slo)) for start, end in pairwise(starts)]
+        others, model_error = _doubts(modelled, calibration, slo)
+        cases += [_Case(modelled, calibration.efficiencies_of(modelled.gpu.name)), *others]
+        starts.append(len(cases))
+        errors.append(model_error)
+    rates = _stacked_rates_rps(cases, slo, sizes)
+    return [_banded(rates[start:end], error) for (start, end), error in zip(pairwise(starts), errors, strict=True)]
+
+
+def _doubts(modelled: ModelledEngine, calibration: Calibration, slo: Slo) -> tuple[list[_Case], float]:
+    """The cases that what is not known of a modelled engine is told by, and the log error that stands beside them."""
+    shifted = [_Case(modelled, eff) for eff in _shifts(calibration, modelled)]
+    costs = modelled.costs
+    if calibration.label != "prior" or costs is None:
+        return shifted, _model_error(calibration, slo)
+    slower = _Case(modelled, calibration.efficiencies_of(modelled.gpu.name), math.exp(costs.model_error))
+    return [slower] if kernels_of(modelled.gpu).measured else [slower, *shifted], 0.0
 
 
 def _banded(rates: FloatArray, model_error: float) -> Rates:
-    """(1 + shifts, *sizes) rates under the efficiencies as they are, then with each shifted -> one with its band."""
+    """(1 + doubts, *sizes) rates as they are, then under each doubt -> one with its band."""
     rate, others = rates[0], rates[1:]
     both = (rate > 0) & (others > 0)
     change = np.log(np.where(both, others, 1.0) / np.where(both, rate, 1.0))
@@ -196,7 +228,7 @@ def _model_error(calibration: Calibration, slo: Slo) -> float:
 
 def _shifts(calibration: Calibration, modelled: ModelledEngine) -> list[Efficiencies]:
     """The efficiencies with each that matters moved by one standard deviation, away from a bound in its way."""
-    logs, result = calibration.efficiencies.logs(), []
+    logs, result = calibration.efficiencies_of(modelled.gpu.name).logs(), []
     for index, (name, prior) in enumerate(PRIORS.items()):
         if _matters(name, modelled):
             shifted = logs.copy()
@@ -234,11 +266,13 @@ def load_points(
     calibration = calibration or Calibration()
     modelled = under_calibration(modelled, calibration)
     inputs, outputs = (a.ravel() for a in np.meshgrid(input_tokens, output_tokens, indexing="ij"))
-    state = steady_state(modelled, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies)
+    state = steady_state(
+        modelled, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies_of(modelled.gpu.name)
+    )
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / capacity, band.high_rps / capacity
-    lone = state.closed(1.0)
+    lone = state.clients(1.0)
     slots = np.maximum(state.slots, 1.0)
     rungs = [state.open(slots ** (rung - 1.0)) for rung in LADDER]
     points: list[Measurement] = []

@@ -20,7 +20,7 @@ from melange.serving.engine_settings import default_settings
 from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 
-ENGINES = ("vllm", "nanoflow")
+ENGINES = ("vllm", "sglang", "tensorrt-llm", "nanoflow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,7 +91,7 @@ def estimate(
         for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
     ]
     return Estimates(
-        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape)),
+        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape, modelled)),
         points=tuple(points),
         calibration=calibration,
         notes=notes,
@@ -137,7 +137,7 @@ def _engines(
 ) -> Iterator[ModelledEngine]:
     for engine in engines:
         if engine not in ENGINES:
-            raise InputError(f"no model of the engine {engine!r}", fix=f"use {' or '.join(ENGINES)}")
+            raise InputError(f"no model of the engine {engine!r}", fix=f"use one of {', '.join(ENGINES)}")
         for gpu in gpus:
             settings = default_settings(gpu, engine)
             for tp in degrees:

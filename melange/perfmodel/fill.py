@@ -63,6 +63,7 @@ def modelled_engine(
         settings=settings or default_settings(gpu, key.engine, version),
         kv_dtype=key.kv_dtype,
         max_batched_tokens=key.max_batched_tokens,
+        engine_version=version,
     )
     return plain if settings is not None else under_calibration(plain, calibration)
 
@@ -105,7 +106,7 @@ def regridded(
         own = np.full(i.shape, np.nan)
         if table.unlimited_rps is not None:
             own, _ = _on_grid(table, table.unlimited_rps, inputs, outputs)
-        free = max_rates_rps(modelled, Slo(), i, o, efficiencies=calibration.efficiencies)
+        free = max_rates_rps(modelled, Slo(), i, o, efficiencies=calibration.efficiencies_of(modelled.gpu.name))
         unlimited = np.where(np.isfinite(own), own, free * factor)
     keep = np.isfinite(known) & (~is_bare | (known <= model.rate_rps))
     return ConfigProfile(

@@ -15,7 +15,8 @@ from melange.catalog.models import Model
 from melange.catalog.precisions import BYTES_PER_PARAMETER, FULL_PRECISIONS
 from melange.errors import InputError
 from melange.perfmodel.clock import StepClock
-from melange.perfmodel.engine_costs import EngineCosts
+from melange.perfmodel.engine_costs import EngineCosts, engine_costs
+from melange.perfmodel.kernels import kin_of
 from melange.perfmodel.measured import measured_times
 from melange.perfmodel.sizes import (
     INDEX_SHARE,
@@ -28,6 +29,7 @@ from melange.perfmodel.sizes import (
     pair_flop,
     weights_bytes,
 )
+from melange.serving.clocks import ClockKind
 from melange.serving.config import ConfigKey
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import EngineSettings, chosen_settings, default_settings
@@ -40,7 +42,9 @@ class ModelledEngine:
     """One model on ``tp`` GPUs of a type, in a precision, under an engine's settings: what a StepClock is built from.
 
     ``settings`` None takes what the engine would choose on this GPU. ``kv_dtype`` and ``max_batched_tokens`` are a
-    config's own choices, in place of what the settings say; None leaves the budget to them.
+    config's own choices, in place of what the settings say; None leaves the budget to them. ``clock`` says what times
+    are taken from (:data:`melange.serving.clocks.ClockKind`), ``engine_version`` whose costs are added to those of
+    kernels, None the newest's.
     """
 
     model: Model
@@ -50,6 +54,8 @@ class ModelledEngine:
     settings: EngineSettings | None = None
     kv_dtype: str = "auto"
     max_batched_tokens: int | None = None
+    clock: ClockKind = "kernels"
+    engine_version: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in BYTES_PER_PARAMETER:
@@ -88,6 +94,17 @@ class ModelledEngine:
             self.kv_dtype,
             self.max_batched_tokens,
         )
+
+    @property
+    def costs(self) -> EngineCosts | None:
+        """What the engine adds to its kernels' times; None where the datasheet's clock is asked for or all there is.
+
+        That is so of a GPU that is like none whose kernels were measured, and of engines that attended on vector units,
+        whose kernels were others.
+        """
+        if self.clock == "datasheet" or self.engine.vector_attention or kin_of(self.gpu) is None:
+            return None
+        return engine_costs(self.gpu, self.engine.name, self.engine_version)
 
     @property
     def max_request_tokens(self) -> int:
@@ -221,8 +238,9 @@ def step_clock(
 ) -> StepClock:
     """Iteration-time parameters of a configuration. A model that does not fit raises InputError saying by how much.
 
-    With ``costs`` kernels take the times that were measured of them (:mod:`melange.perfmodel.kernels`), and the engine
-    adds these; without, all of it follows from the datasheet's figures and the efficiencies.
+    Kernels take the times that were measured of them (:mod:`melange.perfmodel.kernels`), and the engine adds its costs;
+    without :attr:`ModelledEngine.costs` all of it follows from the datasheet's figures and the efficiencies. ``costs``
+    stand in place of the engine's own, as when they are fitted.
     """
     eff = efficiencies or Efficiencies()
     model, engine = modelled.model, modelled.engine
@@ -232,7 +250,7 @@ def step_clock(
             f"{modelled.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
             fix="use more GPUs, a smaller precision or a larger GPU",
         )
-    times = _datasheet_times(modelled, eff)
+    times, costs = _datasheet_times(modelled, eff), costs or modelled.costs
     if costs is not None:
         times |= measured_times(modelled, eff, costs, kv_bytes_per_token(modelled))
     return StepClock(

@@ -9,6 +9,7 @@ what it was worth, relative to 16 bits, where it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,8 +18,9 @@ from typing import Any
 
 from melange.catalog.hardware import Gpu, load_catalog
 from melange.catalog.precisions import BYTES_PER_PARAMETER, FULL_PRECISIONS
+from melange.errors import InputError
 from melange.files.shipped import shipped_yaml
-from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE
+from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, PRIORS
 
 # Where no kernels were measured: the GPU whose architecture and kind of memory come nearest. Ampere's and Volta's data
 # centre chips as the A100; GDDR cards that their power holds down as the L40S, the others as the RTX PRO 6000; Hopper's
@@ -32,7 +34,9 @@ _KIN: Mapping[str, str] = MappingProxyType(
         "GH200": "H100", "GH200-144GB": "H200", "MI300X": "H200", "MI325X": "H200", "MI355X": "B200",
     }
 )  # fmt: skip
-_DEFAULT_KIN = "H100"
+_PCIE_MEASURED = ("L40S", "RTX-PRO-6000")
+# A described GPU that is farther from all of the catalog's, by bandwidth times compute, is no kin of any.
+FARTHEST_KIN = 3.0
 # Formats that only store weights were measured on the A100 alone, fp8 on every GPU that computes it.
 _STORED_ON, _STORED = "A100-80GB", {"fp8": "w8a16", "nvfp4": "int4", "mxfp4": "int4"}
 
@@ -88,15 +92,18 @@ class Kernels:
     measured: bool
 
     def gemm(self, precision: str) -> Gemm:
-        """The product in a precision; where that was not measured here, 16 bits times what it is worth elsewhere."""
-        own = self.gemms.get(_BF16.get(precision, precision))
+        """The product in a precision; where that was not measured here, 16 bits times what it is worth elsewhere.
+
+        8 bits that were not measured take those that were, as their peaks are the same.
+        """
+        own = self.gemms.get(_BF16.get(precision, precision)) or self.gemms.get(_ALIKE.get(precision, ""))
         if own is not None:
             return own
         return self.gemms["bf16"].scaled(*_worth(_STORED.get(precision, precision)))
 
     def expert(self, precision: str) -> Experts:
         """Experts in a precision; where that was not measured here, 16 bits of fewer bytes."""
-        own = self.experts.get(_BF16.get(precision, precision))
+        own = self.experts.get(_BF16.get(precision, precision)) or self.experts.get(_ALIKE.get(precision, ""))
         if own is not None:
             return own
         sixteen = self.experts["bf16"]
@@ -109,6 +116,7 @@ class Kernels:
         )
 
 
+_ALIKE: Mapping[str, str] = {"int8": "fp8"}
 _BF16: Mapping[str, str] = dict.fromkeys(map(str, FULL_PRECISIONS), "bf16")
 
 
@@ -168,11 +176,50 @@ def _units(values: list[float], unit: float) -> tuple[float, float, float]:
     return values[0] * unit * 1e-6, values[1] * unit * 1e-3, values[2] * unit * 1e-3
 
 
+def kin_of(gpu: Gpu) -> str | None:
+    """The GPU type whose kernels were measured and whose shape this one takes: itself, its kin, or None.
+
+    A GPU that the catalog lacks takes the kin of the catalog's nearest of its vendor, by the logarithms of bandwidth
+    and dense 16-bit rate; None where that is more than :data:`FARTHEST_KIN` times away, as a CPU is.
+    """
+    known = _known(gpu)
+    if known is None:
+        return None
+    return known.name if known.name in _rows() else _KIN[known.name]
+
+
+def _known(gpu: Gpu) -> Gpu | None:
+    """The catalog's GPU of this name, else the nearest one by its figures, None where that is far."""
+    catalog = load_catalog().gpus
+    if gpu.name in catalog:
+        return catalog[gpu.name]
+
+    def distance(other: Gpu) -> float:
+        figures = ((gpu.bandwidth_gb_s, other.bandwidth_gb_s), (gpu.tflops["fp16"], other.tflops["fp16"]))
+        return sum(abs(math.log(own / its)) for own, its in figures)
+
+    nearest = min((other for other in catalog.values() if other.vendor == gpu.vendor), key=distance, default=None)
+    return nearest if nearest is not None and distance(nearest) <= math.log(FARTHEST_KIN) else None
+
+
 def kernels_of(gpu: Gpu) -> Kernels:
-    """The kernel times of a GPU type, measured or taken from its nearest kin."""
-    if gpu.name in _rows() and load_catalog().gpus.get(gpu.name) == gpu:
-        return _own(gpu.name)
-    kin = gpu.name if gpu.name in _rows() else _KIN.get(gpu.name, _DEFAULT_KIN)
+    """The kernel times of a GPU type, measured or taken from its kin; InputError where :func:`kin_of` knows none."""
+    figures = (gpu.bandwidth_gb_s, tuple(gpu.tflops.items()), gpu.interconnect, gpu.vendor)
+    found = _FOUND.get((gpu.name, figures))
+    if found is None:
+        found = _FOUND[gpu.name, figures] = _kernels_of(gpu)
+    return found
+
+
+_FOUND: dict[tuple[str, object], Kernels] = {}  # a mapping is not hashed, which functools.cache would ask of a GPU
+
+
+def _kernels_of(gpu: Gpu) -> Kernels:
+    kin = kin_of(gpu)
+    if kin is None:
+        raise InputError(f"no kernels were measured of a GPU like {gpu.name}", fix="use the datasheet's clock")
+    if load_catalog().gpus.get(kin) == gpu:
+        return _own(kin)
     other = load_catalog().gpu(kin)
     slower_read = other.bandwidth_gb_s / gpu.bandwidth_gb_s
     slower = _sustained(other) / _sustained(gpu)
@@ -194,11 +241,28 @@ def kernels_of(gpu: Gpu) -> Kernels:
         },
         kv_bytes_s={element: rate / slower_read for element, rate in own.kv_bytes_s.items()},
         prefill_flops=own.prefill_flops / slower,
-        all_reduce=own.all_reduce if gpu.interconnect == other.interconnect else {},
-        measured=False,
+        all_reduce=_all_reduce(gpu, other, own),
+        measured=gpu.name == kin,  # of other figures, as in a question what more memory would give
     )
+
+
+def _all_reduce(gpu: Gpu, other: Gpu, own: Kernels) -> Mapping[int, tuple[float, float]]:
+    """A kin's where the link is of the same name; on PCIe the mean of :data:`_PCIE_MEASURED`, within the own link.
+
+    What eight GPUs keep is set by what lies between their slots: it differs tenfold between the two measured machines.
+    """
+    if not gpu.interconnect.startswith("PCIe"):
+        return own.all_reduce if gpu.interconnect == other.interconnect else {}
+    measured = [_own(name).all_reduce for name in _PCIE_MEASURED]
+    most = PRIORS["network_share"].mean * gpu.interconnect_gb_s * 1e9
+    found = {}
+    for gpus in sorted(set.intersection(*(set(rows) for rows in measured))):
+        latencies, rates = zip(*(rows[gpus] for rows in measured), strict=True)
+        found[gpus] = max(latencies), min(math.prod(rates) ** (1.0 / len(rates)), most)
+    return found
 
 
 def _sustained(gpu: Gpu) -> float:
     """TFLOPS of large 16-bit products."""
-    return gpu.tflops["fp16"] * GEMM_SHARE.get(gpu.name, DEFAULT_GEMM_SHARE)
+    known = _known(gpu)
+    return gpu.tflops["fp16"] * GEMM_SHARE.get("" if known is None else known.name, DEFAULT_GEMM_SHARE)

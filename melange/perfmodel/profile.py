@@ -13,15 +13,29 @@ from melange.catalog.models import Model
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import Rates, all_max_rates_rps, all_rates_with_band, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
+from melange.perfmodel.kernels import kernels_of, kin_of
 from melange.serving.config import ConfigKey
 from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 from melange.workload.workload import Workload
 
 
-def warnings_of(calibration: Calibration, slo: Slo, model: Model | None = None) -> tuple[str, ...]:
-    """What a reader of an estimated rate must know; of the model, what its config.json says and nobody understood."""
+def warnings_of(
+    calibration: Calibration,
+    slo: Slo,
+    model: Model | None = None,
+    modelled_engines: Sequence[ModelledEngine] = (),
+) -> tuple[str, ...]:
+    """What a reader of an estimated rate must know.
+
+    Of the model, what its config.json says and nobody understood; of the engines' GPUs, whose kernels are others'.
+    """
     told = [f"rates are estimated by the performance model, {calibration.describe()}, not measured"]
+    kin: dict[str, list[str]] = {}
+    for gpu in {each.gpu.name: each.gpu for each in modelled_engines if each.costs is not None}.values():
+        if not kernels_of(gpu).measured:
+            kin.setdefault(str(kin_of(gpu)), []).append(gpu.name)
+    told += [f"kernels of {', '.join(names)} are those of the {other}, scaled" for other, names in kin.items()]
     if calibration.label == "throughput-only" and slo.thresholds_s:
         told.append("the calibration saw throughput only: how latency limits the rate rests on priors")
     if model is not None and model.unread:
@@ -66,8 +80,7 @@ def estimated_tables(
     tables = [table_of(each.key, inputs, outputs, found) for each, found in zip(calibrated, rates, strict=True)]
     if not slo.may_miss:
         return tables
-    efficiencies = None if calibration is None else calibration.efficiencies
-    unlimited = all_max_rates_rps(calibrated, Slo(), *cells, efficiencies=efficiencies)
+    unlimited = all_max_rates_rps(calibrated, Slo(), *cells, calibration=calibration)
     return [replace(table, unlimited_rps=found) for table, found in zip(tables, unlimited, strict=True)]
 
 
@@ -83,7 +96,7 @@ def bare_tables(
     """The rates of :func:`estimated_tables` without their bands, at a tenth of the time."""
     inputs, outputs, cells = _cells(input_tokens, output_tokens, cached_tokens)
     calibrated = [under_calibration(modelled, calibration) for modelled in modelled_engines]
-    rates = all_max_rates_rps(calibrated, slo, *cells, efficiencies=calibration.efficiencies)
+    rates = all_max_rates_rps(calibrated, slo, *cells, calibration=calibration)
     return [
         table_of(modelled.key, inputs, outputs, Rates(rate_rps=rate, low_rps=rate, high_rps=rate))
         for modelled, rate in zip(calibrated, rates, strict=True)

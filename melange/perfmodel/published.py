@@ -29,14 +29,22 @@ def engine_of(point: PublicPoint, catalog: Catalog | None = None) -> ModelledEng
     """The engine that a point was measured on, under the arguments that its source states."""
     catalog = catalog or load_catalog()
     gpu = catalog.gpu(point.gpu)
-    settings = settings_from_args(point.engine_args, gpu=gpu, engine=point.engine, version=point.likely_version)
+    model = catalog.model(point.model)
+    settings = settings_from_args(
+        point.engine_args,
+        gpu=gpu,
+        engine=point.engine,
+        version=point.likely_version,
+        context_tokens=model.max_context_tokens,
+    )
     return ModelledEngine(
-        model=catalog.model(point.model),
+        model=model,
         gpu=gpu,
         tp=point.tp,
         precision=point.precision,
         settings=settings,
         kv_dtype=point.kv_dtype,
+        engine_version=point.likely_version,
     )
 
 
@@ -60,7 +68,7 @@ def predicted_figures(
     point: PublicPoint, *, calibration: Calibration | None = None, catalog: Catalog | None = None
 ) -> Figures:
     """The same of the model, in steady state (a run's fill and drain are left out); no TTFT at or past saturation."""
-    efficiencies = None if calibration is None else calibration.efficiencies
+    efficiencies = None if calibration is None else calibration.efficiencies_of(point.gpu)
     state = steady_state(engine_of(point, catalog), point.input_tokens, point.output_tokens, efficiencies=efficiencies)
     load = load_of(point)
     found, saturation = load.of(state), float(state.saturation_rps)

@@ -9,6 +9,8 @@ request sees, b = 1 + N (1 - 1/c) (exact when c slots are busy independently, an
 - with chunked prefill, N new/d prompt tokens ride along with the b decodes of a mean iteration, in lumps of up to the
   token budget; ``TPOT`` is that mean iteration and ``rate = N / (d * TPOT)``; the budget also caps N.
 
+In a closed loop of N a request's own prompt never rides with its own decodes: of the prompts (N - 1) / N count.
+
 Both are Little's law on the decoding requests. A KV-bound engine at saturation admits new prompts into every gap and
 preempts them again; what it then prefills twice is at most the output length per request, of which
 ``StepClock.recompute_share`` is counted.
@@ -34,6 +36,7 @@ from melange.perfmodel.clock import StepClock
 from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
 
+_CLIENT_ROUNDS = 3  # until those in decode and those in prefill are as many as there are clients
 _NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
 
 
@@ -112,10 +115,12 @@ class SteadyState:
     def _flow(self, occupancy: FloatArray, *, is_open: bool = True) -> _Flow:
         """The flow at N requests in decode: on average under Poisson arrivals, always in a closed loop."""
         batch = self._batch(occupancy) if is_open else np.maximum(occupancy, 1.0)
+        # What rides with a request's decodes are the others' prompts: of a closed loop's all but its own.
+        others = np.ones(()) if is_open else 1.0 - 1.0 / batch
         with np.errstate(divide="ignore"):
-            return (self._chunked if self.clock.chunked_prefill else self._separate)(occupancy, batch)
+            return (self._chunked if self.clock.chunked_prefill else self._separate)(occupancy, batch, others)
 
-    def _separate(self, occupancy: FloatArray, batch: FloatArray) -> _Flow:
+    def _separate(self, occupancy: FloatArray, batch: FloatArray, others: FloatArray) -> _Flow:
         clock = self.clock
         prompt = self._prompt_tokens(occupancy)
         # Prompts admitted between two decode iterations are prefilled together, within the token budget.
@@ -123,11 +128,11 @@ class SteadyState:
         decode = clock.iteration_s(decodes=batch, kv_tokens=batch * self._read)
         prefill = self._prefill_s(0.0, together * prompt, together)
         per_prompt = prefill / together
-        rate = 1.0 / (self._steps * decode / occupancy + per_prompt)
+        rate = 1.0 / (self._steps * decode / occupancy + others * per_prompt)
         busy = rate * per_prompt
-        return _Flow(rate, decode / (1.0 - busy), prefill, busy, per_prompt)
+        return _Flow(rate, decode / (1.0 - others * busy), prefill, busy, per_prompt)
 
-    def _chunked(self, occupancy: FloatArray, batch: FloatArray) -> _Flow:
+    def _chunked(self, occupancy: FloatArray, batch: FloatArray, others: FloatArray) -> _Flow:
         clock = self.clock
         prompt = self._prompt_tokens(occupancy)
         budget = np.maximum(clock.max_batched_tokens - batch, 1.0)
@@ -136,7 +141,7 @@ class SteadyState:
         share = per_iteration / lump
         plain = clock.iteration_s(decodes=batch, kv_tokens=batch * self._read)
         mixed = self._prefill_s(batch, lump, lump / prompt)
-        tpot = (1.0 - share) * plain + share * mixed
+        tpot = plain + others * share * (mixed - plain)
         rate = occupancy / (self._steps * tpot)
         stall = (mixed - plain) * prompt / lump
         busy = rate * prompt / budget * self._prefill_s(batch, budget, budget / prompt)
@@ -203,8 +208,10 @@ class SteadyState:
         By Little's law all of them are in the system for concurrency / rate, and what is left of that is the wait.
         """
         asked = np.broadcast_to(np.asarray(concurrency, float), self.input.shape)
-        share = np.clip(asked / self.closed(asked).concurrency, 0.0, 1.0)  # not every request is decoding
-        point = self.closed(asked * share)
+        decoding = asked
+        for _ in range(_CLIENT_ROUNDS):  # not every request is decoding
+            decoding = np.minimum(decoding * asked / self.closed(decoding).concurrency, asked)
+        point = self.closed(decoding)
         spare = np.nan_to_num(asked / np.maximum(point.rate_rps, 1e-12)) - point.e2e_s
         return replace(point, wait_s=np.maximum(spare, 0.0), waiting_share=np.where(spare > 0.0, 1.0, 0.0))
 
@@ -252,7 +259,7 @@ class SteadyState:
             wait, waiting = self._wait(load, flow.busy, prefill, self._steps * tpot + prefill)
         return LoadPoint(
             rate_rps=rate,
-            concurrency=rate * (self._steps * tpot + prefill),
+            concurrency=rate * (self._steps * tpot + prefill + self.clock.front_s),
             prefill_s=prefill + iteration + self.clock.front_s,
             wait_s=wait,
             waiting_share=waiting,

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from melange.capacity.basis import Basis
 from melange.capacity.profile import Profile, profile_from
 from melange.catalog.hardware import Catalog
 from melange.catalog.models import Model
@@ -18,7 +17,7 @@ from melange.errors import InputError
 from melange.measurements.curve import MIN_POINTS
 from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibrate import calibrate
-from melange.perfmodel.calibration import Calibration, read_calibration
+from melange.perfmodel.calibration import Calibration, basis_of, read_calibration
 from melange.perfmodel.fill import filled_table
 from melange.perfmodel.profile import bare_tables, cached_tokens_at, estimated_tables, profile_sizes, warnings_of
 from melange.planning.candidates import Machines, candidates, machines_of, refused, useful
@@ -55,9 +54,9 @@ def estimated_profile(spec: WorkloadSpec, *, catalog: Catalog | None = None) -> 
     return Profile(
         slo=slo,
         configs={table.key: table for table in tables},
-        warnings=warnings_of(calibration, slo, model),
+        warnings=warnings_of(calibration, slo, model, found),
         left_out=left_out,
-        basis=Basis(efficiencies=calibration.efficiencies, engine_settings=calibration.settings),
+        basis=basis_of(calibration),
         provenance={
             "set": spec.profiles.set,
             "source": "estimated",
@@ -115,7 +114,7 @@ def filled_profile(
         slo=slo,
         configs=configs,
         warnings=(f"{estimated} of {cells} profile cells are filled by the model", *warnings_of(calibration, slo)),
-        basis=Basis(efficiencies=calibration.efficiencies, engine_settings=calibration.settings),
+        basis=basis_of(calibration),
         provenance={
             "set": spec.profiles.set,
             "files": list(spec.profiles.files),

@@ -68,7 +68,7 @@ def _profile(spec: WorkloadSpec) -> Profile:
     return replace(
         profile,
         warnings=(*profile.warnings, *(doubt for file in files for doubt in file.warnings)),
-        basis=Basis(curves=measured_curves(files), engine_version=_engine_version(headers)),
+        basis=Basis(curves=measured_curves(files), engine_version=_engine_version(headers), clock="kernels"),
         provenance={
             "set": choice.set,
             "files": list(choice.files),

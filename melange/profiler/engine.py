@@ -138,7 +138,7 @@ class VllmServer:
         if shutil.which(self.command) is None:
             raise InputError(
                 f"no executable {self.command!r}",
-                fix="pip install 'melange[vllm]', name another with --vllm, or attach to a server with --url",
+                fix="pip install '.[vllm]', name another with --vllm, or attach to a server with --url",
             )
         guard = [sys.executable, "-m", "melange.profiler.guard"]
         self._output = open(self.log, "wb")  # noqa: SIM115  # it outlives this method and is closed by stop()

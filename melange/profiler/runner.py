@@ -223,7 +223,7 @@ def _expectations(key: ConfigKey, sizes: Sequence[Size], slo: Slo) -> dict[Size,
         settings = default_settings(gpu, key.engine)
         modelled = ModelledEngine(model=model, gpu=gpu, tp=key.tp, precision=key.precision, settings=settings)
         rates = rates_with_band(modelled, slo, *columns).rate_rps
-        lone_s = steady_state(modelled, *columns).closed(1.0).e2e_s
+        lone_s = steady_state(modelled, *columns).clients(1.0).e2e_s
     except InputError:
         return {}
     return {

@@ -117,7 +117,7 @@ def _scale(sweep: Sweep) -> LoadScale | None:
 
 
 def sweep_figure(sweep: Sweep, image_format: str = "png") -> bytes:
-    """Cost against the swept value, the optimum beside each type alone; needs matplotlib (``melange[notebooks]``).
+    """Cost against the swept value, the optimum beside each type alone; needs matplotlib (extra ``notebooks``).
 
     Over rates with upper-edge representatives this is the Mélange paper's figure of cost against request rate.
     """

@@ -36,9 +36,17 @@ def token_budget_of(args: Sequence[str]) -> int | None:
 
 
 def settings_from_args(
-    args: Sequence[str], *, gpu: Gpu, engine: str = "vllm", version: str | None = None
+    args: Sequence[str],
+    *,
+    gpu: Gpu,
+    engine: str = "vllm",
+    version: str | None = None,
+    context_tokens: float | None = None,
 ) -> EngineSettings:
-    """What the engine chooses on this GPU, with what its arguments say instead; a value that is none: InputError."""
+    """What the engine chooses on this GPU, with what its arguments say instead; a value that is none: InputError.
+
+    ``context_tokens`` is the model's own longest request.
+    """
     found: dict[str, object] = {}
     for name, option in (
         ("max_num_seqs", "--max-num-seqs"),
@@ -56,7 +64,9 @@ def settings_from_args(
         found["kv_bytes_per_element"] = 1.0
     if "--no-enable-chunked-prefill" in args:
         found["chunked_prefill"] = False
-    settings = replace(default_settings(gpu, engine, version), **found)  # type: ignore[arg-type]
+    longest = found.get("max_model_len_tokens", context_tokens)
+    usual = default_settings(gpu, engine, version, longest)  # type: ignore[arg-type]
+    settings = replace(usual, **found)  # type: ignore[arg-type]
     if settings.max_batched_tokens < settings.max_num_seqs and "max_batched_tokens" not in found:
         settings = replace(settings, max_batched_tokens=settings.max_num_seqs)
     return settings

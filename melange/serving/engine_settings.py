@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -86,15 +87,53 @@ VLLM_0_2 = EngineSettings(
 )
 
 
-def default_settings(gpu: Gpu, engine: str = "vllm", version: str | None = None) -> EngineSettings:
-    """What ``vllm serve`` picks on this GPU when it is told nothing.
+_NEWEST_VLLM_0 = (0, 7)  # V1 is the default since 0.8
+_LONG_CONTEXT_TOKENS = 32768  # beyond which vLLM chunked prompts before V1 already
+_USUAL_CONTEXT_TOKENS = 8192
+_LARGE_GIB = 70.0
+
+
+def version_numbers(version: str | None) -> tuple[int, ...]:
+    """The first two numbers of a version, empty where it is unknown."""
+    return tuple(int(part) for part in re.findall(r"\d+", version or "")[:2])
+
+
+def is_vllm_0(engine: str, version: str | None) -> bool:
+    """Whether a version is of vLLM before its V1 engine; an unknown version counts as the newest."""
+    numbers = version_numbers(version)
+    return engine == "vllm" and bool(numbers) and numbers <= _NEWEST_VLLM_0
+
+
+def default_settings(
+    gpu: Gpu, engine: str = "vllm", version: str | None = None, context_tokens: float | None = None
+) -> EngineSettings:
+    """What an engine picks on this GPU when it is told nothing but the longest request, ``context_tokens``.
 
     Since its V1 engine, vLLM takes 1024 sequences and 8192 tokens an iteration on GPUs of 70 GiB or more other than the
-    A100, else 256 and 2048. Versions 0.2.x are :data:`VLLM_0_2`. Engines that are not known get vLLM's figures.
+    A100, else 256 and 2048. Before, it took 256 sequences, and whole prompts in iterations of their own, unless
+    requests may be of more than 32768 tokens; versions 0.2.x are :data:`VLLM_0_2`. SGLang prefills between
+    decode iterations (its mixed chunks are off), in chunks of 8192 tokens on large GPUs, else 2048. TensorRT-LLM takes
+    2048 sequences and 8192 tokens. Engines that are not known get vLLM's figures.
     """
+    large = gpu.memory_gib >= _LARGE_GIB
     if engine == "vllm" and version is not None and version.startswith("0.2."):
         return VLLM_0_2
+    if is_vllm_0(engine, version):
+        longest = int(context_tokens or _USUAL_CONTEXT_TOKENS)
+        if longest > _LONG_CONTEXT_TOKENS:
+            return EngineSettings(max_batched_tokens=2048)
+        return EngineSettings(max_batched_tokens=max(longest, 2048), chunked_prefill=False)
+    if engine == "sglang":
+        return EngineSettings(
+            name=engine,
+            max_num_seqs=2048,
+            max_batched_tokens=8192 if large else 2048,
+            memory_fraction=0.88,
+            chunked_prefill=False,
+        )
+    if engine == "tensorrt-llm":
+        return EngineSettings(name=engine, max_num_seqs=2048, max_batched_tokens=8192)
     settings = EngineSettings(name=engine)
-    if gpu.memory_gib >= 70 and not gpu.name.startswith("A100"):
+    if large and not gpu.name.startswith("A100"):
         settings = replace(settings, max_num_seqs=1024, max_batched_tokens=8192)
     return settings

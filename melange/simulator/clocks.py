@@ -11,7 +11,7 @@ as ``errors``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,7 +129,8 @@ def _config_clock(
     if own is not None:
         efficiencies = own.fitted(modelled)
     else:
-        efficiencies = plan.basis.efficiencies or (_fitted(modelled, cells) if at_saturation else Efficiencies())
+        known = plan.basis.efficiencies_of(modelled.gpu.name)
+        efficiencies = known or (_fitted(modelled, cells) if at_saturation else Efficiencies())
     clock = step_clock(modelled, efficiencies)
     longest = modelled.max_request_tokens
     fits = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).fits
@@ -138,7 +139,7 @@ def _config_clock(
         raise InputError(f"no size of the plan fits {name}", fix="check the plan's hardware and model figures")
     cells = cells.kept(keep)
     scale = 1.0 if own is not None else _scale(clock, plan.slo, cells, at_saturation)
-    clock = scaled(clock, scale)
+    clock = clock.scaled(scale)
     simulated = saturation_rps(clock, *cells[:2]) if at_saturation else _slo_rates(clock, plan.slo, cells)
     full = SteadyState(clock, cells.inputs, cells.outputs, max_request_tokens=longest).open(1.0)
     return ConfigClock(
@@ -155,7 +156,9 @@ def _config_clock(
 
 def _unmatched(plan: Plan, name: str, modelled: ModelledEngine, own: _Measured | None) -> ConfigClock:
     """The clock of a config without a rate to match: it serves no size in time, but may still be sent requests."""
-    efficiencies = own.fitted(modelled) if own is not None else plan.basis.efficiencies or Efficiencies()
+    efficiencies = (
+        own.fitted(modelled) if own is not None else plan.basis.efficiencies_of(modelled.gpu.name) or Efficiencies()
+    )
     clock, longest = step_clock(modelled, efficiencies), modelled.max_request_tokens
     sizes = [(b.load_input_tokens, b.load_output_tokens) for b in plan.buckets if name in b.max_rate_rps]
     known = np.array([size for size in sizes if None not in size], dtype=float).reshape(-1, 2).round().clip(1.0)
@@ -184,12 +187,6 @@ def _measured(plan: Plan) -> dict[ConfigKey, _Measured]:
     return {curve.key: _Measured(curve) for curve in plan.basis.curves if len(curve.points) >= MIN_POINTS}
 
 
-def scaled(clock: StepClock, factor: float) -> StepClock:
-    """The clock with every time multiplied."""
-    times = [item.name for item in fields(clock) if item.name.endswith("_s") or "_s_per_" in item.name]
-    return replace(clock, **{name: getattr(clock, name) * factor for name in times})
-
-
 def _modelled_engine(
     plan: Plan, name: str, config: PlanConfig, settings: EngineSettings | None, curve: MeasuredCurve | None
 ) -> ModelledEngine:
@@ -211,6 +208,8 @@ def _modelled_engine(
         tp=config.tp,
         precision=config.precision,
         settings=chosen or default_settings(gpu, config.engine, basis.engine_version),
+        clock=basis.clock,
+        engine_version=basis.engine_version,
         **own,
     )
 
@@ -273,7 +272,7 @@ def _scale(clock: StepClock, slo: Slo, cells: _Cells, at_saturation: bool) -> fl
         return float(cells.taken_s / (cells.weights / saturation_rps(clock, *cells[:2])).sum())
 
     def excess(log_factor: float) -> float:
-        taken_s = (cells.weights / _slo_rates(scaled(clock, float(np.exp(log_factor))), slo, cells)).sum()
+        taken_s = (cells.weights / _slo_rates(clock.scaled(float(np.exp(log_factor))), slo, cells)).sum()
         return float(np.log(taken_s / cells.taken_s))
 
     widest = float(np.log(16.0))

@@ -113,7 +113,8 @@ def test_a_fleet_that_is_too_small_or_too_slow_is_played_all_the_same():
     small = asked_fleet(spec, parse_fleet("1xL40S")).plan()
     assert max(small.utilization.values()) > 1
     assert simulate(small, options=PLAYED).attainment.mean < 0.9
-    slow = asked_fleet(spec, parse_fleet("3xL4")).plan()  # which keeps the limit for no size
+    tight = spec.with_slo(replace(spec.slo, tpot_s=0.04))
+    slow = asked_fleet(tight, parse_fleet("3xL4")).plan()  # which keeps the limit for no size
     assert all(not any(bucket.max_rate_rps.values()) for bucket in slow.buckets)
     report = simulate(slow, options=PLAYED)
     assert report.attainment.mean < 0.05

@@ -5,8 +5,8 @@
 FILE is profiles/public/serving-points.csv, or one as collected, with the columns source, url_or_repo_path, date,
 engine, engine_version, gpu, n_gpus, tp, model, precision, input_tokens, output_tokens, concurrency, request_rate_rps,
 output_tok_per_s_total, ttft_ms_mean_or_p50, itl_ms_mean_or_p50, note.
-Printed are the model from datasheets, which the product uses, and the clock from measured kernels
-(``step_clock(..., costs=...)``) with the engines' costs that ship. Those were fitted on public measurements: on these,
+Printed are the clock from datasheets, and that from measured kernels with the engines' costs that ship, which the
+product uses. Those were fitted on public measurements: on these,
 the error on held-out groups is what profiles/kernels/engines.yaml states; on others, what is printed here.
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
     """Print both tables of a file."""
     points, left = read_points(sys.argv[1])
     print(f"{len(points)} points; left out: {', '.join(f'{count} {why}' for why, count in left.items()) or 'none'}")
-    table("datasheet", [replace(point, costs=None) for point in points])
+    table("datasheet", [replace(point, modelled=replace(point.modelled, clock="datasheet")) for point in points])
     table("measured kernels", points)
 
 

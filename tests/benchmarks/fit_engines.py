@@ -10,9 +10,8 @@ groups held out in four folds.
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -23,18 +22,19 @@ from public_predictions import predicted
 from scipy.optimize import least_squares
 
 from melange.files.text import write_atomic
-from melange.perfmodel.engine_costs import EngineCosts
+from melange.perfmodel.engine_costs import EngineCosts, engine_kind
 
 # Start, and the deviation of its logarithm that is believed beforehand.
 PRIORS = {
-    "kernel_time": (1.0, 0.2),
+    "kernel_time": (1.0, 0.1),
+    "stored_time": (1.0, 0.2),
     "host_s": (1e-3, 1.0),
     "host_per_sequence_s": (1e-5, 1.2),
     "host_per_request_s": (2e-3, 0.6),
     "front_s": (1e-2, 1.0),
 }
 PRIOR_WEIGHT = 0.3
-WEIGHTS = np.array([1.0, 0.7, 0.25])  # of throughput, TPOT and TTFT
+WEIGHTS = np.array([1.0, 0.8, 0.4])  # of throughput, TPOT and TTFT
 CLIP = 3.0  # of a log error: what is that far off says no more
 MOST_POINTS = 200
 FOLDS = 4
@@ -49,33 +49,18 @@ class Errors:
     weights: np.ndarray
 
 
-def kind_of(point: Point) -> str:
-    """The kind of engine that a point was measured with."""
-    if point.modelled.gpu.vendor == "amd":
-        return "amd"
-    if point.engine != "vllm":
-        return point.engine
-    version = [int(part) for part in re.findall(r"\d+", point.engine_version)[:2]]
-    return "vllm-0" if (version or [0, 5 if point.date < "2025" else 10]) < [0, 8] else "vllm-1"
-
-
 def errors_of(points: list[Point], values: dict[str, float]) -> Errors:
     """How far the model is off with these settings."""
     count: dict[object, int] = defaultdict(int)
     for point in points:
         count[point.group] += 1
-    logs = [log_errors(with_values(point, values)) for point in points]
+    logs = [log_errors(point, EngineCosts(**values)) for point in points]
     return Errors(logs=np.array(logs), weights=np.array([count[point.group] ** -0.5 for point in points]))
 
 
-def with_values(point: Point, values: dict[str, float]) -> Point:
-    """The point under other settings of its engine."""
-    return replace(point, costs=EngineCosts(**values))
-
-
-def log_errors(point: Point) -> tuple[float, float, float]:
+def log_errors(point: Point, costs: EngineCosts | None = None) -> tuple[float, float, float]:
     """Of throughput (not where the load itself sets it), TPOT and TTFT."""
-    found = predicted(point)
+    found = predicted(point, costs)
     rate = np.nan if point.load == "open" else found.output_tokens_per_s / point.output_tokens_per_s
     ratios = (rate, found.tpot_s / point.tpot_s, found.ttft_s / point.ttft_s)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -88,13 +73,16 @@ def fitted(points: list[Point]) -> dict[str, float]:
     starts = np.log([start for start, _ in PRIORS.values()])
     spreads = np.array([spread for _, spread in PRIORS.values()])
 
-    def residuals(logs: np.ndarray) -> np.ndarray:
+    def residuals(shifts: np.ndarray) -> np.ndarray:
+        logs = starts + shifts - 1.0  # steps are relative: from 1, not from 0
         found = errors_of(some, _values(logs))
         off = np.where(np.isfinite(found.logs), np.clip(found.logs, -CLIP, CLIP), 0.0)
         weighted = off * WEIGHTS * found.weights[:, None]
         return np.concatenate([weighted.ravel(), PRIOR_WEIGHT * (logs - starts) / spreads])
 
-    return _values(least_squares(residuals, starts, loss="soft_l1", f_scale=0.2, diff_step=0.02, max_nfev=12).x)
+    start = np.ones(len(starts))
+    found = least_squares(residuals, start, loss="soft_l1", f_scale=0.2, diff_step=0.05, max_nfev=12)
+    return _values(starts + found.x - 1.0)
 
 
 def _values(logs: np.ndarray) -> dict[str, float]:
@@ -140,7 +128,7 @@ def main(file: str, output: str) -> None:
     """Fit every kind of engine in FILE that has enough points."""
     kinds: dict[str, list[Point]] = defaultdict(list)
     for point in read_points(file)[0]:
-        kinds[kind_of(point)].append(point)
+        kinds[engine_kind(point.modelled.gpu, point.engine, point.modelled.engine_version)].append(point)
     found = {}
     for kind, points in sorted(kinds.items()):
         if len(points) < LEAST_POINTS:

@@ -19,7 +19,6 @@ from typing import Any
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.measurements.public import COLUMNS, PublicLoad, PublicPoint, read_public_points
-from melange.perfmodel.engine_costs import EngineCosts, engine_costs
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib
 from melange.perfmodel.published import engine_of
 from melange.serving.engine_args import option_value
@@ -53,6 +52,9 @@ PRECISIONS: tuple[tuple[str, str], ...] = (
     ("FP4", "nvfp4"), ("FP8", "fp8"), ("BF16", "bf16"), ("FP16", "fp16"),
 )  # fmt: skip
 ENGINES: Mapping[str, str] = {"vLLM": "vllm", "SGLang": "sglang", "TensorRT-LLM": "tensorrt-llm"}
+# AccelMark's open runs are of a fixed number of requests, whatever the rate: so many that at the lowest one the elapsed
+# time is that of their arrival and of the last one (rate x elapsed of suite A at 5 req/s is 340, of B at 2 req/s 220).
+SUITE_REQUESTS: Mapping[str, int] = {"suite_A": 300, "suite_B": 200, "suite_C": 300, "suite_D": 100, "suite_G": 300}
 SHAPING = (
     "--max-num-seqs", "--max-num-batched-tokens", "--block-size", "--max-model-len", "--gpu-memory-utilization",
     "--kv-cache-dtype",
@@ -78,7 +80,6 @@ class Point:
     engine_version: str
     public: PublicPoint
     modelled: ModelledEngine
-    costs: EngineCosts | None
     load: PublicLoad
     input_tokens: float
     output_tokens: float
@@ -146,7 +147,6 @@ def modelled_point(public: PublicPoint) -> Point:
         engine_version=public.engine_version or "",
         public=public,
         modelled=modelled,
-        costs=engine_costs(modelled.gpu, public.engine, public.likely_version),
         load=public.load,
         input_tokens=public.input_tokens,
         output_tokens=public.output_tokens,
@@ -283,8 +283,8 @@ def _load(row: Mapping[str, str], note: str) -> tuple[PublicLoad, int]:
         return "burst", min(requests, int(concurrency)) if "all prompts sent at once" in note else requests
     if math.isnan(rate) or rate >= 500:
         return ("closed", requests) if not math.isnan(concurrency) else ("burst", requests)
-    elapsed = re.search(r"elapsed ([\d.]+) s", note)
-    return "open", max(round(rate * float(elapsed[1])), 20) if elapsed else requests
+    suite = re.match(r"(suite_\w) online; finite run", note)
+    return "open", SUITE_REQUESTS.get(suite[1], requests) if suite else requests
 
 
 def each(points: list[Point], **values: object) -> Iterator[Point]:

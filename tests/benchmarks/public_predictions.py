@@ -8,10 +8,10 @@ import numpy as np
 from public_points import Point
 
 from melange.perfmodel.clock import StepClock
+from melange.perfmodel.engine_costs import EngineCosts
 from melange.perfmodel.hardware import step_clock
 from melange.perfmodel.published import FEW_ROUNDS
 from melange.perfmodel.steady import SteadyState
-from melange.serving.efficiencies import Efficiencies
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
 
@@ -32,12 +32,14 @@ class Predicted:
     tpot_s: float
 
 
-def predicted(point: Point, efficiencies: Efficiencies | None = None) -> Predicted:
+def predicted(point: Point, costs: EngineCosts | None = None) -> Predicted:
     """The model's answer to one point.
+
+    ``costs`` stand in place of the engine's own.
 
     A run of few requests for its concurrency is played as it was, with its fill and its drain; the others are steady.
     """
-    clock = step_clock(point.modelled, efficiencies, point.costs)
+    clock = step_clock(point.modelled, costs=costs)
     if point.load != "closed":
         return _played(point, clock)
     if point.load == "closed" and point.requests < FEW_ROUNDS * point.concurrency:
@@ -69,8 +71,7 @@ def _played(point: Point, clock: StepClock) -> Predicted:
     )
     requests = play_replica(clock, arrivals).requests
     typical = np.median if point.is_median else np.mean
-    # A client that waits for its turn starts its clock when it sends.
-    sent_s = requests.start_s if point.load == "closed" else requests.arrival_s
+    sent_s = _sent_s(requests.end_s, round(point.concurrency)) if point.load == "closed" else requests.arrival_s
     steps = np.maximum(requests.output_tokens - 1, 1)
     scale = point.requests / count if point.load == "burst" else 1.0
     return Predicted(
@@ -78,3 +79,8 @@ def _played(point: Point, clock: StepClock) -> Predicted:
         ttft_s=float(typical(requests.first_s - sent_s)) * scale,
         tpot_s=float(typical((requests.end_s - requests.first_s) / steps)),
     )
+
+
+def _sent_s(end_s: np.ndarray, clients: int) -> np.ndarray:
+    """When a closed loop of so many clients sends each request: the first at once, another at every end."""
+    return np.concatenate([np.zeros(min(clients, len(end_s))), np.sort(end_s)[: max(len(end_s) - clients, 0)]])

@@ -12,12 +12,12 @@ from melange.serving.engine_settings import VLLM_0_2
 
 
 def test_nothing_is_known_until_told():
-    assert to_plain(Basis(), keep_none=False) == {"curves": []}
+    assert to_plain(Basis(), keep_none=False) == {"curves": [], "gpu_efficiencies": {}, "clock": "datasheet"}
 
 
 def test_a_plan_rests_on_what_its_profile_rests_on(small_spec):
     profile = load_profile(small_spec)
-    assert profile.basis == Basis(engine_version="0.2.7")
+    assert profile.basis == Basis(engine_version="0.2.7", clock="kernels")
     basis = Basis(efficiencies=Efficiencies(gemm_scale=0.5), engine_settings=VLLM_0_2)
     assert plan_fleet(small_spec, profile=replace(profile, basis=basis)).basis == basis
 

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -254,6 +255,16 @@ def _text(text: str) -> Callable[[], bytes]:
     return lambda: text.encode()
 
 
+def _zip(text: str) -> Callable[[], bytes]:
+    def sample() -> bytes:
+        data = io.BytesIO()
+        with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo("aws.csv", date_time=(2026, 11, 26, 3, 0, 0)), text)
+        return data.getvalue()
+
+    return sample
+
+
 def _shipped(name: str) -> Callable[[], bytes]:
     return lambda: data_path(name).read_bytes()
 
@@ -326,6 +337,15 @@ version: 1
 gpus:
   Mine: {memory_gib: 40, bandwidth_gb_s: 1000, tflops: {fp16: 200}, interconnect: PCIe, interconnect_gb_s: 32}
 """
+GPUHUNT = """\
+instance_name,location,price,cpu,memory,gpu_count,gpu_name,gpu_memory,spot,disk_size,gpu_vendor,flags,cpu_arch
+m5.large,us-east-1,0.096,2,8.0,0,,,False,,,,x86
+g6.xlarge,us-east-1,0.8048,4,16.0,1,L4,24.0,False,,nvidia,,x86
+g6.xlarge,us-east-1,0.35,4,16.0,1,L4,24.0,True,,nvidia,,x86
+p4de.24xlarge,us-east-1,27.44705,96,1152.0,8,A100,80.0,False,,nvidia,,x86
+g4ad.xlarge,us-east-1,0.3785,4,16.0,1,V520,,False,,amd,,x86
+"""
+REFRESH = ("gpus", "refresh")
 MERGED = ("-o", "all-new.jsonl")
 ESTIMATE = ("estimate", "--grid", "250x100", *SLO)
 IMPORT = ("--gpu", "L4", "--model", "llama-2-7b")
@@ -486,6 +506,10 @@ def readers() -> tuple[Reader, ...]:
             "FILE",
         ),
         reader("prices", "prices.csv", _shipped("profiles/catalog/prices.csv"), "gpus", "--prices", "FILE"),
+        reader(
+            "prices of gpuhunt", "aws.csv", _text(GPUHUNT), *REFRESH, "--catalog", "FILE", "--read-on", "2026-11-26"
+        ),
+        reader("prices of gpuhunt, zipped", "catalog.zip", _zip(GPUHUNT), *REFRESH, "--catalog", "FILE"),
         reader("release config", "release.json", _json(RELEASE), "solve", "FILE", structured=True),
         reader(
             "AIBrix",
@@ -614,7 +638,8 @@ QUICK: dict[str, tuple[str, ...]] = {
     "simulate": ("p.json", "--requests", "50", "--replications", "2"),
     "capacity": ("w.yaml", "--own", "L4=2", "--program-only"),
     "sweep": ("w.yaml", "--rates", "1,2", "--time-limit", "5", "--jobs", "1"),
-    "gpus": (),
+    "gpus list": (),
+    "gpus refresh": ("--catalog", "aws.csv", "--read-on", "2026-11-26"),
     "workload from-metrics": ("metrics.txt", "--rate", "4", *TRACE[:2], *SLO, "-o", "w-new.yaml"),
     "workload from-trace": ("t.csv", *TRACE),
     "workload show": ("w.yaml",),

@@ -63,7 +63,7 @@ def test_the_band_holds_the_rate_and_narrows_with_knowledge():
 
 def test_the_band_is_that_of_one_efficiency_when_only_one_is_uncertain():
     spreads = dict.fromkeys(PRIORS, 0.0) | {"per_request_s": 0.5}
-    lone = Calibration(spreads=spreads, model_error=0.0)
+    lone = Calibration(spreads=spreads, model_error=0.0, label="full")
     band = rates_with_band(modelled(), Slo(), [25], [25], calibration=lone)
     from dataclasses import replace
 

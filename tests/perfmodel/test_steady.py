@@ -126,7 +126,7 @@ def test_a_lone_request_by_hand():
     # x 1 ns = 0.005 ms: 9.304 ms. Then 10 decodes, 2.02 ms host + GEMM 6 ms (0.04 ms of compute hides) + KV reads of
     # 105.5 tokens x 50 ns = 0.005 ms: 8.025 ms each.
     state = SteadyState(clock(chunked_prefill=False), 100, 11)
-    point = state.closed(1.0)
+    point = state.clients(1.0)
     assert float(point.ttft_s) == pytest.approx(9.304e-3, rel=1e-3)
     request_s = 9.304e-3 + 10 * 8.025e-3
     assert float(point.rate_rps) == pytest.approx(1 / request_s, rel=1e-3)

@@ -42,18 +42,22 @@ def test_it_never_costs_and_keeps_to_its_part(name, rate_rps):
 
 
 def test_what_is_late_is_served_in_simulation_and_misses():
-    plan = plan_fleet(asked("azure-conversation", 30))
+    spec = asked("azure-conversation")
+    plan = plan_fleet(spec.with_slo(replace(spec.slo, tpot_s=0.035)))
     assert plan.lateness.share > 0.005
     options = SimulationOptions(requests=4000, replications=1, policy=policy_by_name("shares/least-tokens:oracle"))
     report = simulate(plan, options=options)
     assert report.means.unserved_share == 0
     late = {(b.input_tokens_max, b.output_tokens_max) for b in plan.buckets if sum(b.late_shares.values()) > 0.99}
     assert late
-    met = [b.attainment for b in report.buckets if (b.input_tokens_max, b.output_tokens_max) in late]
-    assert met
-    assert max(met) < 0.5
+
+    def met(played):
+        return [b.attainment for b in played.buckets if (b.input_tokens_max, b.output_tokens_max) in late]
+
+    assert met(report)
+    assert max(met(report)) < 0.5
     served = {name: entry.share for name, entry in report.configs.items()}
     assert served["L4"] == pytest.approx(plan.lateness.share, abs=0.004)
     # The default policy passes over a machine on which they would miss, while another one has room.
     spilled = simulate(plan, options=replace(options, policy=policy_by_name("shares:oracle")))
-    assert spilled.attainment.mean > report.attainment.mean
+    assert sum(met(spilled)) > sum(met(report))

@@ -101,7 +101,7 @@ def test_a_wrong_model_name_names_the_right_one(tmp_path: Path) -> None:
 
 
 def test_missing_executable_and_missing_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"melange\[vllm\]"):
+    with pytest.raises(InputError, match=r"'\.\[vllm\]'"):
         profile_engine(RunRequest(model="m", vllm="no-such-vllm", gpu="L4", output=str(tmp_path / "a.jsonl")))
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with FaultServer() as server, pytest.raises(InputError, match="NO_SUCH_KEY is not set"):

@@ -70,5 +70,5 @@ def test_figure_formats_are_named(sweep):
 
 def test_a_figure_without_matplotlib_names_the_extra(sweep, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'melange\[notebooks\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[notebooks\]'"):
         sweep_figure(sweep)

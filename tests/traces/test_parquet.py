@@ -52,5 +52,5 @@ def test_parquet_with_missing_and_wrong_values(tmp_path: Path) -> None:
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"melange\[parquet\]"):
+    with pytest.raises(MissingExtraError, match=r"'\.\[parquet\]'"):
         read_trace(write(tmp_path, b"PAR1"))

@@ -1,6 +1,6 @@
 """The NanoFlow engine: a decoder that executes a searched pipeline of nano-batches.
 
-Everything here needs torch (``pip install 'melange[nanoflow]'``); nothing outside this package imports it.
+Everything here needs torch (``pip install '.[nanoflow]'``); nothing outside this package imports it.
 ``Decoder`` holds a model, ``Scheduler`` forms batches, ``Executor`` runs them in a ``Pipeline``'s order,
 ``NanoFlowEngine`` joins the three, ``run_server`` puts the OpenAI completions protocol in front.
 

@@ -275,7 +275,7 @@ def test_without_torch_there_is_one_line_with_the_command_that_installs_it() -> 
     code = f"import sys; sys.modules['torch'] = None; from melange.cli.main import main; main({arguments!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "melange: the NanoFlow engine needs the package torch; pip install 'melange[nanoflow]'\n"
+    assert done.stderr == "melange: the NanoFlow engine needs the package torch; pip install '.[nanoflow]'\n"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_missing_package_is_refused_before_anything_starts(
     monkeypatch.setitem(sys.modules, package, None)
     result = CliRunner().invoke(nanoflow, ["serve", "--model", str(tmp_path / "tiny"), "--random-weights"])
     assert isinstance(result.exception, MissingExtraError)
-    assert str(result.exception) == f"{purpose} needs the package {package}; pip install 'melange[nanoflow]'"
+    assert str(result.exception) == f"{purpose} needs the package {package}; pip install '.[nanoflow]'"
 
 
 @pytest.mark.parametrize(
