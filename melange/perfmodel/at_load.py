@@ -143,9 +143,9 @@ def estimate_at_load(
     """
     if not loads:
         raise InputError("there is no load to estimate", fix="give at least one")
-    for size in (*input_tokens, *output_tokens):
-        if not 0 < size <= MOST_TOKENS:
-            raise InputError(f"a request size is {size:g} tokens", fix=f"give a size above 0, up to {MOST_TOKENS:g}")
+    for tokens in (*input_tokens, *output_tokens):
+        if not 0 < tokens <= MOST_TOKENS:
+            raise InputError(f"a request size is {tokens:g} tokens", fix=f"give a size above 0, up to {MOST_TOKENS:g}")
     catalog, calibration = catalog or load_catalog(), calibration or Calibration()
     modelled, notes = configurations(
         model,
@@ -231,7 +231,7 @@ def _sizes_of(
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
     rate = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
     low, high = band.low_rps / rate, band.high_rps / rate
-    efficiencies = calibration.efficiencies_of(one.gpu.name)
+    efficiencies = calibration.efficiencies_of(modelled.gpu.name)
     sizes = []
     for n, (prompt, output) in enumerate(zip(inputs, outputs, strict=True)):
         state: SteadyState | Prompts

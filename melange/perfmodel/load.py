@@ -114,7 +114,10 @@ class Prompts:
         asked = np.broadcast_to(np.asarray(concurrency, float), self.new.shape)
         together = np.minimum(asked, self.slots)
         time_s = self._time_s(together)
-        return self._point(together / time_s, time_s, np.maximum(asked / together - 1.0, 0.0) * time_s, together)
+        # Outside the engine a request takes its own time, but holds up no other.
+        rate = np.minimum(asked / (time_s + self.clock.front_s), together / time_s)
+        wait_s = np.maximum(asked / rate - time_s - self.clock.front_s, 0.0)
+        return self._point(rate, time_s, wait_s, together)
 
     def open_at_rate(self, rate_rps: ArrayLike) -> LoadPoint:
         """Poisson arrivals at a rate; at or above saturation the point is saturation's, with an infinite wait.

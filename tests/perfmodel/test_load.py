@@ -99,3 +99,11 @@ def test_a_prompt_that_does_not_fit_has_rate_zero():
 def test_bad_loads_are_refused(given, problem):
     with pytest.raises(InputError, match=problem):
         Load(**given)
+
+
+def test_what_passes_outside_the_engine_slows_a_lone_client_and_not_a_full_engine():
+    plain, fronted = Prompts(clock(), 1000), Prompts(clock(front_s=0.5), 1000)
+    lone = fronted.clients(1)
+    assert float(lone.rate_rps * lone.ttft_s) == pytest.approx(1.0)
+    assert float(lone.ttft_s - plain.clients(1).ttft_s) == pytest.approx(0.5)
+    assert float(fronted.clients(100).rate_rps) == pytest.approx(float(plain.saturation_rps))
