@@ -20,13 +20,11 @@ _SCHEDULES_AHEAD = (0, 14)  # asynchronous scheduling is vLLM's default since
 class EngineCosts:
     """Seconds of the host: an iteration, a sequence of one, a request, a token; and outside the engine, a request.
 
-    Kernels take ``kernel_time`` times what was measured of them alone, and those of weights in a format that the GPU
-    only stores ``stored_time`` times that. ``model_error`` is the standard deviation of the
+    Kernels take ``kernel_time`` times what was measured of them alone. ``model_error`` is the standard deviation of the
     log error of throughputs on groups of measurements that were held out, were it normal (from its 80% quantile).
     """
 
     kernel_time: float = 1.0
-    stored_time: float = 1.0
     host_s: float = 1e-3
     host_per_sequence_s: float = 1e-5
     host_per_request_s: float = 2e-3
@@ -37,7 +35,7 @@ class EngineCosts:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if not (math.isfinite(value) and value >= 0) or (item.name in ("kernel_time", "stored_time") and not value):
+            if not (math.isfinite(value) and value >= 0) or (item.name == "kernel_time" and not value):
                 raise InputError(f"engine costs: {item.name} is {value}", fix="give a figure of at least 0")
 
 

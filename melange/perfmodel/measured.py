@@ -39,8 +39,6 @@ def measured_times(
     model, tp = modelled.model, modelled.tp
     kernels = kernels_of(modelled.gpu)
     slow = costs.kernel_time
-    stored = slow * (costs.stored_time if modelled.is_stored_only else 1.0)
-    dense_slow = slow if dense_precision(model, modelled.precision) in FULL_PRECISIONS else stored
     dense = kernels.gemm(dense_precision(model, modelled.precision))
     nk, n, k = _sums(modelled)
     head = embedding_parameters(model) / tp
@@ -58,9 +56,9 @@ def measured_times(
         + sixteen.compute(head, 0.0, 0.0) * slow / computed,
         "front_s": costs.front_s,
         "per_request_s": costs.host_per_request_s * _rel(eff, "per_request_s"),
-        "weights_s": (dense_slow * dense.read(nk, n, k) + slow * head_s) / read,
-        "expert_weights_s": stored * inside * BYTES_PER_PARAMETER[modelled.precision] * expert.s_per_byte / read,
-        "compute_s_per_token": (dense_slow * dense.compute(nk, n, k) + stored * routed) / (computed * narrowed),
+        "weights_s": slow * (dense.read(nk, n, k) + head_s) / read,
+        "expert_weights_s": slow * inside * BYTES_PER_PARAMETER[modelled.precision] * expert.s_per_byte / read,
+        "compute_s_per_token": slow * (dense.compute(nk, n, k) + routed) / (computed * narrowed),
         "kv_read_s_per_token": slow * _decode_s(modelled, eff, kernels, kv_bytes),
         "attention_s_per_pair": slow * pair_flop(model) / (kernels.prefill_flops * tp) / _rel(eff, "attention_share"),
         "other_s_per_token": costs.host_per_token_s * _rel(eff, "per_token_s")

@@ -27,7 +27,6 @@ from melange.perfmodel.engine_costs import EngineCosts, engine_kind
 # Start, and the deviation of its logarithm that is believed beforehand.
 PRIORS = {
     "kernel_time": (1.0, 0.1),
-    "stored_time": (1.0, 0.2),
     "host_s": (1e-3, 1.0),
     "host_per_sequence_s": (1e-5, 1.2),
     "host_per_request_s": (2e-3, 0.6),

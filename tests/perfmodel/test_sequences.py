@@ -29,7 +29,7 @@ def test_it_is_as_good_as_the_best_of_all_numbers(slo, engine):
     assert (found.rate_rps >= own).all()
     # Logits of fewer sequences leave the KV cache a little more memory, which the search does without; where batches
     # overlap, rates have more than one peak.
-    within = 0.99 if engine == "vllm" else 0.96
+    within = 0.985 if engine == "vllm" else 0.96
     np.testing.assert_array_less(np.max(every, axis=0) * within, found.rate_rps)
     for cell, number in enumerate(found.max_num_seqs):
         limited = modelled if np.isnan(number) else replace(modelled, max_num_seqs=int(number))
