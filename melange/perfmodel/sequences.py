@@ -25,6 +25,7 @@ from melange.slo import Slo
 
 NEARLY = 1e-4  # rates closer than this are the same: the model's search for them resolves no more
 MOST_CHOICES = 3  # numbers beside the engine's own that a configuration is tried with
+LEAST_SEQUENCES = 8  # an engine of fewer at once lives on its queue alone: not offered unless it is asked for
 WORTH = 0.01  # share of the replicas that a further number must save
 _FINER = (0.5, 0.25, 0.125)  # powers of two beside the best number so far, on either side
 
@@ -89,7 +90,8 @@ def suiting_sequences(
     sizes = (input_tokens, output_tokens, cached_tokens)
     known = calibration or Calibration()
     best = best_sequences(modelled, slo, *sizes, efficiencies=known.efficiencies_of(modelled.gpu.name))
-    numbers = np.unique(best.max_num_seqs[np.isfinite(best.max_num_seqs) & (rate_rps > 0)]).astype(int).tolist()
+    wanted = np.isfinite(best.max_num_seqs) & (rate_rps > 0)
+    numbers = np.unique(np.maximum(best.max_num_seqs[wanted], LEAST_SEQUENCES)).astype(int).tolist()
     if not numbers:
         return ()
     ways = [modelled, *(replace(modelled, max_num_seqs=number) for number in numbers)]

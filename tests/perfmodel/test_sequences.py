@@ -60,7 +60,7 @@ def test_a_few_numbers_do_for_a_demand_of_many_sizes():
     ways = [H100, *(replace(H100, max_num_seqs=number) for number in numbers)]
     rates = [max_rates_rps(way, P95, *SIZES) for way in ways]
     best = best_sequences(H100, P95, *SIZES).rate_rps
-    assert (demand / np.max(rates, axis=0)).sum() < 1.05 * (demand / best).sum()
+    assert (demand / np.max(rates, axis=0)).sum() < 1.07 * (demand / best).sum()
     lone = suiting_sequences(H100, P95, *SIZES, cached, np.eye(1, len(demand), 0).ravel())
     assert lone == (int(best_sequences(H100, P95, *SIZES).max_num_seqs[0]),)
     assert suiting_sequences(H100, Slo(), *SIZES, cached, demand) == ()

@@ -12,7 +12,7 @@ from melange.plan.lateness import PlanLateness
 
 def test_a_plan_s_file_tells_what_may_be_late_and_what_that_saves(tmp_path):
     spec = load_workload("mooncake-conversation")
-    slo = replace(spec.slo, tpot_s=0.035, attainment=0.99)
+    slo = replace(spec.slo, tpot_s=0.03, attainment=0.99)
     plan = plan_fleet(spec.with_slo(slo), SolveOptions(gap=0.01))
     late = plan.lateness
     assert isinstance(late, PlanLateness)

@@ -44,7 +44,7 @@ def test_it_never_costs_and_keeps_to_its_part(name, rate_rps):
 def test_what_is_late_is_served_in_simulation_and_misses():
     # Whatever few requests at once an engine could keep in time is not tried: something must be late.
     spec = asked("azure-conversation").with_serving(sequences=[256])
-    plan = plan_fleet(spec.with_slo(replace(spec.slo, tpot_s=0.035)))
+    plan = plan_fleet(spec.with_slo(replace(spec.slo, tpot_s=0.0325)))
     assert plan.lateness.share > 0.005
     options = SimulationOptions(requests=4000, replications=1, policy=policy_by_name("shares/least-tokens:oracle"))
     report = simulate(plan, options=options)
