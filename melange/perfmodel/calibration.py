@@ -75,7 +75,9 @@ class Calibration:
     def describe(self) -> str:
         """One line for people."""
         if self.label == "prior":
-            return "not calibrated (priors only)"
+            if self.clock == "datasheet":
+                return "from datasheets, not calibrated"
+            return "from public measurements of kernels and engines, not calibrated"
         return (
             f"calibrated on {self.name} ({self.label}; held-out error {self.errors.get('held_out_median', 'unknown')})"
         )

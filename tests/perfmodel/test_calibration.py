@@ -76,7 +76,8 @@ def test_what_is_no_calibration(change, message):
 
 
 def test_it_says_what_it_rests_on():
-    assert Calibration().describe() == "not calibrated (priors only)"
+    assert Calibration().describe() == "from public measurements of kernels and engines, not calibrated"
+    assert Calibration(clock="datasheet").describe() == "from datasheets, not calibrated"
     fitted = Calibration(name="mine", label="full", errors={"held_out_median": 0.05})
     assert fitted.describe() == "calibrated on mine (full; held-out error 0.05)"
     rows = Calibration(label="full", fitted=("gemm_scale",)).to_dict()["efficiencies"]

@@ -29,7 +29,7 @@ def test_a_table_a_configuration_with_bands(found):
         for i, rate in enumerate(config.max_rate_rps[:, 0]):
             band = f"[{config.low_rps[i, 0]:.2g}-{config.high_rps[i, 0]:.2g}]"
             assert (f"{rate:.3g} {band}" if rate else " 0 ") in text
-    assert "Estimated, not calibrated (priors only); in brackets an 80% band" in text
+    assert "in brackets an 80% band" in text
 
 
 def test_json_holds_rates_and_load_points(found):
