@@ -22,6 +22,7 @@ class EngineCosts:
 
     Kernels take ``kernel_time`` times what was measured of them alone. ``model_error`` is the standard deviation of the
     log error of throughputs on groups of measurements that were held out, were it normal (from its 80% quantile).
+    ``measured_until`` is the date of the newest of them (ISO, as precise as its source), empty where there are none.
     """
 
     kernel_time: float = 1.0
@@ -31,10 +32,13 @@ class EngineCosts:
     host_per_token_s: float = 2e-6
     front_s: float = 1e-2
     model_error: float = 0.4
+    measured_until: str = ""
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
+            if isinstance(value, str):
+                continue
             if not (math.isfinite(value) and value >= 0) or (item.name == "kernel_time" and not value):
                 raise InputError(f"engine costs: {item.name} is {value}", fix="give a figure of at least 0")
 

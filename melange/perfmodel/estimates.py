@@ -18,7 +18,7 @@ from melange.measurements.measurement import Measurement
 from melange.perfmodel.calibration import Calibration
 from melange.perfmodel.estimate import fitting, load_points, max_rates_rps, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
-from melange.perfmodel.profile import estimated_table, warnings_of
+from melange.perfmodel.profile import estimated_table, kernel_notes, warnings_of
 from melange.perfmodel.sequences import suiting_sequences
 from melange.serving.config import KV_DTYPES
 from melange.serving.engine_settings import default_settings
@@ -105,7 +105,7 @@ def estimate(
         for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
     ]
     return Estimates(
-        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape, modelled)),
+        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape)),
         points=tuple(points),
         calibration=calibration,
         notes=notes,
@@ -148,7 +148,7 @@ def configurations(
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
     stored = [one for one in modelled if one.is_stored_only]
     notes = dict.fromkeys(f"{one.gpu.name} only stores {one.precision}: it computes at 16 bits" for one in stored)
-    return modelled, (*notes, *reasons)
+    return modelled, (*notes, *kernel_notes(modelled), *reasons)
 
 
 def _with_sequences(

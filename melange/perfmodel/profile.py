@@ -19,6 +19,26 @@ from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 from melange.workload.workload import Workload
 
+RECENT = "2025"  # engines that were last measured before are told of
+
+
+def kernel_notes(modelled_engines: Sequence[ModelledEngine]) -> list[str]:
+    """Whose kernels GPUs take that were not measured, and of which engines nothing recent was."""
+    kin: dict[str, list[str]] = {}
+    old: dict[str, str] = {}
+    for gpu, costs in {each.gpu.name: (each.gpu, each.costs) for each in modelled_engines}.values():
+        if costs is None:
+            continue
+        if not kernels_of(gpu).measured:
+            kin.setdefault(str(kin_of(gpu)), []).append(gpu.name)
+        if costs.measured_until < RECENT:
+            old[gpu.vendor.upper() if gpu.vendor == "amd" else "old"] = costs.measured_until
+    told = [f"kernels of {', '.join(names)} are those of the {other}, scaled" for other, names in kin.items()]
+    return told + [
+        f"what engines add on {whose} GPUs was last measured in {until}: newer ones may be faster"
+        for whose, until in old.items()
+    ]
+
 
 def warnings_of(
     calibration: Calibration,
@@ -31,11 +51,7 @@ def warnings_of(
     Of the model, what its config.json says and nobody understood; of the engines' GPUs, whose kernels are others'.
     """
     told = [f"rates are estimated by the performance model, {calibration.describe()}, not measured"]
-    kin: dict[str, list[str]] = {}
-    for gpu in {each.gpu.name: each.gpu for each in modelled_engines if each.costs is not None}.values():
-        if not kernels_of(gpu).measured:
-            kin.setdefault(str(kin_of(gpu)), []).append(gpu.name)
-    told += [f"kernels of {', '.join(names)} are those of the {other}, scaled" for other, names in kin.items()]
+    told += kernel_notes(modelled_engines)
     if calibration.label == "throughput-only" and slo.thresholds_s:
         told.append("the calibration saw throughput only: how latency limits the rate rests on priors")
     if model is not None and model.unread:

@@ -23,6 +23,7 @@ from scipy.optimize import least_squares
 
 from melange.files.text import write_atomic
 from melange.perfmodel.engine_costs import EngineCosts, engine_kind
+from melange.perfmodel.kernels import kernels_of
 
 # Start, and the deviation of its logarithm that is believed beforehand.
 PRIORS = {
@@ -33,6 +34,7 @@ PRIORS = {
     "host_per_token_s": (1e-6, 1.0),
     "front_s": (1e-2, 1.0),
 }
+KIN_SPREAD = 0.5  # of kernel_time, where all kernels are a kin's
 PRIOR_WEIGHT = 0.3
 WEIGHTS = np.array([1.0, 0.8, 0.4])  # of throughput, TPOT and TTFT
 CLIP = 3.0  # of a log error: what is that far off says no more
@@ -68,10 +70,15 @@ def log_errors(point: Point, costs: EngineCosts | None = None) -> tuple[float, f
 
 
 def fitted(points: list[Point]) -> dict[str, float]:
-    """Settings that fit these points best, near their priors where the points say little."""
+    """Settings that fit these points best, near their priors where the points say little.
+
+    Where no GPU's kernels were measured, but are a kin's, kernels may take much longer than those.
+    """
     some = points[:: max(len(points) // MOST_POINTS, 1)]
     starts = np.log([start for start, _ in PRIORS.values()])
     spreads = np.array([spread for _, spread in PRIORS.values()])
+    if not any(kernels_of(point.modelled.gpu).measured for point in points):
+        spreads[list(PRIORS).index("kernel_time")] = KIN_SPREAD
 
     def residuals(shifts: np.ndarray) -> np.ndarray:
         logs = starts + shifts - 1.0  # steps are relative: from 1, not from 0
@@ -136,7 +143,14 @@ def main(file: str, output: str, only: tuple[str, ...]) -> None:
             continue
         click.echo(f"{kind}: {len(points)} points", err=True)
         sources = ", ".join(sorted({point.source for point in points}))
-        found[kind] = {**fitted(points), **summary(held_out(points)), "points": len(points), "sources": sources}
+        newest = max(point.date for point in points)
+        found[kind] = {
+            **fitted(points),
+            **summary(held_out(points)),
+            "measured_until": newest,
+            "points": len(points),
+            "sources": sources,
+        }
     head = (
         "# What each kind of engine adds to its kernels' times, and how far the model is off on held-out groups of\n"
         "# public measurements: fitted by tests/benchmarks/fit_engines.py, which says how.\n"
