@@ -12,8 +12,11 @@ from pathlib import Path
 import click
 from accuracy_figures import measure_accuracy
 from accuracy_page import render_accuracy
+from public_page import public_errors
 
+from melange.files.shipped import data_path
 from melange.files.text import write_atomic
+from melange.measurements.public import SHIPPED
 from melange.perfmodel.calibration import read_calibration
 
 
@@ -28,7 +31,13 @@ from melange.perfmodel.calibration import read_calibration
     type=click.Path(dir_okay=False),
     help="Also state the held-out error of this calibration.",
 )
-def accuracy(reference: str, output: str | None, splits: int, calibrations: tuple[str, ...]) -> None:
+@click.option(
+    "--public",
+    type=click.Path(exists=True, dir_okay=False),
+    default=data_path(SHIPPED),
+    help="Public measurements [those that ship].",
+)
+def accuracy(reference: str, output: str | None, splits: int, calibrations: tuple[str, ...], public: str) -> None:
     """Judge the performance model on what it was not fitted to, and write docs/accuracy.md.
 
     REFERENCE is a folder with the paper's heatmaps (heatmap_a100_v_a10g.csv,
@@ -43,9 +52,10 @@ def accuracy(reference: str, output: str | None, splits: int, calibrations: tupl
     for file in calibrations:
         calibration = read_calibration(file)
         measured[f"{Path(file).name} ({calibration.label})"] = calibration
-    page = render_accuracy(
-        measure_accuracy(reference, splits=splits, measured=measured, progress=lambda line: click.echo(line, err=True))
+    found = measure_accuracy(
+        reference, splits=splits, measured=measured, progress=lambda line: click.echo(line, err=True)
     )
+    page = render_accuracy(found, public_errors(public))
     if output:
         write_atomic(output, page)
     else:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accuracy_figures import Accuracy, Spread
+from public_page import PublicErrors, render_public
 
 
-def render_accuracy(found: Accuracy) -> str:
-    """The page, decision regret first; every figure comes from ``found``."""
+def render_accuracy(found: Accuracy, public: PublicErrors | None = None) -> str:
+    """The page, decision regret first; every figure comes from what was found."""
     return "\n".join(
         [
             "# How accurate the performance model is",
             "",
-            "Written by `tests/benchmarks/accuracy.py`; do not edit. The model is fitted to part of the published",
-            "Llama-2-7b table (saturation throughputs, vLLM 0.2.7) and judged on the rest. No parameter is fitted to",
-            "the paper's heatmaps.",
+            "Written by `tests/benchmarks/accuracy.py`; do not edit. Two judgements: of today's engines and GPUs by",
+            "public measurements, at the end; and of what a calibration is worth for choosing fleets, by the Mélange paper's",
+            "figures. For those the model is fitted to part of the published Llama-2-7b table (saturation throughputs,",
+            "vLLM 0.2.7, on the datasheet's clock) and judged on the rest. No parameter is fitted to the heatmaps.",
             "",
             *_regret(found),
             *_errors(found),
@@ -23,6 +25,7 @@ def render_accuracy(found: Accuracy) -> str:
             *_left_out(found),
             *_measured(found),
             *_reading(found),
+            *([] if public is None else render_public(public)),
         ]
     )
 
