@@ -15,7 +15,7 @@ def render_accuracy(found: Accuracy, public: PublicErrors | None = None) -> str:
             "# How accurate the performance model is",
             "",
             "Written by `tests/benchmarks/accuracy.py`; do not edit. Two judgements: of today's engines and GPUs by",
-            "public measurements, at the end; and of what a calibration is worth for choosing fleets, by the Mélange paper's",
+            "public measurements, at the end; and of what a calibration is worth for choosing fleets, by the paper's own",
             "figures. For those the model is fitted to part of the published Llama-2-7b table (saturation throughputs,",
             "vLLM 0.2.7, on the datasheet's clock) and judged on the rest. No parameter is fitted to the heatmaps.",
             "",

@@ -120,7 +120,8 @@ def _cell(logs: np.ndarray) -> str:
     if not len(known):
         return "-"
     off = np.abs(np.expm1(known))
-    return f"{_percent(np.median(off))} ({_percent(np.quantile(off, 0.9))}) [{np.exp(np.median(known)):.2f}] n={len(known)}"
+    middle, far = _percent(float(np.median(off))), _percent(float(np.quantile(off, 0.9)))
+    return f"{middle} ({far}) [{np.exp(np.median(known)):.2f}] n={len(known)}"
 
 
 def _held_out() -> Sequence[tuple[str, ...]]:
