@@ -1,14 +1,14 @@
 """NVIDIA's aiconfigurator answers: JSON lines of points on stdin, JSON lines of its estimates on stdout, in order.
 
 Run by bench_aiconfigurator.py under the Python that has aiconfigurator (0.12), which need not be Mélange's. A point
-gives ``like`` (the model whose config.json aiconfigurator ships) and ``changes`` to that config, ``experts`` (whether it
-is a mixture), ``system``, ``backend``, ``tp``, ``quantisation`` (its modes by what they are of), ``load``,
+gives ``like`` (the model whose config.json aiconfigurator ships) and ``changes`` to that config, ``experts`` (whether
+it is a mixture), ``system``, ``backend``, ``tp``, ``quantisation`` (its modes by what they are of), ``load``,
 ``input_tokens``, ``output_tokens``, ``sequences`` (the most that run at once) and ``rate_rps`` (or null). An answer
 gives ``estimates``: two of output_tokens_per_s, ttft_s and tpot_s, or ``refused``: why there are none.
 
 The first estimate has the budget of prompt tokens that its command ``estimate`` takes (one prompt an iteration), the
-second that of the budgets its sweep tries with the highest throughput. Batches that run alone are its static mode, which
-knows no such budget: there both are the same.
+second that of the budgets its sweep tries with the highest throughput. Batches that run alone are its static mode,
+which knows no such budget: there both are the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import json
 import logging
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -35,15 +36,16 @@ CONFIGS = Path(aiconfigurator_core.__file__).parent / "model_configs"
 MOST_SEQUENCES = 1024  # of its own sweep: beyond that it has too few measurements, it says
 SWEPT_TOKENS = 8192
 SWEEP_STEP = 512
+MOST_REASON = 70  # characters
 
 
-class Refused(Exception):
+class NoEstimateError(Exception):
     """Why a point has no estimate."""
 
 
 @functools.cache
 def model_path(like: str, changes: str) -> str:
-    """A model that aiconfigurator ships, or a folder with the config.json of one that is like it but for its sizes."""
+    """A folder with the config.json of a model that aiconfigurator ships, or of one that is like it but for sizes."""
     found = json.loads((CONFIGS / f"{like.replace('/', '--')}_config.json").read_text(encoding="utf-8"))
     found.get("text_config", found).update(json.loads(changes))
     folder = Path(tempfile.mkdtemp(dir=sys.argv[1]))
@@ -61,7 +63,7 @@ def session_of(engine: str) -> InferenceSession:
     system, backend = job["system"], job["backend"]
     version = get_latest_database_version(system=system, backend=backend)
     if version is None:
-        raise Refused(f"no measurements of {backend} on {system}")
+        raise NoEstimateError(f"no measurements of {backend} on {system}")
     database = get_database_view(system, backend, version, allow_missing_data=False, database_mode="SILICON")
     experts = (job["tp"], 1) if job["experts"] else (None, None)
     config = build_model_config(job["tp"], 1, 1, *experts, **job["quantisation"])
@@ -101,7 +103,7 @@ class Engine:
             middle = (low + high) // 2
             low, high = (middle, high) if self.fits(middle) else (low, middle)
         if not low:
-            raise Refused("it does not fit")
+            raise NoEstimateError("it does not fit")
         return low
 
     def least(self, sequences: int, rate_rps: float) -> int:
@@ -137,7 +139,7 @@ def answer(job: dict[str, Any]) -> list[dict[str, float]]:
     if job["load"] == "batch":
         static = session.run_static(engine.runtime(job["sequences"]), "static")
         if static.check_oom() or static.check_kv_cache_oom():
-            raise Refused("the batch does not fit")
+            raise NoEstimateError("the batch does not fit")
         return [engine.estimate(static)] * 2
     sequences = engine.most(job["sequences"])
     if job["rate_rps"] is not None:
@@ -148,9 +150,13 @@ def answer(job: dict[str, Any]) -> list[dict[str, float]]:
 
 
 def reason(error: Exception) -> str:
-    """An error in short, without the point's own figures."""
-    text = str(error).partition("{")[0].partition("\n")[0].strip()
-    return text[:90] if isinstance(error, Refused) else f"{type(error).__name__}: {text[:90]}"
+    """An error in short, without the point's own figures and the places of files."""
+    text = (
+        re.split(r"\{|\(|\n|, which| at /", str(error))[0]
+        .removeprefix("perf database error: ")
+        .strip(" :")[:MOST_REASON]
+    )
+    return text if isinstance(error, NoEstimateError) else f"{type(error).__name__}: {text}"
 
 
 def main() -> None:

@@ -3,20 +3,23 @@
     python tests/benchmarks/bench_aiconfigurator.py FILE --python PATH
 
 FILE is as bench_public_points.py takes it; PATH is the Python of an environment with aiconfigurator 0.12, where
-aiconfigurator_worker.py runs. Both are told the model's sizes, GPU, engine, TP degree (experts are divided as all else,
-without expert parallelism), precision, that of the KV cache, the mean input and output tokens and the most sequences
-the engine runs at once. Beyond that:
+aiconfigurator_worker.py runs. Both are told the model's sizes, the GPU, the engine, the TP degree (experts are divided
+as all else is), the precision, that of the KV cache, the mean input and output tokens, the load and the most sequences
+that the engine runs at once. Beyond that:
 
-- Mélange is told the engine's version, its other arguments and the number of requests, and plays what is no steady load.
-  Its engines' costs were fitted on public measurements, and where FILE holds those it has seen them.
-- aiconfigurator takes the newest measurements of kernels it has for the GPU and engine, whatever the version. A closed
-  load is so many requests at once as there are clients (fewer where they don't fit); a stated rate, as many as serve
-  that rate by its own count; a burst, all its requests, or as many as fit. Its TTFT knows of no queue before the engine,
-  so of bursts it says little. Batches that run alone are its static mode. Its aggregated serving needs a number of prompt
-  tokens an iteration: shown are its default (one prompt), and the best by its throughput of those its sweep tries.
-- FP8 is the format of the checkpoint that was served, where aiconfigurator ships that; gpt-oss is as it was published.
+- Mélange is told the engine's version, its other arguments and the number of requests, and plays runs that are no
+  steady load. Its engines' costs were fitted on public measurements: where FILE holds those, it has seen them. So a
+  second row has the costs that a fit starts from.
+- aiconfigurator takes the newest measurements of kernels it has for the GPU and the engine, whatever the version, so
+  that engines of 2024 are slower than it knows. A closed load is as many requests at once as there are clients, a
+  stated rate as many as serve that rate by its own count, a burst all its requests: fewer where they do not fit. It
+  estimates a steady load, and its TTFT has no queue before the engine, so of bursts, of short runs and of more clients
+  than the engine takes it says little. Batches that run alone are its static mode. Its aggregated serving wants a
+  number of prompt tokens an iteration: shown are its default (one prompt), and that of those its sweep tries which
+  has the highest throughput by its own count.
+- FP8 is the format of the checkpoint that was served where aiconfigurator ships its config; gpt-oss is as published.
 
-Points it refuses, or has no GPU or model for, are counted. All errors of a row are over the very same points.
+Points that it refuses, or has no GPU or model for, are counted. All errors of a group are over the very same points.
 """
 
 from __future__ import annotations
@@ -33,11 +36,12 @@ from typing import Any
 import click
 import numpy as np
 from bench_public_points import NAMES, SATURATED, line
-from fit_engines import log_errors
+from fit_engines import PRIORS, log_errors
 from public_points import Point, read_points
 
 from melange.catalog.models import Model
 from melange.errors import InputError
+from melange.perfmodel.engine_costs import EngineCosts, engine_kind
 
 WORKER = Path(__file__).with_name("aiconfigurator_worker.py")
 SYSTEMS = {"A100-80GB": "a100_sxm", "H100": "h100_sxm", "H200": "h200_sxm", "B200": "b200_sxm", "B300": "b300_sxm",
@@ -60,7 +64,8 @@ AS_PUBLISHED = ("gpt-oss", "deepseek", "qwen3-32b", "qwen3-235b", "llama-3.3-70b
 FORMATS = {"bf16": ("bfloat16", "bfloat16"), "fp16": ("bfloat16", "bfloat16"), "int4": ("int4_wo", "int4_wo"),
            "w8a16": ("int8_wo", "bfloat16"), "int8": ("sq", "bfloat16"), "fp8": ("fp8", "fp8")}  # fmt: skip
 LINEAR_VALUE_HEADS = {"qwen3.5-9b": 32}
-WHO = ("Mélange", "aiconfigurator", "aiconfigurator, best budget")
+WHO = ("Mélange", "Mélange, costs not fitted", "aiconfigurator", "aiconfigurator, best budget")
+OURS = 2  # rows
 
 
 def job_of(point: Point) -> dict[str, Any]:
@@ -92,15 +97,21 @@ def _model(point: Point) -> dict[str, Any]:
         return {"like": shipped, "changes": {}, "quantisation": kv}
     if precision not in FORMATS:
         raise InputError(f"no format {precision}")
-    gemm, moe = ("fp8_block", "fp8_block") if model.name.startswith("qwen3.5") and precision == "fp8" else FORMATS[precision]
+    blocks = precision == "fp8" and model.name.startswith("qwen3.5")
+    gemm, moe = ("fp8_block", "fp8_block") if blocks else FORMATS[precision]
     quantisation = {"gemm_quant_mode": gemm, "moe_quant_mode": moe, "kvcache_quant_mode": "bfloat16", **kv}
     if shipped is not None:
         return {"like": shipped, "changes": {}, "quantisation": quantisation}
-    return {"like": _like(model), "changes": _changes(model), "quantisation": quantisation}
+    return {
+        "like": _like(model, point.input_tokens + point.output_tokens),
+        "changes": _changes(model),
+        "quantisation": quantisation,
+    }
 
 
-def _like(model: Model) -> str:
-    if model.kv_latent_elements or model.window_layers or (model.experts > 1 and not model.name.startswith("mixtral")):
+def _like(model: Model, longest_tokens: float) -> str:
+    windowed = model.window_layers > 0 and longest_tokens > model.window_tokens
+    if model.kv_latent_elements or windowed or (model.experts > 1 and not model.name.startswith("mixtral")):
         raise InputError(f"no model {model.name}")
     if model.linear_layers:
         return HYBRID
@@ -124,21 +135,25 @@ def _changes(model: Model) -> dict[str, Any]:
         if model.name not in LINEAR_VALUE_HEADS:
             raise InputError(f"no model {model.name}")
         kinds = ["linear_attention"] * 3 + ["full_attention"]
-        changes |= {"layer_types": kinds * (model.layers // 4), "linear_num_value_heads": LINEAR_VALUE_HEADS[model.name]}
+        heads = LINEAR_VALUE_HEADS[model.name]
+        changes |= {"layer_types": kinds * (model.layers // 4), "linear_num_value_heads": heads}
     return changes
 
 
 def answers_of(python: str, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each job's answer by the worker."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [python, str(WORKER), folder],
-            input="".join(json.dumps(job) + "\n" for job in jobs),
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            check=True,
-        )
+        try:
+            done = subprocess.run(
+                [python, str(WORKER), folder],
+                input="".join(json.dumps(job) + "\n" for job in jobs),
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise click.ClickException(f"{python} does not run the worker: {error}") from error
     return [json.loads(text) for text in done.stdout.splitlines()]
 
 
@@ -157,7 +172,7 @@ def rows(name: str, points: list[Point], logs: np.ndarray, chosen: Callable[[Poi
     print(name)
     for who, own in zip(WHO, logs, strict=True):
         print(line(who, points, own, chosen))
-    print(line("Mélange over aiconfigurator", points, logs[0] - logs[1], chosen))
+    print(line("Mélange over aiconfigurator", points, logs[0] - logs[OURS], chosen))
 
 
 def table(points: list[Point], logs: np.ndarray) -> None:
@@ -176,6 +191,12 @@ def table(points: list[Point], logs: np.ndarray) -> None:
             rows(f"{name}, TP {tp}", points, logs, lambda p, n=name, tp=tp: kinds[n](p) and p.public.tp == tp)
         for gpu in sorted({point.public.gpu for point in points}):
             rows(f"{name}, {gpu}", points, logs, lambda p, n=name, gpu=gpu: kinds[n](p) and p.public.gpu == gpu)
+        for kind in sorted({_kind(point) for point in points}):
+            rows(f"{name}, {kind}", points, logs, lambda p, n=name, kind=kind: kinds[n](p) and _kind(p) == kind)
+
+
+def _kind(point: Point) -> str:
+    return engine_kind(point.modelled.gpu, point.engine, point.modelled.engine_version)
 
 
 @click.command()
@@ -204,8 +225,11 @@ def main(file: str, python: str) -> None:
     for why, count in refused.most_common():
         print(f"  {count:4d} {why}")
     sys.stdout.flush()
-    ours = np.array([log_errors(point) for point in both]).reshape(-1, len(NAMES))
-    logs = np.concatenate([ours[None], np.array(its).reshape(len(both), len(WHO) - 1, len(NAMES)).swapaxes(0, 1)])
+    unfitted = EngineCosts(**{name: start for name, (start, _) in PRIORS.items()})
+    ours = [[log_errors(point), log_errors(point, unfitted)] for point in both]
+    logs = np.concatenate([np.reshape(part, (len(both), OURS, len(NAMES))) for part in (ours, its)], axis=1).swapaxes(
+        0, 1
+    )
     logs[:, ~np.isfinite(logs).all(axis=0)] = np.nan
     table(both, logs)
 
