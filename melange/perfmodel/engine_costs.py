@@ -46,10 +46,14 @@ class EngineCosts:
 def engine_costs(gpu: Gpu, engine: str = "vllm", version: str | None = None) -> EngineCosts:
     """The costs of an engine's kind on a GPU: its vendor's where that is AMD, its family's and generation's elsewhere.
 
-    An engine that is not known counts as the newest vLLM; so does vLLM without a version.
+    An engine of which nothing was fitted counts as the newest vLLM; so does vLLM without a version.
     """
-    kind = engine_kind(gpu, engine, version)
-    return _costs(kind if kind in _rows() else NEWEST)
+    return _costs(engine_kind(gpu, engine, version) if is_fitted(gpu, engine, version) else NEWEST)
+
+
+def is_fitted(gpu: Gpu, engine: str, version: str | None = None) -> bool:
+    """Whether public measurements of an engine's kind were enough to fit its costs."""
+    return engine_kind(gpu, engine, version) in _rows()
 
 
 def engine_kind(gpu: Gpu, engine: str, version: str | None) -> str:

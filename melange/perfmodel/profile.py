@@ -11,6 +11,7 @@ from melange.arrays import FloatArray
 from melange.capacity.profile import ConfigProfile
 from melange.catalog.models import Model
 from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.engine_costs import is_fitted
 from melange.perfmodel.estimate import Rates, all_max_rates_rps, all_rates_with_band, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.kernels import kernels_of, kin_of
@@ -33,7 +34,13 @@ def kernel_notes(modelled_engines: Sequence[ModelledEngine]) -> list[str]:
             kin.setdefault(str(kin_of(gpu)), []).append(gpu.name)
         if costs.measured_until < RECENT:
             old[gpu.vendor.upper() if gpu.vendor == "amd" else "old"] = costs.measured_until
-    told = [f"kernels of {', '.join(names)} are those of the {other}, scaled" for other, names in kin.items()]
+    lent = {
+        each.engine.name
+        for each in modelled_engines
+        if each.costs is not None and not is_fitted(each.gpu, each.engine.name, each.engine_version)
+    }
+    told = [f"what {engine} adds to its kernels was not fitted: it is the newest vLLM's" for engine in sorted(lent)]
+    told += [f"kernels of {', '.join(names)} are those of the {other}, scaled" for other, names in kin.items()]
     return told + [
         f"what engines add on {whose} GPUs was last measured in {until}: newer ones may be faster"
         for whose, until in old.items()

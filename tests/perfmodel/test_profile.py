@@ -9,7 +9,8 @@ import pytest
 
 from melange.catalog.hardware import load_catalog
 from melange.perfmodel.hardware import ModelledEngine
-from melange.perfmodel.profile import cached_tokens_at, estimated_table, profile_sizes
+from melange.perfmodel.profile import cached_tokens_at, estimated_table, kernel_notes, profile_sizes
+from melange.serving.engine_settings import default_settings
 from melange.slo import Slo
 
 
@@ -36,3 +37,19 @@ def test_an_estimate_knows_rates_without_a_limit_where_the_slo_lets_requests_mis
     found = estimated_table(engine, share, [100, 4000], [100])
     assert found.unlimited_rps == pytest.approx(estimated_table(engine, Slo(), [100, 4000], [100]).max_rate_rps)
     assert (found.unlimited_rps >= found.max_rate_rps).all()
+
+
+def test_lent_kernels_and_engines_that_were_not_fitted_are_told():
+    catalog = load_catalog()
+
+    def told(gpu: str, engine: str = "vllm", **values: object) -> str:
+        card = catalog.gpu(gpu)
+        settings = default_settings(card, engine)
+        one = ModelledEngine(model=catalog.model("llama-3.1-8b"), gpu=card, settings=settings, **values)
+        return "; ".join(kernel_notes([one]))
+
+    assert told("H100") == ""
+    assert told("L4") == "kernels of L4 are those of the L40S, scaled"
+    assert told("H100", "sglang") == "what sglang adds to its kernels was not fitted: it is the newest vLLM's"
+    assert "on AMD GPUs was last measured in 2024-11" in told("MI300X")
+    assert told("L4", clock="datasheet") == ""
