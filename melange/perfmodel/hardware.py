@@ -187,8 +187,9 @@ def kept_beside(modelled: ModelledEngine) -> dict[str, float]:
 def memory_use(modelled: ModelledEngine) -> MemoryUse:
     """How one GPU's memory is spent.
 
-    Activations are those of the engine's largest iteration: four hidden-size and three intermediate-size 16-bit rows
-    per batched token, and 32-bit logits with a copy per sequence.
+    Activations are the peak of the engine's largest iteration: four hidden-size and three intermediate-size 16-bit rows
+    per batched token, or, once those are gone, 32-bit logits with a copy per sequence, whichever is more. (Qwen3-32B
+    in 16 bits on one H100 took a prompt of 32,000 tokens in vLLM 0.11, which the sum of both would not leave room for.)
     """
     model, engine, tp = modelled.model, modelled.engine, modelled.tp
     rows = 4.0 * model.hidden + 3.0 * model.intermediate * model.experts_per_token / tp
@@ -196,7 +197,7 @@ def memory_use(modelled: ModelledEngine) -> MemoryUse:
     return MemoryUse(
         usable_bytes=modelled.gpu.memory_gib * GIB * engine.memory_fraction,
         weights_bytes=weights_bytes(model, modelled.precision) / tp,
-        activation_bytes=2.0 * rows * engine.max_batched_tokens + logits,
+        activation_bytes=max(2.0 * rows * engine.max_batched_tokens, logits),
         reserved_bytes=engine.reserved_gib * GIB,
     )
 
