@@ -395,38 +395,51 @@ def regions(group: Group, efficiencies: Efficiencies) -> list[str]:
     return [names[index] for index in np.argmax(np.stack([times[name] for name in names]), axis=0)]
 
 
+_ERRORS_BY = ("region", "gpu", "model", "precision", "engine")
+
+
 def _held_out(groups: Sequence[Group], folds: int, seed: int) -> tuple[dict[str, object], float]:
+    """The errors on points held out in folds, in all and by :data:`_ERRORS_BY`; the deviation of their logarithms."""
     count = sum(len(group.points) for group in groups)
     fold = np.random.default_rng(seed).permutation(count) % min(folds, count)
-    found: list[tuple[str, str, float]] = []
+    logs: list[float] = []
+    kinds: list[tuple[str, ...]] = []
     for index in range(min(folds, count)):
         kept, out = split(groups, fold == index)
-        found_fit = fit(kept)
+        found = fit(kept)
         for group in out:
-            efficiencies = found_fit.efficiencies_of(group.modelled.gpu.name)
+            efficiencies = found.efficiencies_of(group.modelled.gpu.name)
             errors = predict(group, efficiencies).headline()
             for region, error in zip(regions(group, efficiencies), errors, strict=True):
                 if np.isfinite(error):
-                    found.append((region, group.modelled.gpu.name, float(error)))
-    if not found:
+                    logs.append(float(error))
+                    kinds.append((region, *_told(group)))
+    if not logs:
         raise InputError("no held-out point has anything to compare", fix="give rates or latencies")
-    errors = np.array([error for _, _, error in found])
+    errors = np.array(logs)
     summary: dict[str, object] = {
         "held_out_median": _median(errors),
         "held_out_p90": float(f"{np.quantile(np.abs(np.expm1(errors)), 0.9):.3g}"),
         "folds": min(folds, count),
-        "points": len(found),
-        "by_region": _by(found, 0),
-        "by_gpu": _by(found, 1),
+        "points": len(logs),
+        **{f"by_{name}": _by(errors, [kind[index] for kind in kinds]) for index, name in enumerate(_ERRORS_BY)},
     }
     return summary, float(np.sqrt(np.mean(errors**2)))
 
 
-def _by(found: Sequence[tuple[str, str, float]], index: int) -> dict[str, dict[str, float]]:
+def _told(group: Group) -> tuple[str, str, str, str]:
+    """GPU, model, precision, and engine with its version."""
+    modelled = group.modelled
+    version = group.points[0].engine_version
+    engine = f"{modelled.engine.name} {version}" if version else modelled.engine.name
+    return modelled.gpu.name, modelled.model.name, modelled.precision, engine
+
+
+def _by(errors: FloatArray, kinds: Sequence[str]) -> dict[str, dict[str, float]]:
     result = {}
-    for name in sorted({row[index] for row in found}):
-        values = np.array([row[2] for row in found if row[index] == name])
-        result[str(name)] = {"median": _median(values), "points": len(values)}
+    for name in sorted(set(kinds)):
+        values = errors[np.array([kind == name for kind in kinds])]
+        result[name] = {"median": _median(values), "points": len(values)}
     return result
 
 

@@ -79,6 +79,16 @@ def _points_csv(points: Sequence[Measurement]) -> str:
     return text.getvalue().rstrip("\n")
 
 
+_ERRORS = (
+    ("by_gpu", "GPU"),
+    ("by_model", "model"),
+    ("by_precision", "precision"),
+    ("by_engine", "engine"),
+    ("by_region", "bound by"),
+)
+_ALWAYS = ("by_gpu", "by_region")  # the others only where there are several
+
+
 def render_calibration(calibration: Calibration, output: str) -> str:
     """Efficiencies, where each comes from, and the held-out errors."""
     if output == "json":
@@ -96,9 +106,9 @@ def render_calibration(calibration: Calibration, output: str) -> str:
     parts: list[Any] = [
         table(f"Calibration {calibration.name} ({calibration.label})", ("", "value", "1 sd", "from", "meaning"), rows)
     ]
-    for key, title in (("by_gpu", "GPU"), ("by_region", "bound by")):
+    for key, title in _ERRORS:
         found = calibration.errors.get(key)
-        if isinstance(found, Mapping):
+        if isinstance(found, Mapping) and (len(found) > 1 or key in _ALWAYS):
             lines = [(name, f"{100 * row['median']:.1f}%", str(row["points"])) for name, row in found.items()]
             parts += ["", table("Error on held-out points", (title, "median", "points"), lines)]
     parts += ["", f"Median error on held-out points: {_percent(calibration.errors.get('held_out_median'))}"]

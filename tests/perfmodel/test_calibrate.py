@@ -73,6 +73,10 @@ def test_load_points_of_known_efficiencies_are_explained_and_transfer_to_an_unse
     result = calibrate(synthetic(), name="synthetic")
     assert result.label == "full"
     assert result.errors["held_out_median"] < 0.04
+    assert set(result.errors["by_gpu"]) == {"A100-80GB", "L4"}
+    assert list(result.errors["by_engine"]) == [f"vllm {VERSION}"]
+    assert list(result.errors["by_model"]) == ["llama-3.1-8b"]
+    assert sum(row["points"] for row in result.errors["by_precision"].values()) == result.errors["points"]
     assert {"gemm_scale", "bandwidth_share", "overhead_s"} <= set(result.fitted)
     for name in result.fitted:
         found, true = getattr(result.efficiencies, name), getattr(TRUTH, name)
