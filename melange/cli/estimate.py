@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from melange.cli.estimate_load import check_load_options, loads_of, rates
 from melange.cli.options import names, numbers, output_option, waiting
 from melange.cli.outputs import OutputOption
 from melange.cli.slo_options import EACH, LIMIT, share
+
+if TYPE_CHECKING:
+    from melange.serving.speculation import Speculation
 
 
 def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[float], list[float]]:
@@ -26,6 +29,17 @@ def _grid(ctx: click.Context, param: click.Parameter, value: str) -> tuple[list[
     if not all(0 < size < float("inf") for size in (*inputs, *outputs)):
         raise click.BadParameter(f"{value!r} holds a size that is not positive", ctx, param)
     return inputs, outputs
+
+
+def _speculation(ctx: click.Context, param: click.Parameter, value: str | None) -> Speculation | None:
+    """``3:0.7:mtp`` -> Speculation."""
+    from melange.errors import InputError
+    from melange.serving.speculation import Speculation
+
+    try:
+        return None if value is None else Speculation.parse(value)
+    except InputError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 def _sequences(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[int | str, ...]:
@@ -52,10 +66,16 @@ def _sequences(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     default=("vllm",),
     multiple=True,
     callback=names,
-    help="Engines: vllm, or nanoflow for overlapped nano-batches wherever they are faster [vllm].",
+    help="Engines: vllm, sglang, tensorrt-llm, or nanoflow for overlapped nano-batches where they are faster [vllm].",
 )
 @click.option("--kv-dtype", "kv_dtypes", multiple=True, callback=names, help="KV-cache dtypes: auto, fp8 [auto].")
 @click.option("--batched-tokens", multiple=True, callback=numbers, metavar="N,N", help="Token budgets [the engine's].")
+@click.option(
+    "--speculative",
+    callback=_speculation,
+    metavar="K:ACCEPTANCE[:METHOD]",
+    help="Speculative decoding: tokens drafted a step, the share accepted of them, and mtp, eagle or ngram [mtp].",
+)
 @click.option(
     "--sequences",
     multiple=True,
@@ -123,6 +143,7 @@ def estimate(**given: Any) -> None:
       melange estimate --model llama-3.1-8b --gpu H100,L40S --grid 1000x1000 --concurrency 16,64
       melange estimate --model qwen3-32b --gpu H100 --tp 2 --precision fp8 --grid 2000x300 --rate 2,4
       melange estimate --model llama-3.1-8b --gpu H100 --grid 1000,8000 --prefill-only
+      melange estimate --model deepseek-v3 --gpu H200 --tp 8 --grid 1000x1000 --concurrency 1,64 --speculative 1:0.85
       melange estimate --model-config ./config.json --gpu MyGPU --gpu-file gpus.yaml --save estimated.jsonl
     """
     from melange.catalog.described import extended_catalog
@@ -153,9 +174,12 @@ def estimate(**given: Any) -> None:
         "input_tokens": inputs,
         "output_tokens": [1.0] if given["prefill_only"] else outputs,
         "cached_tokens": given["cached_tokens"],
+        "speculation": given["speculative"],
         "calibration": read_calibration(given["calibration"]) if given["calibration"] else None,
         "catalog": catalog,
     }
+    if given["speculative"] and given["save"]:
+        raise click.UsageError("--save writes load points, which cannot say --speculative: leave one out")
     loads = loads_of(given)
     if loads:
         with waiting(f"estimating {model.name}"):

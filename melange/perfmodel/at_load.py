@@ -24,6 +24,7 @@ from melange.perfmodel.loadpoint import LoadPoint
 from melange.perfmodel.nearest import Nearest, PublicPoints
 from melange.perfmodel.steady import SteadyState
 from melange.serving.config import ConfigKey
+from melange.serving.speculation import Speculation
 from melange.slo import Slo
 
 Bound = Literal["kv cache", "sequences", "token budget"]
@@ -133,6 +134,7 @@ def estimate_at_load(
     batched_tokens: Sequence[int | None] = (None,),
     sequences: Sequence[int | None] = (None,),
     cached_tokens: float = 0.0,
+    speculation: Speculation | None = None,
     calibration: Calibration | None = None,
     catalog: Catalog | None = None,
 ) -> LoadEstimates:
@@ -156,6 +158,7 @@ def estimate_at_load(
         kv_dtypes=kv_dtypes,
         batched_tokens=batched_tokens,
         sequences=sequences,
+        speculation=speculation,
         calibration=calibration,
         catalog=catalog,
     )

@@ -17,6 +17,11 @@ roofline's maximum, k = 1 the plain sum; in between reading weights and multiply
 collectives and ``other`` (norms, rotations and gates, which only move activations, and the host's work on each token)
 follow each other in a conventional engine, so they add.
 
+With speculative decoding a decode step computes ``drafted_tokens`` more of each sequence, which share one read of its
+cache, and drafts each of them for ``draft_share`` of a pass over the sequences' own matrix products; it yields
+``yielded_tokens`` a sequence (Leviathan et al., arXiv 2211.17192, equation 1). The drafted tokens' own arithmetic over
+the cache, the draft's launches and its cache are left out.
+
 Tokens of the KV cache are those of the layers that keep every token. What other layers keep is counted in such tokens:
 ``window_kv_share`` of each of the last ``window_tokens`` tokens, and ``state_tokens`` for each sequence whatever its
 length. Reading takes the same, but for sparse attention, which keeps every token and reads what it picks
@@ -70,6 +75,9 @@ class StepClock:
     window_pair_share: float = 0.0
     state_tokens: float = 0.0
     front_s: float = 0.0
+    drafted_tokens: float = 0.0
+    yielded_tokens: float = 1.0
+    draft_share: float = 0.0
     kv_usable_share: float = 1.0
     recompute_share: float = 0.0
     kv_capacity_tokens: int
@@ -148,7 +156,8 @@ class StepClock:
 
         ``prefills`` counts the sequences that the chunk belongs to, ``new_requests`` those that start with it.
         """
-        tokens = np.add(decodes, prefill_tokens, dtype=float)
+        computed = np.asarray(decodes, float) * (1.0 + self.drafted_tokens)
+        tokens = np.add(computed, prefill_tokens, dtype=float)
         host = (
             self.overhead_s
             + self.per_sequence_s * np.add(decodes, prefills, dtype=float)
@@ -158,7 +167,10 @@ class StepClock:
             prefill_pairs, float
         )
         moved = self.collective_s + (self.collective_s_per_token + self.other_s_per_token) * tokens
-        return np.asarray(host + moved + self.gemm_s(tokens) + attention)
+        gemm = self.gemm_s(tokens)
+        if np.any(self.drafted_tokens):
+            gemm = gemm + self.drafted_tokens * self.draft_share * self.gemm_s(decodes)
+        return np.asarray(host + moved + gemm + attention)
 
 
 def stacked(clocks: Sequence[StepClock], dimensions: int) -> StepClock:

@@ -22,6 +22,7 @@ from melange.perfmodel.profile import estimated_table, kernel_notes, warnings_of
 from melange.perfmodel.sequences import suiting_sequences
 from melange.serving.config import KV_DTYPES
 from melange.serving.engine_settings import default_settings
+from melange.serving.speculation import Speculation
 from melange.slo import Slo
 from melange.workload.sizes import PAPER_INPUT_EDGES_TOKENS, PAPER_OUTPUT_EDGES_TOKENS
 
@@ -64,6 +65,7 @@ def estimate(
     input_tokens: Sequence[float] = PAPER_INPUT_EDGES_TOKENS,
     output_tokens: Sequence[float] = PAPER_OUTPUT_EDGES_TOKENS,
     cached_tokens: float = 0.0,
+    speculation: Speculation | None = None,
     calibration: Calibration | None = None,
     catalog: Catalog | None = None,
 ) -> Estimates:
@@ -73,7 +75,8 @@ def estimate(
     prompt are prefix hits. ``precisions`` None is the checkpoint's own, ``None`` among ``batched_tokens`` the engine's
     own budget of an iteration, among ``sequences`` its own most requests at once; ``best``
     stands for its own and up to three other numbers, those that suit the SLO at these sizes. Without ``slo`` the rates
-    are what a replica sustains at any latency. Raises InputError for unknown names and where no configuration fits.
+    are what a replica sustains at any latency. With ``speculation`` every configuration decodes so; its points are not
+    for a measurements file, which cannot say it. Raises InputError for unknown names and where no configuration fits.
     """
     catalog, calibration, slo = catalog or load_catalog(), calibration or Calibration(), slo or Slo()
     shape = catalog.model(model) if isinstance(model, str) else model
@@ -86,6 +89,7 @@ def estimate(
         kv_dtypes=kv_dtypes,
         batched_tokens=batched_tokens,
         sequences=sequences,
+        speculation=speculation,
         calibration=calibration,
         catalog=catalog,
     )
@@ -122,6 +126,7 @@ def configurations(
     kv_dtypes: Sequence[str],
     batched_tokens: Sequence[int | None],
     sequences: Sequence[int | Literal["best"] | None],
+    speculation: Speculation | None,
     calibration: Calibration,
     catalog: Catalog,
 ) -> tuple[list[ModelledEngine], tuple[str, ...]]:
@@ -137,7 +142,10 @@ def configurations(
         if kv_dtype not in KV_DTYPES:
             raise InputError(f"KV-cache dtype is {kv_dtype!r}", fix=f"use one of {', '.join(KV_DTYPES)}")
     asked = [
-        under_calibration(replace(one, kv_dtype=kv_dtype, max_batched_tokens=budget, max_num_seqs=most), calibration)
+        under_calibration(
+            replace(one, kv_dtype=kv_dtype, max_batched_tokens=budget, max_num_seqs=most, speculation=speculation),
+            calibration,
+        )
         for one in _engines(shape, hardware, engines, list(tp), stored_as)
         for kv_dtype in kv_dtypes
         for budget in batched_tokens
@@ -148,7 +156,15 @@ def configurations(
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
     stored = [one for one in modelled if one.is_stored_only]
     notes = dict.fromkeys(f"{one.gpu.name} only stores {one.precision}: it computes at 16 bits" for one in stored)
-    return modelled, (*notes, *kernel_notes(modelled), *reasons)
+    told = [] if speculation is None else [_of_speculation(speculation)]
+    return modelled, (*told, *notes, *kernel_notes(modelled), *reasons)
+
+
+def _of_speculation(speculation: Speculation) -> str:
+    return (
+        f"speculative decoding: {speculation.describe()}, as you say, yield {speculation.yielded_tokens:.2f} tokens "
+        "a step; what that gains is computed, not measured"
+    )
 
 
 def _with_sequences(

@@ -33,6 +33,7 @@ from melange.serving.clocks import ClockKind
 from melange.serving.config import ConfigKey, check_limits
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, Efficiencies
 from melange.serving.engine_settings import EngineSettings, chosen_settings, default_settings
+from melange.serving.speculation import Speculation
 
 GIB = 2.0**30
 
@@ -44,7 +45,8 @@ class ModelledEngine:
     ``settings`` None takes what the engine would choose on this GPU. ``kv_dtype``, ``max_batched_tokens`` and
     ``max_num_seqs`` are a config's own choices, in place of what the settings say; None leaves a limit to them.
     ``clock`` says what times are taken from (:data:`melange.serving.clocks.ClockKind`), ``engine_version`` whose costs
-    are added to those of kernels, None the newest's.
+    are added to those of kernels, None the newest's. ``speculation`` is no part of a config's key yet: plans and files
+    cannot hold it.
     """
 
     model: Model
@@ -57,6 +59,7 @@ class ModelledEngine:
     max_num_seqs: int | None = None
     clock: ClockKind = "kernels"
     engine_version: str | None = None
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in BYTES_PER_PARAMETER:
@@ -268,8 +271,20 @@ def step_clock(
         max_batched_tokens=engine.max_batched_tokens,
         block_tokens=engine.block_tokens,
         chunked_prefill=engine.chunked_prefill,
+        **_speculative(modelled),
         **kept_beside(modelled),
     )
+
+
+def _speculative(modelled: ModelledEngine) -> dict[str, float]:
+    """What speculation changes of a StepClock."""
+    if modelled.speculation is None:
+        return {}
+    return {
+        "drafted_tokens": float(modelled.speculation.tokens),
+        "yielded_tokens": modelled.speculation.yielded_tokens,
+        "draft_share": modelled.speculation.draft_share(modelled.model.layers),
+    }
 
 
 def _datasheet_times(modelled: ModelledEngine, eff: Efficiencies) -> dict[str, float]:

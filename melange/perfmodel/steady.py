@@ -41,7 +41,11 @@ NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this s
 
 
 class _Flow(NamedTuple):
-    """Rate, decode TPOT, a request's own prefill time, utilisation of the prefill path, engine time a prompt adds."""
+    """Rate, time between a request's decode steps, its own prefill time, utilisation of the prefill path, and the
+    engine time that a prompt adds.
+
+    A step yields one token, or ``StepClock.yielded_tokens``: ``tpot`` is a token's time where that is one.
+    """
 
     rate: FloatArray
     tpot: FloatArray
@@ -79,7 +83,7 @@ class SteadyState:
         self.new = self.input - self.cached
         self.decode_steps = np.maximum(self.output - 1.0, 0.0)
         # A request of one output token still passes through an iteration: one step keeps the equations regular.
-        self._steps = np.maximum(self.decode_steps, 1.0)
+        self._steps = np.maximum(self.decode_steps / clock.yielded_tokens, 1.0)
         if clock.chunked_prefill:  # and no prompt is through in fewer iterations than its tokens fill
             self._steps = np.maximum(self._steps, self.new / clock.max_batched_tokens)
         self.context = self.input + self.output / 2.0
@@ -99,7 +103,7 @@ class SteadyState:
         self.is_kv_bound = self.kv_slots < clock.max_num_seqs
         if clock.chunked_prefill:
             per_step = np.where(self.is_kv_bound, self.new + self._recompute, self.new) / self._steps
-            slots = np.minimum(slots, clock.max_batched_tokens / (1.0 + per_step))
+            slots = np.minimum(slots, clock.max_batched_tokens / (1.0 + clock.drafted_tokens + per_step))
         self.fits = (clock.held_tokens(longest) <= clock.kv_capacity_tokens) & (longest <= max_request_tokens)
         self.slots = np.where(self.fits, np.maximum(slots, 1.0), 0.0)
 
@@ -135,7 +139,7 @@ class SteadyState:
     def _chunked(self, occupancy: FloatArray, batch: FloatArray, others: FloatArray) -> _Flow:
         clock = self.clock
         prompt = self._prompt_tokens(occupancy)
-        budget = np.maximum(clock.max_batched_tokens - batch, 1.0)
+        budget = np.maximum(clock.max_batched_tokens - batch * (1.0 + clock.drafted_tokens), 1.0)
         per_iteration = np.minimum(occupancy * prompt / self._steps, budget)
         lump = np.maximum(np.minimum(prompt, budget), per_iteration)
         share = per_iteration / lump
@@ -176,7 +180,7 @@ class SteadyState:
     @property
     def saturated_tpot_s(self) -> FloatArray:
         """Mean time between output tokens in seconds where all slots are taken."""
-        return self._saturation.tpot
+        return np.asarray(self._saturation.tpot / self.clock.yielded_tokens)
 
     @property
     def saturated_tpot_sd_s(self) -> FloatArray:
@@ -186,7 +190,7 @@ class SteadyState:
         stall; their number varies by its root, as that of independent arrivals does.
         """
         stalled = np.minimum(self._saturation.rate * self._saturation.stall, 1.0)
-        return np.asarray(self._saturation.tpot * stalled / np.sqrt(np.maximum(self.slots, 1.0)))
+        return np.asarray(self.saturated_tpot_s * stalled / np.sqrt(np.maximum(self.slots, 1.0)))
 
     @property
     def saturation_rps(self) -> FloatArray:
@@ -278,9 +282,9 @@ class SteadyState:
             prefill_s=prefill + iteration + self.clock.front_s,
             wait_s=wait,
             waiting_share=waiting,
-            tpot_decode_s=tpot,
-            tpot_sd_s=spread,
-            tpot_max_s=self._saturation.tpot,
+            tpot_decode_s=tpot / self.clock.yielded_tokens,
+            tpot_sd_s=spread / self.clock.yielded_tokens,
+            tpot_max_s=self.saturated_tpot_s,
             tpot_max_sd_s=self.saturated_tpot_sd_s,
             decode_steps=self.decode_steps,
         )

@@ -95,6 +95,10 @@ def _engines(clocks: Sequence[StepClock], longest_tokens: int) -> tuple[Records,
                 f"the engine batches {clock.max_batched_tokens} tokens but {clock.max_num_seqs} sequences an iteration",
                 fix="raise max_batched_tokens to max_num_seqs at least",
             )
+        if clock.drafted_tokens:
+            raise InputError(
+                "a clock drafts tokens, which the simulator does not play", fix="simulate without speculative decoding"
+            )
     longest = max(longest_tokens, *(clock.max_batched_tokens for clock in clocks), 1)
     engines = np.recarray(len(clocks), dtype=ENGINE)
     for engine, clock in zip(engines, clocks, strict=True):
