@@ -167,6 +167,28 @@ def its_errors(point: Point, estimate: dict[str, float]) -> tuple[float, ...]:
         return tuple(float(np.log(ratio)) for ratio in ratios)
 
 
+def compared(
+    points: list[Point], python: str, refused: Counter[str]
+) -> tuple[list[Point], list[list[tuple[float, ...]]]]:
+    """The points that aiconfigurator answers and its log errors on them; those it does not are counted with why."""
+    asked, jobs = [], []
+    for point in points:
+        try:
+            jobs.append(job_of(point))
+        except InputError as error:
+            refused[error.problem] += 1
+        else:
+            asked.append(point)
+    both, errors = [], []
+    for point, answer in zip(asked, answers_of(python, jobs), strict=True):
+        if "refused" in answer:
+            refused[answer["refused"]] += 1
+        else:
+            both.append(point)
+            errors.append([its_errors(point, estimate) for estimate in answer["estimates"]])
+    return both, errors
+
+
 def second_costs(points: list[Point], is_held_out: bool) -> dict[tuple[str, str, str, str], EngineCosts]:
     """Costs of Mélange's second row, by kind of engine and group; those that ship where a group has none."""
     start = EngineCosts(**{name: value for name, (value, _) in PRIORS.items()})
@@ -222,26 +244,13 @@ def main(file: str, python: str, held_out: bool) -> None:
     """Print both models' errors on the points of FILE that both can answer."""
     points, left = read_points(file)
     refused = Counter(left)
-    asked, jobs = [], []
-    for point in points:
-        try:
-            jobs.append(job_of(point))
-        except InputError as error:
-            refused[error.problem] += 1
-        else:
-            asked.append(point)
-    both, its = [], []
-    for point, answer in zip(asked, answers_of(python, jobs), strict=True):
-        if "refused" in answer:
-            refused[answer["refused"]] += 1
-            continue
-        both.append(point)
-        its.append([its_errors(point, estimate) for estimate in answer["estimates"]])
+    both, its = compared(points, python, refused)
     print(f"{len(both)} of {len(points)} points answered; not answered:")
     for why, count in refused.most_common():
         print(f"  {count:4d} {why}")
     sys.stdout.flush()
-    costs = second_costs(points, held_out)
+    kinds = {_kind(point) for point in both}
+    costs = second_costs([point for point in points if _kind(point) in kinds], held_out)
     ours = [(log_errors(point), log_errors(point, costs.get((_kind(point), *point.group)))) for point in both]
     logs = np.concatenate([np.reshape(part, (len(both), 2, len(NAMES))) for part in (ours, its)], axis=1)
     logs[~np.isfinite(logs).all(axis=1, keepdims=True).repeat(logs.shape[1], axis=1)] = np.nan
