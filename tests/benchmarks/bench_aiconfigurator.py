@@ -1,6 +1,6 @@
 """The performance model and NVIDIA's aiconfigurator beside the same public measurements, where both can answer.
 
-    python tests/benchmarks/bench_aiconfigurator.py FILE --python PATH
+    python tests/benchmarks/bench_aiconfigurator.py FILE --python PATH [--held-out]
 
 FILE is as bench_public_points.py takes it; PATH is the Python of an environment with aiconfigurator 0.12, where
 aiconfigurator_worker.py runs. Both are told the model's sizes, the GPU, the engine, the TP degree (experts are divided
@@ -9,7 +9,8 @@ that the engine runs at once. Beyond that:
 
 - Mélange is told the engine's version, its other arguments and the number of requests, and plays runs that are no
   steady load. Its engines' costs were fitted on public measurements: where FILE holds those, it has seen them. So a
-  second row has the costs that a fit starts from.
+  second row has the costs that a fit starts from or, with --held-out (minutes longer), those of fits on FILE that left
+  out the point's source, GPU and model, as fit_engines.py does (of engines with too few points, those that ship).
 - aiconfigurator takes the newest measurements of kernels it has for the GPU and the engine, whatever the version, so
   that engines of 2024 are slower than it knows. A closed load is as many requests at once as there are clients, a
   stated rate as many as serve that rate by its own count, a burst all its requests: fewer where they do not fit. It
@@ -36,7 +37,7 @@ from typing import Any
 import click
 import numpy as np
 from bench_public_points import NAMES, SATURATED, line
-from fit_engines import PRIORS, log_errors
+from fit_engines import LEAST_POINTS, PRIORS, by_kind, fitted, folds, log_errors
 from public_points import Point, read_points
 
 from melange.catalog.models import Model
@@ -64,8 +65,9 @@ AS_PUBLISHED = ("gpt-oss", "deepseek", "qwen3-32b", "qwen3-235b", "llama-3.3-70b
 FORMATS = {"bf16": ("bfloat16", "bfloat16"), "fp16": ("bfloat16", "bfloat16"), "int4": ("int4_wo", "int4_wo"),
            "w8a16": ("int8_wo", "bfloat16"), "int8": ("sq", "bfloat16"), "fp8": ("fp8", "fp8")}  # fmt: skip
 LINEAR_VALUE_HEADS = {"qwen3.5-9b": 32}
-WHO = ("Mélange", "Mélange, costs not fitted", "aiconfigurator", "aiconfigurator, best budget")
-OURS = 2  # rows
+OURS = ("Mélange", "Mélange, costs not fitted")
+HELD_OUT = ("Mélange", "Mélange, held out")
+ITS = ("aiconfigurator", "aiconfigurator, best budget")
 
 
 def job_of(point: Point) -> dict[str, Any]:
@@ -165,17 +167,52 @@ def its_errors(point: Point, estimate: dict[str, float]) -> tuple[float, ...]:
         return tuple(float(np.log(ratio)) for ratio in ratios)
 
 
-def rows(name: str, points: list[Point], logs: np.ndarray, chosen: Callable[[Point], bool]) -> None:
-    """Print one group's errors: logs (models, points, figures), NaN in all models where it is in one."""
+def compared(
+    points: list[Point], python: str, refused: Counter[str]
+) -> tuple[list[Point], list[list[tuple[float, ...]]]]:
+    """The points that aiconfigurator answers and its log errors on them; those it does not are counted with why."""
+    asked, jobs = [], []
+    for point in points:
+        try:
+            jobs.append(job_of(point))
+        except InputError as error:
+            refused[error.problem] += 1
+        else:
+            asked.append(point)
+    both, errors = [], []
+    for point, answer in zip(asked, answers_of(python, jobs), strict=True):
+        if "refused" in answer:
+            refused[answer["refused"]] += 1
+        else:
+            both.append(point)
+            errors.append([its_errors(point, estimate) for estimate in answer["estimates"]])
+    return both, errors
+
+
+def second_costs(points: list[Point], is_held_out: bool) -> dict[tuple[str, str, str, str], EngineCosts]:
+    """Costs of Mélange's second row, by kind of engine and group; those that ship where a group has none."""
+    start = EngineCosts(**{name: value for name, (value, _) in PRIORS.items()})
+    if not is_held_out:
+        return {(_kind(point), *point.group): start for point in points}
+    found = {}
+    for kind, some in by_kind(points).items():
+        for out, others in folds(some) if len(some) >= LEAST_POINTS else ():
+            costs = EngineCosts(**fitted(others))
+            found |= {(kind, *point.group): costs for point in out}
+    return found
+
+
+def rows(name: str, points: list[Point], logs: dict[str, np.ndarray], chosen: Callable[[Point], bool]) -> None:
+    """Print one group's errors: logs (points, figures) by row, NaN in all rows where they are in one."""
     if not any(chosen(point) for point in points):
         return
     print(name)
-    for who, own in zip(WHO, logs, strict=True):
+    for who, own in logs.items():
         print(line(who, points, own, chosen))
-    print(line("Mélange over aiconfigurator", points, logs[0] - logs[OURS], chosen))
+    print(line("Mélange over aiconfigurator", points, logs[OURS[0]] - logs[ITS[0]], chosen))
 
 
-def table(points: list[Point], logs: np.ndarray) -> None:
+def table(points: list[Point], logs: dict[str, np.ndarray]) -> None:
     """Print every group."""
     kinds: dict[str, Callable[[Point], bool]] = {
         "2025 or later, at a stated load": lambda p: p.is_recent and p.load not in SATURATED,
@@ -202,36 +239,23 @@ def _kind(point: Point) -> str:
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--python", required=True, help="Python of the environment that has aiconfigurator.")
-def main(file: str, python: str) -> None:
+@click.option("--held-out", is_flag=True, help="Costs of the second row: fitted without the point's group.")
+def main(file: str, python: str, held_out: bool) -> None:
     """Print both models' errors on the points of FILE that both can answer."""
     points, left = read_points(file)
     refused = Counter(left)
-    asked, jobs = [], []
-    for point in points:
-        try:
-            jobs.append(job_of(point))
-        except InputError as error:
-            refused[error.problem] += 1
-        else:
-            asked.append(point)
-    both, its = [], []
-    for point, answer in zip(asked, answers_of(python, jobs), strict=True):
-        if "refused" in answer:
-            refused[answer["refused"]] += 1
-            continue
-        both.append(point)
-        its.append([its_errors(point, estimate) for estimate in answer["estimates"]])
+    both, its = compared(points, python, refused)
     print(f"{len(both)} of {len(points)} points answered; not answered:")
     for why, count in refused.most_common():
         print(f"  {count:4d} {why}")
     sys.stdout.flush()
-    unfitted = EngineCosts(**{name: start for name, (start, _) in PRIORS.items()})
-    ours = [[log_errors(point), log_errors(point, unfitted)] for point in both]
-    logs = np.concatenate([np.reshape(part, (len(both), OURS, len(NAMES))) for part in (ours, its)], axis=1).swapaxes(
-        0, 1
-    )
-    logs[:, ~np.isfinite(logs).all(axis=0)] = np.nan
-    table(both, logs)
+    kinds = {_kind(point) for point in both}
+    costs = second_costs([point for point in points if _kind(point) in kinds], held_out)
+    ours = [(log_errors(point), log_errors(point, costs.get((_kind(point), *point.group)))) for point in both]
+    logs = np.concatenate([np.reshape(part, (len(both), 2, len(NAMES))) for part in (ours, its)], axis=1)
+    logs[~np.isfinite(logs).all(axis=1, keepdims=True).repeat(logs.shape[1], axis=1)] = np.nan
+    names = (*(HELD_OUT if held_out else OURS), *ITS)
+    table(both, {name: logs[:, row] for row, name in enumerate(names)})
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The performance model beside public measurements of serving: throughput, TPOT and TTFT, by load, age and source.
 
-    python tests/benchmarks/bench_public_points.py FILE
+    python tests/benchmarks/bench_public_points.py [FILE]
 
-FILE is profiles/public/serving-points.csv, or one as collected, with the columns source, url_or_repo_path, date,
+FILE is profiles/public/serving-points.csv, which is the default, or one as collected, with the columns source, url_or_repo_path, date,
 engine, engine_version, gpu, n_gpus, tp, model, precision, input_tokens, output_tokens, concurrency, request_rate_rps,
 output_tok_per_s_total, ttft_ms_mean_or_p50, itl_ms_mean_or_p50, note.
 Printed are the clock from datasheets, and that from measured kernels with the engines' costs that ship, which the
@@ -19,6 +19,9 @@ from dataclasses import replace
 import numpy as np
 from fit_engines import log_errors
 from public_points import Point, read_points
+
+from melange.files.shipped import data_path
+from melange.measurements.public import SHIPPED
 
 NAMES = ("throughput", "TPOT", "TTFT")
 SATURATED = ("burst",)
@@ -52,7 +55,7 @@ def table(title: str, points: list[Point]) -> None:
 
 def main() -> None:
     """Print both tables of a file."""
-    points, left = read_points(sys.argv[1])
+    points, left = read_points(sys.argv[1] if len(sys.argv) > 1 else data_path(SHIPPED))
     print(f"{len(points)} points; left out: {', '.join(f'{count} {why}' for why, count in left.items()) or 'none'}")
     table("datasheet", [replace(point, modelled=replace(point.modelled, clock="datasheet")) for point in points])
     table("measured kernels", points)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,16 +97,26 @@ def _values(logs: np.ndarray) -> dict[str, float]:
     return {name: float(f"{np.exp(log):.3g}") for name, log in zip(PRIORS, logs, strict=True)}
 
 
-def held_out(points: list[Point]) -> np.ndarray:
-    """Log errors (points, 3) of each group, by settings that were fitted without it and some others."""
+def folds(points: list[Point]) -> Iterator[tuple[list[Point], list[Point]]]:
+    """The points of some groups, and those of all others, so that each group is once among the first."""
     groups = sorted({point.group for point in points})
     random.Random(0).shuffle(groups)
-    parts = []
     for fold in range(min(FOLDS, len(groups))):
         out = set(groups[fold::FOLDS])
-        values = fitted([point for point in points if point.group not in out])
-        parts.append(errors_of([point for point in points if point.group in out], values).logs)
-    return np.concatenate(parts)
+        yield [point for point in points if point.group in out], [point for point in points if point.group not in out]
+
+
+def held_out(points: list[Point]) -> np.ndarray:
+    """Log errors (points, 3) of each group, by settings that were fitted without it and some others."""
+    return np.concatenate([errors_of(out, fitted(others)).logs for out, others in folds(points)])
+
+
+def by_kind(points: list[Point]) -> dict[str, list[Point]]:
+    """The points of each kind of engine."""
+    kinds: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        kinds[engine_kind(point.modelled.gpu, point.engine, point.modelled.engine_version)].append(point)
+    return kinds
 
 
 def summary(logs: np.ndarray) -> dict[str, Any]:
@@ -134,11 +145,8 @@ def _short(value: float) -> float:
 @click.option("--kind", "only", multiple=True, help="Only these kinds.")
 def main(file: str, output: str, only: tuple[str, ...]) -> None:
     """Fit every kind of engine in FILE that has enough points."""
-    kinds: dict[str, list[Point]] = defaultdict(list)
-    for point in read_points(file)[0]:
-        kinds[engine_kind(point.modelled.gpu, point.engine, point.modelled.engine_version)].append(point)
     found = {}
-    for kind, points in sorted(kinds.items()):
+    for kind, points in sorted(by_kind(read_points(file)[0]).items()):
         if len(points) < LEAST_POINTS or (only and kind not in only):
             continue
         click.echo(f"{kind}: {len(points)} points", err=True)
