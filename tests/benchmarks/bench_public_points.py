@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_public_points.py [FILE]
 
-FILE is profiles/public/serving-points.csv, which is the default, or one as collected, with the columns source, url_or_repo_path, date,
-engine, engine_version, gpu, n_gpus, tp, model, precision, input_tokens, output_tokens, concurrency, request_rate_rps,
-output_tok_per_s_total, ttft_ms_mean_or_p50, itl_ms_mean_or_p50, note.
+FILE is profiles/public/serving-points.csv, which is the default, or one as collected, with the columns source,
+url_or_repo_path, date, engine, engine_version, gpu, n_gpus, tp, model, precision, input_tokens, output_tokens,
+concurrency, request_rate_rps, output_tok_per_s_total, ttft_ms_mean_or_p50, itl_ms_mean_or_p50, note.
 Printed are the clock from datasheets, and that from measured kernels with the engines' costs that ship, which the
 product uses. Those were fitted on public measurements: on these,
 the error on held-out groups is what profiles/kernels/engines.yaml states; on others, what is printed here.
