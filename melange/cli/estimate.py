@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -209,6 +210,6 @@ def _slo(given: dict[str, Any]) -> Any:
 def _degrees(values: tuple[str, ...]) -> list[int]:
     from melange.errors import InputError
 
-    if not all(value.isdigit() and int(value) for value in values):
+    if not all(re.fullmatch("[0-9]{1,9}", value) and int(value) for value in values):
         raise InputError(f"--tp is {','.join(values)}", fix="give whole numbers such as 1,2,4")
     return list(dict.fromkeys(map(int, values)))

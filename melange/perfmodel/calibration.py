@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import yaml
 
 from melange.capacity.basis import Basis
+from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
 from melange.files.documents import Document, read_document
 from melange.files.records import from_plain, to_plain
@@ -159,10 +160,20 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
 def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping | None):
         raise InputError("calibration: gpu_efficiencies is no mapping", fix="let 'melange calibrate' write the file")
-    return value or {}
+    known = load_catalog()
+    found = {}
+    for name, row in (value or {}).items():
+        if not isinstance(name, str):
+            raise InputError(f"calibration: {name!r} is no GPU", fix="name GPUs under gpu_efficiencies")
+        canonical = next((gpu.name for gpu in known.gpus.values() if name in (gpu.name, *gpu.aliases)), name)
+        found[canonical] = row
+    return found
 
 
 def _of_gpu(row: object) -> Efficiencies:
+    missing = sorted(set(PRIORS) - set(row)) if isinstance(row, Mapping) else []
+    if missing:
+        raise InputError(f"calibration: a GPU's efficiency {missing[0]!r} is missing", fix="calibrate again")
     return from_plain(Efficiencies, row, "a GPU's efficiencies", fix="let 'melange calibrate' write the file")
 
 

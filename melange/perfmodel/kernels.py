@@ -10,6 +10,7 @@ what it was worth, relative to 16 bits, where it was.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from melange.catalog.hardware import Gpu, load_catalog
-from melange.catalog.precisions import BYTES_PER_PARAMETER, FULL_PRECISIONS
+from melange.catalog.precisions import BYTES_PER_PARAMETER
 from melange.errors import InputError
 from melange.files.shipped import shipped_yaml
 from melange.serving.efficiencies import DEFAULT_GEMM_SHARE, GEMM_SHARE, PRIORS
@@ -37,11 +38,11 @@ _KIN: Mapping[str, str] = MappingProxyType(
 # The table's A100 reads 16-bit weights at 74% of its bandwidth, every other GPU of it at 78% or more; served, A100s of
 # three public sources and two engines decode as if it were 83%, the share of an H100 (bench_public_points.py).
 _SERVED_READ: Mapping[str, float] = MappingProxyType({"A100-80GB": 0.74 / 0.83})
-_PCIE_MEASURED = ("L40S", "RTX-PRO-6000")
+_PCIE_MEASURED, _PCIE_OWN = ("L40S", "RTX-PRO-6000"), "RTX-PRO-6000"
 # A described GPU that is farther from all of the catalog's, by bandwidth times compute, is no kin of any.
 FARTHEST_KIN = 3.0
 # Formats that only store weights were measured on the A100 alone, fp8 on every GPU that computes it.
-_STORED_ON, _STORED = "A100-80GB", {"fp8": "w8a16", "nvfp4": "int4", "mxfp4": "int4"}
+_STORED_ON, _STORED = "A100-80GB", {"fp8": "w8a16", "int8": "w8a16", "nvfp4": "int4", "mxfp4": "int4"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +96,15 @@ class Kernels:
     measured: bool
 
     def gemm(self, precision: str) -> Gemm:
-        """The product in a precision; where that was not measured here, 16 bits times what it is worth elsewhere.
-
-        8 bits that were not measured take those that were, as their peaks are the same.
-        """
-        own = self.gemms.get(_BF16.get(precision, precision)) or self.gemms.get(_ALIKE.get(precision, ""))
+        """The product in a precision; one that is only stored here takes what it is worth where it was measured."""
+        own = self.gemms.get(_BF16.get(precision, precision))
         if own is not None:
             return own
         return self.gemms["bf16"].scaled(*_worth(_STORED.get(precision, precision)))
 
     def expert(self, precision: str) -> Experts:
         """Experts in a precision; where that was not measured here, 16 bits of fewer bytes."""
-        own = self.experts.get(_BF16.get(precision, precision)) or self.experts.get(_ALIKE.get(precision, ""))
+        own = self.experts.get(_BF16.get(precision, precision))
         if own is not None:
             return own
         sixteen = self.experts["bf16"]
@@ -119,8 +117,7 @@ class Kernels:
         )
 
 
-_ALIKE: Mapping[str, str] = {"int8": "fp8"}
-_BF16: Mapping[str, str] = dict.fromkeys(map(str, FULL_PRECISIONS), "bf16")
+_BF16: Mapping[str, str] = {"fp16": "bf16"}
 
 
 def _times(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
@@ -203,16 +200,22 @@ def _known(gpu: Gpu) -> Gpu | None:
         return sum(abs(math.log(own / its)) for own, its in figures)
 
     alike = [other for other in catalog.values() if other.vendor == gpu.vendor]
-    named = [other for other in alike if other.name.lower() in gpu.name.lower()]
+    named = [other for other in alike if _holds(gpu.name, other.name)]
     if named:
         return max(named, key=lambda other: len(other.name))
     nearest = min(alike, key=distance, default=None)
     return nearest if nearest is not None and distance(nearest) <= math.log(FARTHEST_KIN) else None
 
 
+def _holds(name: str, other: str) -> bool:
+    """Whether a name holds another as a word of its own: L40 does not hold L4."""
+    return re.search(rf"(?<![a-z0-9]){re.escape(other.lower())}(?![a-z0-9])", name.lower()) is not None
+
+
 def kernels_of(gpu: Gpu) -> Kernels:
     """The kernel times of a GPU type, measured or taken from its kin; InputError where :func:`kin_of` knows none."""
-    figures = (gpu.bandwidth_gb_s, tuple(gpu.tflops.items()), gpu.interconnect, gpu.vendor)
+    links = (gpu.interconnect, gpu.interconnect_gb_s)
+    figures = (gpu.bandwidth_gb_s, gpu.memory_gib, tuple(gpu.tflops.items()), links, gpu.vendor)
     found = _FOUND.get((gpu.name, figures))
     if found is None:
         found = _FOUND[gpu.name, figures] = _kernels_of(gpu)
@@ -226,12 +229,21 @@ def _kernels_of(gpu: Gpu) -> Kernels:
     kin = kin_of(gpu)
     if kin is None:
         raise InputError(f"no kernels were measured of a GPU like {gpu.name}", fix="use the datasheet's clock")
-    if load_catalog().gpus.get(kin) == gpu:
-        return _own(kin)
     other = load_catalog().gpu(kin)
+    own = _own(kin) if other == gpu else _scaled(_own(kin), other, gpu)
+    gemms, experts = dict(own.gemms), dict(own.experts)
+    for precision, (like, read, compute) in _not_measured(gpu, own).items():
+        gemms[precision] = own.gemms[like].scaled(read, compute)
+        if like in own.experts:
+            expert = own.experts[like]
+            experts[precision] = replace(expert, s_per_flop=expert.s_per_flop * compute)
+    return replace(own, gemms=gemms, experts=experts, all_reduce=_all_reduce(gpu, other, own), measured=gpu.name == kin)
+
+
+def _scaled(own: Kernels, other: Gpu, gpu: Gpu) -> Kernels:
+    """The kernels of a measured GPU as another one's, by bandwidth and by the rate of large products."""
     slower_read = other.bandwidth_gb_s / gpu.bandwidth_gb_s
     slower = _sustained(other) / _sustained(gpu)
-    own = _own(kin)
     gemms = {}
     for kind, one in own.gemms.items():
         if kind in ("bf16", "w8a16", "int4") or kind in gpu.tflops:
@@ -249,18 +261,36 @@ def _kernels_of(gpu: Gpu) -> Kernels:
         },
         kv_bytes_s={element: rate / slower_read for element, rate in own.kv_bytes_s.items()},
         prefill_flops=own.prefill_flops / slower,
-        all_reduce=_all_reduce(gpu, other, own),
-        measured=gpu.name == kin,  # of other figures, as in a question what more memory would give
     )
 
 
-def _all_reduce(gpu: Gpu, other: Gpu, own: Kernels) -> Mapping[int, tuple[float, float]]:
-    """A kin's where the link is of the same name; on PCIe the mean of :data:`_PCIE_MEASURED`, within the own link.
+def _not_measured(gpu: Gpu, own: Kernels) -> dict[str, tuple[str, float, float]]:
+    """Formats that a GPU computes in and that were not measured: like which, and times of reading and computing.
 
-    What eight GPUs keep is set by what lies between their slots: it differs tenfold between the two measured machines.
+    32 bits as 16 of twice the bytes at the peaks' ratio; 8-bit integers as 8-bit floats at theirs, or, where there are
+    none, as what they are worth on the A100.
     """
-    if not gpu.interconnect.startswith("PCIe"):
-        return own.all_reduce if gpu.interconnect == other.interconnect else {}
+    found = {"fp32": ("bf16", 2.0, max(gpu.tflops["fp16"] / gpu.tflops.get("fp32", gpu.tflops["fp16"] / 8.0), 1.0))}
+    if "int8" in gpu.tflops and "int8" not in own.gemms:
+        if "fp8" in own.gemms and "fp8" in gpu.tflops:
+            found["int8"] = ("fp8", 1.0, max(gpu.tflops["fp8"] / gpu.tflops["int8"], 1.0))
+        else:
+            found["int8"] = ("bf16", *_worth("int8")[:2])
+    return found
+
+
+def _all_reduce(gpu: Gpu, other: Gpu, own: Kernels) -> Mapping[int, tuple[float, float]]:
+    """On NVLink a kin's by the links' rates; on PCIe the mean of :data:`_PCIE_MEASURED`, within the own link.
+
+    What eight GPUs keep of PCIe is set by what lies between their slots: it differs tenfold between the two measured
+    machines, one of which, the L40S's, keeps less than public points of slower cards do. The other's cards keep theirs.
+    """
+    family, kin_family = (_family(each.interconnect) for each in (gpu, other))
+    faster = gpu.interconnect_gb_s / other.interconnect_gb_s
+    if family == kin_family and (family == "nvlink" or gpu.name == other.name == _PCIE_OWN):
+        return {gpus: (latency, rate * faster) for gpus, (latency, rate) in own.all_reduce.items()}
+    if family != "pcie":
+        return {}
     measured = [_own(name).all_reduce for name in _PCIE_MEASURED]
     most = PRIORS["network_share"].mean * gpu.interconnect_gb_s * 1e9
     found = {}
@@ -268,6 +298,12 @@ def _all_reduce(gpu: Gpu, other: Gpu, own: Kernels) -> Mapping[int, tuple[float,
         latencies, rates = zip(*(rows[gpus] for rows in measured), strict=True)
         found[gpus] = max(latencies), min(math.prod(rates) ** (1.0 / len(rates)), most)
     return found
+
+
+def _family(interconnect: str) -> str:
+    """``pcie``, ``nvlink`` or the words themselves: a bridge of two is no switch of eight."""
+    words = interconnect.lower()
+    return next((kind for kind in ("pcie", "nvlink") if words.startswith(kind) and "bridge" not in words), words)
 
 
 def _sustained(gpu: Gpu) -> float:

@@ -117,11 +117,13 @@ def _decode_s(modelled: ModelledEngine, eff: Efficiencies, kernels: Kernels, kv_
 
 
 def _collectives(modelled: ModelledEngine, eff: Efficiencies, kernels: Kernels) -> dict[str, float]:
-    """All-reduces, where their link was measured with as many GPUs."""
+    """All-reduces, where their link was measured: of the next number of GPUs, or the largest with latency grown on."""
     model, tp = modelled.model, modelled.tp
-    if tp == 1 or tp not in kernels.all_reduce:
+    if tp == 1 or not kernels.all_reduce:
         return {}
-    latency, rate = kernels.all_reduce[tp]
+    near = min((gpus for gpus in kernels.all_reduce if gpus >= tp), default=max(kernels.all_reduce))
+    latency, rate = kernels.all_reduce[near]
+    latency *= max(tp / near, 1.0)
     ring = 2.0 * (tp - 1) / tp
     return {
         "collective_s": _COLLECTIVES * model.layers * latency * _rel(eff, "collective_latency_s"),

@@ -9,7 +9,7 @@ request sees, b = 1 + N (1 - 1/c) (exact when c slots are busy independently, an
 - with chunked prefill, N new/d prompt tokens ride along with the b decodes of a mean iteration, in lumps of up to the
   token budget; ``TPOT`` is that mean iteration and ``rate = N / (d * TPOT)``; the budget also caps N.
 
-In a closed loop of N a request's own prompt never rides with its own decodes: of the prompts (N - 1) / N count.
+In a closed loop of c clients a request's own prompt never rides with its own decodes: of the prompts (c - 1) / c count.
 
 Both are Little's law on the decoding requests. A KV-bound engine at saturation admits new prompts into every gap and
 preempts them again; what it then prefills twice is at most the output length per request, of which
@@ -37,6 +37,7 @@ from melange.perfmodel.loadpoint import LoadPoint
 from melange.slo import Slo
 
 _CLIENT_ROUNDS = 3  # until those in decode and those in prefill are as many as there are clients
+_ROUNDING = 1e-9
 NEARLY_FULL = 0.9  # preemptions set in where the KV cache is fuller than this share of its slots
 
 
@@ -116,11 +117,11 @@ class SteadyState:
     def _batch(self, occupancy: FloatArray) -> FloatArray:
         return 1.0 + occupancy * (1.0 - 1.0 / np.maximum(self.slots, 1.0))
 
-    def _flow(self, occupancy: FloatArray, *, is_open: bool = True) -> _Flow:
-        """The flow at N requests in decode: on average under Poisson arrivals, always in a closed loop."""
-        batch = self._batch(occupancy) if is_open else np.maximum(occupancy, 1.0)
+    def _flow(self, occupancy: FloatArray, *, clients: FloatArray | None = None) -> _Flow:
+        """The flow at N requests in decode: on average under Poisson arrivals, always in a closed loop of clients."""
+        batch = self._batch(occupancy) if clients is None else np.maximum(occupancy, 1.0)
         # What rides with a request's decodes are the others' prompts: of a closed loop's all but its own.
-        others = np.ones(()) if is_open else 1.0 - 1.0 / batch
+        others = np.ones(()) if clients is None else 1.0 - 1.0 / np.maximum(clients, 1.0)
         with np.errstate(divide="ignore"):
             return (self._chunked if self.clock.chunked_prefill else self._separate)(occupancy, batch, others)
 
@@ -216,30 +217,35 @@ class SteadyState:
             "network": steps / batch * clock.collective_s + clock.collective_s_per_token * tokens,
         }
 
-    def closed(self, concurrency: ArrayLike) -> LoadPoint:
-        """A closed loop of so many requests (cut at the slots), which never waits for a slot."""
-        occupancy = np.minimum(np.broadcast_to(np.asarray(concurrency, float), self.input.shape), self.slots)
-        return self._point(occupancy, is_open=False)
-
     def clients(self, concurrency: ArrayLike) -> LoadPoint:
-        """A closed loop of so many clients: those that neither decode nor prefill wait for a slot.
+        """A closed loop of so many clients: those that neither decode nor prefill wait, for slots or others' prompts.
 
-        By Little's law all of them are in the system for concurrency / rate, and what is left of that is the wait.
+        By Little's law all of them are in the system for concurrency / rate, and what is left of that is the wait; the
+        rate is never above saturation.
         """
         asked = np.broadcast_to(np.asarray(concurrency, float), self.input.shape)
-        decoding = asked
+        decoding = np.minimum(asked, self.slots)
         for _ in range(_CLIENT_ROUNDS):  # not every request is decoding
-            decoding = np.minimum(decoding * asked / self.closed(decoding).concurrency, asked)
-        point = self.closed(decoding)
-        spare = np.nan_to_num(asked / np.maximum(point.rate_rps, 1e-12)) - point.e2e_s
-        return replace(point, wait_s=np.maximum(spare, 0.0), waiting_share=np.where(spare > 0.0, 1.0, 0.0))
+            found = self._point(decoding, clients=asked)
+            decoding = np.minimum(decoding * asked / found.concurrency, np.minimum(asked, self.slots))
+        point = self._point(decoding, clients=asked)
+        rate = np.minimum(asked / point.e2e_s, self.saturation_rps)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wait = np.where(rate > 0, np.maximum(asked / rate - point.e2e_s, 0.0), 0.0)
+        return replace(
+            point,
+            rate_rps=rate,
+            concurrency=asked,
+            wait_s=wait,
+            waiting_share=np.where(wait > _ROUNDING * point.e2e_s, 1.0, 0.0),
+        )
 
     def open(self, occupancy_share: ArrayLike) -> LoadPoint:
         """Poisson arrivals that keep this share of the slots in decode on average; 1 is saturation."""
         return self._open(np.asarray(occupancy_share, float), with_spread=True)
 
     def _open(self, occupancy_share: FloatArray, *, with_spread: bool) -> LoadPoint:
-        return self._point(occupancy_share * self.slots, is_open=True, with_spread=with_spread)
+        return self._point(occupancy_share * self.slots, with_spread=with_spread)
 
     def open_at_rate(self, rate_rps: ArrayLike) -> LoadPoint:
         """Poisson arrivals at a rate; at or above saturation the point is saturation's, with an infinite wait."""
@@ -264,9 +270,11 @@ class SteadyState:
         rate = self._flow(np.where(found, share, 1.0) * np.maximum(self.slots, 1.0)).rate
         return np.where(found, np.minimum(rate, self.saturation_rps), 0.0)
 
-    def _point(self, occupancy: FloatArray, *, is_open: bool, with_spread: bool = False) -> LoadPoint:
-        occupancy = np.maximum(occupancy, 1e-9)
-        flow = self._flow(occupancy, is_open=is_open)
+    def _point(
+        self, occupancy: FloatArray, *, clients: FloatArray | None = None, with_spread: bool = False
+    ) -> LoadPoint:
+        occupancy, is_open = np.maximum(occupancy, 1e-9), clients is None
+        flow = self._flow(occupancy, clients=clients)
         rate, prefill, saturation_rps = flow.rate, flow.prefill, self._saturation.rate
         tpot = self._crowded_tpot(occupancy, flow) if is_open else flow.tpot
         wait, waiting = np.zeros_like(rate), np.zeros_like(rate)

@@ -50,7 +50,7 @@ def synthetic(gpus=("L4", "A100-80GB"), concurrencies=(1, 8, 32, 128), noise=0.0
             for n in concurrencies:
                 if n > float(state.slots):
                     continue
-                load = state.closed(n)
+                load = state.clients(n)
                 jitter = np.exp(rng.normal(0, noise, 3))
                 points.append(
                     Measurement(

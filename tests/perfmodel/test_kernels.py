@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from melange.catalog.hardware import load_catalog
+from melange.catalog.hardware import Gpu, load_catalog
 from melange.errors import InputError
 from melange.perfmodel.engine_costs import EngineCosts, engine_costs
 from melange.perfmodel.hardware import ModelledEngine, missing_memory_gib, step_clock
-from melange.perfmodel.kernels import kernels_of
+from melange.perfmodel.kernels import kernels_of, kin_of
 
 CATALOG = load_catalog()
 MEASURED = {"A100-80GB", "L40S", "H100", "H200", "B200", "B300", "GB200", "GB300", "RTX-PRO-6000"}
@@ -74,3 +76,43 @@ def test_kernel_time_and_the_host_count() -> None:
     assert slow.overhead_s == pytest.approx(2 * plain.overhead_s)
     with pytest.raises(InputError, match="kernel_time is 0"):
         EngineCosts(kernel_time=0.0)
+
+
+def described(name: str, **figures: object) -> Gpu:
+    return replace(CATALOG.gpu(name), **figures)
+
+
+def test_figures_that_differ_in_memory_or_links_alone_are_other_gpus() -> None:
+    own = CATALOG.gpu("RTX-PRO-6000")
+    before = kernels_of(own).all_reduce
+    assert kernels_of(described("RTX-PRO-6000", memory_gib=own.memory_gib + 1)).all_reduce == before
+    faster = kernels_of(described("RTX-PRO-6000", interconnect_gb_s=2 * own.interconnect_gb_s)).all_reduce
+    assert faster[8][1] == pytest.approx(2 * before[8][1])
+    assert kernels_of(own).all_reduce == before
+
+
+def test_a_slower_link_is_slower_however_it_is_spelled() -> None:
+    slow = kernels_of(described("H100", name="mine H100", interconnect="nvlink 4", interconnect_gb_s=45.0))
+    assert slow.all_reduce[8][1] == pytest.approx(0.1 * kernels_of(CATALOG.gpu("H100")).all_reduce[8][1])
+
+
+def test_a_name_holds_another_as_a_word_of_its_own() -> None:
+    assert kin_of(described("L40S", name="L40")) == "L40S"
+    assert kin_of(described("H200", name="my H100, modified")) == "H100"
+
+
+def test_formats_that_were_not_measured() -> None:
+    h100, v100, b300 = (kernels_of(CATALOG.gpu(name)) for name in ("H100", "V100-32GB", "B300"))
+    nk = 4096.0 * 8192.0
+    assert h100.gemm("fp32").read(nk, 0, 0) == pytest.approx(2 * h100.gemm("bf16").read(nk, 0, 0))
+    assert h100.gemm("fp32").compute(nk, 0, 0) > 8 * h100.gemm("bf16").compute(nk, 0, 0)
+    assert v100.gemm("int8").compute(nk, 0, 0) > 0.9 * v100.gemm("bf16").compute(nk, 0, 0)  # it only stores them
+    assert b300.gemm("int8").compute(nk, 0, 0) > 10 * b300.gemm("fp8").compute(nk, 0, 0)
+
+
+def test_eight_cards_on_pcie_are_no_slower_than_eight_slower_ones() -> None:
+    steps = {
+        gpu: float(clock(gpu, "llama-3.1-70b", "fp8", tp=8).iteration_s(decodes=32, kv_tokens=32_000))
+        for gpu in ("L40S", "A10G", "L4", "T4")
+    }
+    assert sorted(steps, key=steps.__getitem__) == ["L40S", "A10G", "L4", "T4"]
