@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from melange.solver.slack import Arrangement, most_slack
 
 if TYPE_CHECKING:
     from melange.traces import Trace
+
+NEARLY_LEAST = 1.2  # loads within this of the least are as good: what tells them apart is latency
 
 
 NEXT_TO_NOTHING = 1e-9
@@ -143,20 +146,25 @@ def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool =
 
 def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
     """Of every kind of config one token budget and number of sequences: that with the most sizes in time, then the
-    least load.
+    least load, and of loads that are nearly the least the smallest budget.
 
-    They differ in little but latency, which simulation judges, and every further config takes a clock of its own.
+    They differ in little but latency, which simulation judges, and every further config takes a clock of its own. A
+    prompt's chunk is what holds up the tokens of others, and a mean tells less of that than a simulation.
     """
     rates = np.nan_to_num(choices.max_rate_rps, nan=0.0)
     sizes = (rates > 0).sum(axis=0)
     load = np.where(rates > 0, choices.rate_rps[:, None] / np.where(rates > 0, rates, 1.0), 0.0).sum(axis=0)
-    best: dict[tuple[object, ...], int] = {}
+    kinds: dict[tuple[object, ...], list[int]] = {}
     for c in np.flatnonzero(able).tolist():
         config = choices.configs[c]
         kind = (config.instance.key, config.key._replace(max_batched_tokens=None, max_num_seqs=None))
-        other = best.get(kind, c)
-        best[kind] = min(other, c, key=lambda k: (-int(sizes[k]), float(load[k]), k))
-    return sorted(best.values())
+        kinds.setdefault(kind, []).append(c)
+    kept = []
+    for alike in kinds.values():
+        most = [c for c in alike if sizes[c] == max(sizes[k] for k in alike)]
+        near = [c for c in most if load[c] <= NEARLY_LEAST * min(load[k] for k in most)]
+        kept.append(min(near, key=lambda c: (choices.configs[c].max_batched_tokens or math.inf, float(load[c]), c)))
+    return sorted(kept)
 
 
 def _with_configs(choices: Choices, kept: list[int]) -> Choices:

@@ -122,7 +122,7 @@ def test_of_every_kind_of_config_one_token_budget_that_with_the_most_sizes_in_ti
     profile = replace(choices.profile, configs={**choices.profile.configs, **{b.key: table for b in budgets}})
     rates = choices.max_rate_rps[:, [0, 1, 1, 1]].copy()
     rates[4, 1] = 0.0  # its own budget serves one size fewer
-    rates[:, 2] *= 0.9
+    rates[:, 2] *= 0.8
     several = replace(
         choices,
         profile=profile,
@@ -132,6 +132,8 @@ def test_of_every_kind_of_config_one_token_budget_that_with_the_most_sizes_in_ti
         headroom=np.zeros(4),
     )
     assert ground_of(several).in_time.configs == ("L4", budgets[1].name)
+    rates[:, 2] /= 0.8 / 0.9  # nearly as good: the smaller one holds up others' tokens for less
+    assert ground_of(replace(several, max_rate_rps=rates)).in_time.configs == ("L4", budgets[0].name)
 
 
 def test_tied_outputs_share_a_row(choices):
