@@ -25,7 +25,7 @@ from melange.solver.slack import Arrangement, most_slack
 if TYPE_CHECKING:
     from melange.traces import Trace
 
-NEARLY_LEAST = 1.2  # loads within this of the least are as good: what tells them apart is latency
+NEARLY_LEAST = 1.1  # loads within this of the least are as good: what tells them apart is latency
 
 
 NEXT_TO_NOTHING = 1e-9
@@ -146,7 +146,7 @@ def ground_of(choices: Choices, *, trace: Trace | None = None, keep_late: bool =
 
 def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
     """Of every kind of config one token budget and number of sequences: that with the most sizes in time, then the
-    least load, and of loads that are nearly the least the smallest budget.
+    least load, and of loads that are nearly the least the smallest budget, where no limit on TTFT asks for more.
 
     They differ in little but latency, which simulation judges, and every further config takes a clock of its own. A
     prompt's chunk is what holds up the tokens of others, and a mean tells less of that than a simulation.
@@ -154,6 +154,8 @@ def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
     rates = np.nan_to_num(choices.max_rate_rps, nan=0.0)
     sizes = (rates > 0).sum(axis=0)
     load = np.where(rates > 0, choices.rate_rps[:, None] / np.where(rates > 0, rates, 1.0), 0.0).sum(axis=0)
+    slo = choices.spec.slo
+    nearly = NEARLY_LEAST if slo.ttft_s is None and slo.e2e_s is None else 1.0
     kinds: dict[tuple[object, ...], list[int]] = {}
     for c in np.flatnonzero(able).tolist():
         config = choices.configs[c]
@@ -162,7 +164,7 @@ def _one_budget_each(choices: Choices, able: BoolArray) -> list[int]:
     kept = []
     for alike in kinds.values():
         most = [c for c in alike if sizes[c] == max(sizes[k] for k in alike)]
-        near = [c for c in most if load[c] <= NEARLY_LEAST * min(load[k] for k in most)]
+        near = [c for c in most if load[c] <= nearly * min(load[k] for k in most)]
         kept.append(min(near, key=lambda c: (choices.configs[c].max_batched_tokens or math.inf, float(load[c]), c)))
     return sorted(kept)
 

@@ -116,7 +116,7 @@ def test_a_box_of_eight_has_a_row_for_each_degree_and_precision(shared):
 def test_ties_of_a_box_are_told_apart(shared):
     rates = capacity_of(load_workload(shared / "cases" / "box-ties.yaml"), "1xH100:8", simulated=False)
     program = {way.label: way.program_rps for way in rates.ways if way.precision == "fp8"}
-    assert program["4 x TP 2"] == pytest.approx(6 / 0.39, rel=0.02)
+    assert program["4 x TP 2"] == pytest.approx(6 / 0.376, rel=0.02)
     assert program["4 x TP 2"] > program["2 x TP 4"] > 1.2 * program["1 x TP 8"]
 
 
@@ -177,3 +177,9 @@ def test_what_cannot_be_is_one_clear_line():
         capacity_of(spec.with_slo(Slo()), "1xL40S", QUICK)
     with pytest.raises(InfeasibleError, match="at no rate do these machines keep 99% of all requests"):
         capacity_of(spec.with_slo(Slo(ttft_s=0.0005)), "1xL40S", replace(QUICK, requests=300))
+
+
+def test_a_machine_that_is_good_for_long_prompts_keeps_its_promise_alone():
+    """One H200 keeps azure-code's limit for all of its requests: the token budget that its mean load prefers does not."""
+    rates = capacity_of(load_workload("azure-code"), "1xH200", QUICK)
+    assert rates.best.simulated_rps > load_workload("azure-code").workload.total_rate_rps

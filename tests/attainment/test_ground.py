@@ -132,7 +132,7 @@ def test_of_every_kind_of_config_one_token_budget_that_with_the_most_sizes_in_ti
         headroom=np.zeros(4),
     )
     assert ground_of(several).in_time.configs == ("L4", budgets[1].name)
-    rates[:, 2] /= 0.8 / 0.9  # nearly as good: the smaller one holds up others' tokens for less
+    rates[:, 2] /= 0.8 / 0.95  # nearly as good: the smaller one holds up others' tokens for less
     assert ground_of(replace(several, max_rate_rps=rates)).in_time.configs == ("L4", budgets[0].name)
 
 
