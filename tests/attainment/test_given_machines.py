@@ -180,6 +180,6 @@ def test_what_cannot_be_is_one_clear_line():
 
 
 def test_a_machine_that_is_good_for_long_prompts_keeps_its_promise_alone():
-    """One H200 keeps azure-code's limit for all of its requests: the token budget that its mean load prefers does not."""
+    """One H200 keeps azure-code's limit for all requests; the token budget that its mean load prefers does not."""
     rates = capacity_of(load_workload("azure-code"), "1xH200", QUICK)
     assert rates.best.simulated_rps > load_workload("azure-code").workload.total_rate_rps
