@@ -12,6 +12,7 @@ from melange.workload.windows import MOST_ASKED, Window, WindowRule
 
 MOST_COUNTS = 1 << 20  # bins x buckets, four bytes each
 LEAST_BINS = 4 * MOST_ASKED
+LEAST_UNITS = 1e-200  # nearer to the origin than this is at it: halving the smallest floats would round them there
 FINEST = -30  # bins begin at a nanosecond where windows are of equal number, not of a given length
 
 
@@ -38,6 +39,7 @@ class WindowCounts:
         if len(arrival_s) == 0:
             return
         units = (arrival_s - self._origin_s) / self._unit_s
+        units = np.where(np.abs(units) < LEAST_UNITS, 0.0, units)
         self._reach(float(units.min()), float(units.max()))
         rows = np.floor(units * math.ldexp(1.0, -self._power)).astype(np.int64) - self._first
         # Flat and of one type, as numpy is 25 times slower otherwise.
@@ -47,7 +49,8 @@ class WindowCounts:
         """The windows of the span from the first to the last arrival; empty where it is cut into fewer than two."""
         if not first_s < last_s:
             return ()
-        self._reach(*((edge - self._origin_s) / self._unit_s for edge in (first_s, last_s)))
+        edges = ((edge - self._origin_s) / self._unit_s for edge in (first_s, last_s))
+        self._reach(*(0.0 if abs(edge) < LEAST_UNITS else edge for edge in edges))
         inner = self._equal(first_s, last_s) if self._rule.length_s is None else self._of_length(first_s, last_s)
         if not inner:
             return ()

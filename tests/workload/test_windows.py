@@ -158,6 +158,7 @@ _TIMES = st.one_of(
     times=st.lists(_TIMES, min_size=2, max_size=40), cuts=st.lists(st.integers(0, 40), max_size=4), n=st.integers(2, 9)
 )
 @example(times=[663714.0, 667808.0], cuts=[], n=2)
+@example(times=[0.0, 0.0, 0.0, 0.0, 0.0, -5e-324, 524287.0], cuts=[6], n=2)
 def test_parts_make_no_difference_and_no_request_is_lost(times: list[float], cuts: list[int], n: int) -> None:
     inputs = [5 if k % 3 else 15 for k in range(len(times))]
     whole = trace(times, inputs)
