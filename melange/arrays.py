@@ -9,3 +9,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 TextArray = NDArray[np.str_]
+
+
+def five_digits(value: float) -> float:
+    """A figure at the digits that files and tables of estimates hold."""
+    return float(f"{value:.5g}")

@@ -54,6 +54,10 @@ class Gpu:
                 )
         object.__setattr__(self, "tflops", MappingProxyType(dict(self.tflops)))
 
+    def __hash__(self) -> int:
+        # A read-only mapping cannot be hashed; equality looks at every figure.
+        return hash((self.name, self.memory_gib, self.bandwidth_gb_s))
+
     def __reduce__(self) -> tuple[Callable[[], Gpu], tuple[()]]:
         # A read-only mapping cannot be pickled; other processes get the plain values.
         values = {item.name: getattr(self, item.name) for item in fields(self)}

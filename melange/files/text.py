@@ -24,10 +24,15 @@ def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """A text file's content without a byte order mark; a missing, unreadable or binary one raises InputError."""
+    return decode_text(read_bytes(path), path)
+
+
+def decode_text(content: bytes, file: str | os.PathLike[str]) -> str:
+    """A text file's bytes as text, as :func:`read_text` gives it; ``file`` is the place that an InputError names."""
     try:
-        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise InputError("it is not a text file", file=path, fix="give a UTF-8 text file") from error
+        raise InputError("it is not a text file", file=file, fix="give a UTF-8 text file") from error
 
 
 def parse_json(text: str | bytes, file: str | os.PathLike[str], line: int = 1) -> Any:

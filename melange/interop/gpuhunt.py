@@ -26,7 +26,7 @@ from typing import Any
 from melange.catalog.offers import MOST_GPUS
 from melange.errors import InputError, MelangeError, MissingExtraError
 from melange.files.places import MOST_BYTES, read_bytes
-from melange.files.text import read_text
+from melange.files.text import decode_text, read_text
 from melange.interop.listings import Listing
 
 PATIENCE_S = 30.0
@@ -178,7 +178,7 @@ def _tables(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, str, date 
     if data.startswith(b"PK"):
         yield from _members(data, name)
     else:
-        yield name, Path(name).stem, _decoded(data, name), None
+        yield name, Path(name).stem, decode_text(data, name), None
 
 
 def _members(data: bytes, name: str) -> Iterator[tuple[str, str, str, date | None]]:
@@ -195,18 +195,11 @@ def _members(data: bytes, name: str) -> Iterator[tuple[str, str, str, date | Non
                         f"it unpacks to more than {MOST_BYTES // 2**20} MiB", file=name, fix="give the catalog itself"
                     )
                 place = f"{name}/{member.filename}"
-                yield place, Path(member.filename).stem, _decoded(content, place), _day_of(member)
+                yield place, Path(member.filename).stem, decode_text(content, place), _day_of(member)
     except _NO_ZIP as error:
         raise InputError(f"it is a damaged zip: {error}", file=name, fix="copy it again") from error
     if not members:
         raise InputError("the zip holds no CSV file", file=name, fix="give one with aws.csv and the like")
-
-
-def _decoded(content: bytes, place: str) -> str:
-    try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise InputError("it is not a text file", file=place, fix="give a UTF-8 text file") from error
 
 
 def _day_of(member: zipfile.ZipInfo) -> date | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from melange.arrays import FloatArray
+from melange.arrays import FloatArray, five_digits
 from melange.catalog.hardware import Catalog, Gpu, load_catalog
 from melange.catalog.models import Model
 from melange.errors import InputError
@@ -232,8 +232,7 @@ def _sizes_of(
 ) -> list[_Size]:
     inputs, outputs = (axis.ravel() for axis in np.meshgrid(input_tokens, output_tokens, indexing="ij"))
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
-    rate = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
-    low, high = band.low_rps / rate, band.high_rps / rate
+    low, high = band.ends
     efficiencies = calibration.efficiencies_of(modelled.gpu.name)
     sizes = []
     for n, (prompt, output) in enumerate(zip(inputs, outputs, strict=True)):
@@ -259,4 +258,4 @@ def _bound(state: SteadyState | Prompts) -> Bound:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+    return None if value is None else five_digits(value)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import yaml
 
+from melange.arrays import five_digits
 from melange.capacity.basis import Basis
 from melange.catalog.hardware import load_catalog
 from melange.errors import InputError
@@ -91,7 +92,7 @@ class Calibration:
             "label": self.label,
             "efficiencies": {
                 name: {
-                    "value": float(f"{value:.5g}"),
+                    "value": five_digits(value),
                     "spread": float(f"{self.spreads[name]:.3g}"),
                     "from": "data" if name in self.fitted else "prior",
                 }
@@ -99,7 +100,7 @@ class Calibration:
             },
             "clock": self.clock,
             "gpu_efficiencies": {
-                gpu: {name: float(f"{value:.5g}") for name, value in to_plain(own).items()}
+                gpu: {name: five_digits(value) for name, value in to_plain(own).items()}
                 for gpu, own in self.gpu_efficiencies.items()
             },
             "model_error": float(f"{self.model_error:.3g}"),

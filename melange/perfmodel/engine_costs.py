@@ -48,7 +48,8 @@ def engine_costs(gpu: Gpu, engine: str = "vllm", version: str | None = None) -> 
 
     An engine of which nothing was fitted counts as the newest vLLM; so does vLLM without a version.
     """
-    return _costs(engine_kind(gpu, engine, version) if is_fitted(gpu, engine, version) else NEWEST)
+    kind = engine_kind(gpu, engine, version)
+    return _costs(kind if kind in _rows() else NEWEST)
 
 
 def is_fitted(gpu: Gpu, engine: str, version: str | None = None) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from melange.arrays import FloatArray
+from melange.arrays import FloatArray, five_digits
 from melange.catalog.precisions import FULL_PRECISIONS
 from melange.errors import InputError
 from melange.measurements.measurement import LatencyStats, Measurement
@@ -54,6 +54,12 @@ class Rates:
     rate_rps: FloatArray
     low_rps: FloatArray
     high_rps: FloatArray
+
+    @property
+    def ends(self) -> tuple[FloatArray, FloatArray]:
+        """The band's ends over the rate; where that is 0, over 1."""
+        rate = np.where(self.rate_rps > 0, self.rate_rps, 1.0)
+        return self.low_rps / rate, self.high_rps / rate
 
 
 def under_calibration(modelled: ModelledEngine, calibration: Calibration | None = None) -> ModelledEngine:
@@ -274,8 +280,7 @@ def load_points(
         modelled, inputs, outputs, cached_tokens, efficiencies=calibration.efficiencies_of(modelled.gpu.name)
     )
     band = rates_with_band(modelled, Slo(), inputs, outputs, cached_tokens, calibration=calibration)
-    capacity = np.where(band.rate_rps > 0, band.rate_rps, 1.0)
-    low, high = band.low_rps / capacity, band.high_rps / capacity
+    low, high = band.ends
     lone = state.clients(1.0)
     slots = np.maximum(state.slots, 1.0)
     rungs = [state.open(slots ** (rung - 1.0)) for rung in LADDER]
@@ -298,7 +303,7 @@ class _Row:
     cached_tokens: float
 
     def open(self, rung: LoadPoint, cell: int, low: float, high: float) -> Measurement:
-        rate = _short(float(rung.rate_rps[cell]))
+        rate = five_digits(float(rung.rate_rps[cell]))
         return self._loaded(rung, cell, low, high, loop="open", offered_rps=rate)
 
     def closed(self, rung: LoadPoint, cell: int, low: float, high: float) -> Measurement:
@@ -309,16 +314,16 @@ class _Row:
         ttft, e2e = self._stats(rung, cell, "ttft"), self._stats(rung, cell, "e2e")
         return self._measurement(
             **values,
-            achieved_rps=_short(rate),
-            low_rps=_short(rate * low),
-            high_rps=_short(rate * high),
-            concurrency=1.0 if values["loop"] == "closed" else _short(float(rung.concurrency[cell])),
+            achieved_rps=five_digits(rate),
+            low_rps=five_digits(rate * low),
+            high_rps=five_digits(rate * high),
+            concurrency=1.0 if values["loop"] == "closed" else five_digits(float(rung.concurrency[cell])),
             ttft_s=ttft,
             e2e_s=e2e,
             tpot_decode_s=self._stats(rung, cell, "tpot") if self.output_tokens > 1 else None,
             tpot_e2e_per_token_s=LatencyStats(
                 **{
-                    name: _short(value / self.output_tokens)
+                    name: five_digits(value / self.output_tokens)
                     for name in ("mean", "p50", "p90", "p95", "p99")
                     if (value := getattr(e2e, name)) is not None
                 }
@@ -326,14 +331,16 @@ class _Row:
         )
 
     def capacity(self, rate: float, low: float, high: float) -> Measurement:
-        return self._measurement(loop="capacity", achieved_rps=_short(rate), low_rps=_short(low), high_rps=_short(high))
+        return self._measurement(
+            loop="capacity", achieved_rps=five_digits(rate), low_rps=five_digits(low), high_rps=five_digits(high)
+        )
 
     def _stats(self, rung: LoadPoint, cell: int, what: str) -> LatencyStats:
         mean = {"ttft": rung.ttft_s, "e2e": rung.e2e_s, "tpot": rung.tpot_decode_s}[what]
         quantile = {"ttft": rung.ttft_quantile_s, "e2e": rung.e2e_quantile_s, "tpot": rung.tpot_quantile_s}[what]
         shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-        known = {name: _short(float(quantile(share)[cell])) for name, share in shares.items()}
-        return LatencyStats(mean=_short(float(mean[cell])), **known)
+        known = {name: five_digits(float(quantile(share)[cell])) for name, share in shares.items()}
+        return LatencyStats(mean=five_digits(float(mean[cell])), **known)
 
     def _measurement(self, **values: object) -> Measurement:
         return Measurement(
@@ -344,10 +351,6 @@ class _Row:
             source="estimated",
             **values,  # type: ignore[arg-type]
         )
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
 
 
 def fitting(modelled_engines: Sequence[ModelledEngine]) -> tuple[list[ModelledEngine], list[str]]:

@@ -258,8 +258,11 @@ def step_clock(
             f"{modelled.describe()} does not fit: {missing:.1f} GiB per GPU are missing",
             fix="use more GPUs, a smaller precision or a larger GPU",
         )
-    times, costs = _datasheet_times(modelled, eff), costs or modelled.costs
-    if costs is not None:
+    costs = costs or modelled.costs
+    times = _datasheet_links(modelled, eff)
+    if costs is None:
+        times |= _datasheet_times(modelled, eff)
+    else:
         times |= measured_times(modelled, eff, costs, kv_bytes_per_token(modelled))
     return StepClock(
         **times,
@@ -288,7 +291,7 @@ def _speculative(modelled: ModelledEngine) -> dict[str, float]:
 
 
 def _datasheet_times(modelled: ModelledEngine, eff: Efficiencies) -> dict[str, float]:
-    """A StepClock's times from the datasheet's figures and efficiencies."""
+    """A StepClock's other times from the datasheet's figures and efficiencies."""
     model, gpu, tp = modelled.model, modelled.gpu, modelled.tp
     flops = gemm_flops(modelled, modelled.precision, eff) * tp
     pair_flops = min(gemm_share(modelled) * eff.attention_share, 1.0) * gpu.tflops["fp16"] * 1e12
@@ -301,7 +304,6 @@ def _datasheet_times(modelled: ModelledEngine, eff: Efficiencies) -> dict[str, f
     dense = model.parameters - experts - (0.0 if model.tied_embeddings else embedding)
     head_s = head_bytes / (bandwidth * eff.bandwidth_share * tp)
     in_layers = dense - embedding if head_bytes else dense
-    ring = 2.0 * (tp - 1) / tp
     return {
         "overhead_s": eff.overhead_s,
         # Logits are computed per sequence, not per prompt token.
@@ -314,8 +316,16 @@ def _datasheet_times(modelled: ModelledEngine, eff: Efficiencies) -> dict[str, f
         "attention_s_per_pair": pair_flop(model) / (pair_flops * tp),
         "other_s_per_token": eff.per_token_s
         + eff.activation_passes * activation_bytes(model, tp) / (bandwidth * eff.bandwidth_share),
+    }
+
+
+def _datasheet_links(modelled: ModelledEngine, eff: Efficiencies) -> dict[str, float]:
+    """A StepClock's times of all-reduces, also of links that were not measured."""
+    model, tp = modelled.model, modelled.tp
+    ring = 2.0 * (tp - 1) / tp
+    return {
         "collective_s": 2.0 * model.layers * eff.collective_latency_s if tp > 1 else 0.0,
-        "collective_s_per_token": 2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(gpu, eff),
+        "collective_s_per_token": 2.0 * model.layers * ring * model.hidden * 2.0 / _link_bytes_s(modelled.gpu, eff),
     }
 
 

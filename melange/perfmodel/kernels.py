@@ -176,6 +176,7 @@ def _units(values: list[float], unit: float) -> tuple[float, float, float]:
     return values[0] * unit * 1e-6, values[1] * unit * 1e-3, values[2] * unit * 1e-3
 
 
+@cache
 def kin_of(gpu: Gpu) -> str | None:
     """The GPU type whose kernels were measured and whose shape this one takes: itself, its kin, or None.
 
@@ -212,20 +213,9 @@ def _holds(name: str, other: str) -> bool:
     return re.search(rf"(?<![a-z0-9]){re.escape(other.lower())}(?![a-z0-9])", name.lower()) is not None
 
 
+@cache
 def kernels_of(gpu: Gpu) -> Kernels:
     """The kernel times of a GPU type, measured or taken from its kin; InputError where :func:`kin_of` knows none."""
-    links = (gpu.interconnect, gpu.interconnect_gb_s)
-    figures = (gpu.bandwidth_gb_s, gpu.memory_gib, tuple(gpu.tflops.items()), links, gpu.vendor)
-    found = _FOUND.get((gpu.name, figures))
-    if found is None:
-        found = _FOUND[gpu.name, figures] = _kernels_of(gpu)
-    return found
-
-
-_FOUND: dict[tuple[str, object], Kernels] = {}  # a mapping is not hashed, which functools.cache would ask of a GPU
-
-
-def _kernels_of(gpu: Gpu) -> Kernels:
     kin = kin_of(gpu)
     if kin is None:
         raise InputError(f"no kernels were measured of a GPU like {gpu.name}", fix="use the datasheet's clock")

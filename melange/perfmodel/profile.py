@@ -33,7 +33,7 @@ def kernel_notes(modelled_engines: Sequence[ModelledEngine]) -> list[str]:
         if not kernels_of(gpu).measured:
             kin.setdefault(str(kin_of(gpu)), []).append(gpu.name)
         if costs.measured_until < RECENT:
-            old[gpu.vendor.upper() if gpu.vendor == "amd" else "old"] = costs.measured_until
+            old[gpu.vendor.upper()] = costs.measured_until
     lent = {
         each.engine.name
         for each in modelled_engines
@@ -42,8 +42,8 @@ def kernel_notes(modelled_engines: Sequence[ModelledEngine]) -> list[str]:
     told = [f"what {engine} adds to its kernels was not fitted: it is the newest vLLM's" for engine in sorted(lent)]
     told += [f"kernels of {', '.join(names)} are those of the {other}, scaled" for other, names in kin.items()]
     return told + [
-        f"what engines add on {whose} GPUs was last measured in {until}: newer ones may be faster"
-        for whose, until in old.items()
+        f"what engines add on {vendor} GPUs was last measured in {until}: newer ones may be faster"
+        for vendor, until in old.items()
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from melange.arrays import five_digits
 from melange.catalog.hardware import Catalog, load_catalog
 from melange.measurements.public import PublicPoint
 from melange.perfmodel.calibration import Calibration
@@ -75,11 +76,7 @@ def predicted_figures(
     rate = float(found.rate_rps) if load.kind == "closed" else min(load.rate_rps or saturation, saturation)
     ttft = float(found.ttft_s)
     return Figures(
-        output_tokens_per_s=_short(rate * point.output_tokens),
-        ttft_s=_short(ttft) if math.isfinite(ttft) else None,
-        tpot_decode_s=_short(float(found.tpot_decode_s)),
+        output_tokens_per_s=five_digits(rate * point.output_tokens),
+        ttft_s=five_digits(ttft) if math.isfinite(ttft) else None,
+        tpot_decode_s=five_digits(float(found.tpot_decode_s)),
     )
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")

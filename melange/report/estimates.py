@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from melange.arrays import five_digits
 from melange.capacity.profile import ConfigProfile
 from melange.files.records import to_plain
 from melange.measurements.measurement import Measurement
@@ -129,7 +130,7 @@ def render_limits(limits: Sequence[PhysicalLimit], output: str) -> str:
             "input_tokens": limit.point.input_tokens,
             "output_tokens": limit.point.output_tokens,
             "achieved_rps": limit.point.achieved_rps,
-            "optimum_rps": float(f"{limit.optimum_rps:.5g}"),
+            "optimum_rps": five_digits(limit.optimum_rps),
             "share": float(f"{limit.share:.4g}"),
             "binding": limit.binding,
             "impossible": limit.is_impossible,

@@ -38,8 +38,7 @@ class WindowCounts:
         """Count requests at these times, each with the flat index of its bucket."""
         if len(arrival_s) == 0:
             return
-        units = (arrival_s - self._origin_s) / self._unit_s
-        units = np.where(np.abs(units) < LEAST_UNITS, 0.0, units)
+        units = self._units(arrival_s)
         self._reach(float(units.min()), float(units.max()))
         rows = np.floor(units * math.ldexp(1.0, -self._power)).astype(np.int64) - self._first
         # Flat and of one type, as numpy is 25 times slower otherwise.
@@ -49,8 +48,7 @@ class WindowCounts:
         """The windows of the span from the first to the last arrival; empty where it is cut into fewer than two."""
         if not first_s < last_s:
             return ()
-        edges = ((edge - self._origin_s) / self._unit_s for edge in (first_s, last_s))
-        self._reach(*(0.0 if abs(edge) < LEAST_UNITS else edge for edge in edges))
+        self._reach(*self._units(np.array([first_s, last_s])).tolist())
         inner = self._equal(first_s, last_s) if self._rule.length_s is None else self._of_length(first_s, last_s)
         if not inner:
             return ()
@@ -61,6 +59,11 @@ class WindowCounts:
             Window(start_s=start, length_s=end - start, requests=total.reshape(self._shape))
             for start, end, total in zip(edges_s[:-1], edges_s[1:], totals, strict=True)
         )
+
+    def _units(self, times_s: FloatArray) -> FloatArray:
+        """Times in units after the origin, elementwise."""
+        units = (times_s - self._origin_s) / self._unit_s
+        return np.where(np.abs(units) < LEAST_UNITS, 0.0, units)
 
     def _equal(self, first_s: float, last_s: float) -> list[int]:
         """Bins at which the second and later ones of equally long windows start, to the nearest bin."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from accuracy_figures import Accuracy, Spread
-from public_page import PublicErrors, render_public
+from public_page import PublicErrors, render_public, table
 
 
 def render_accuracy(found: Accuracy, public: PublicErrors | None = None) -> str:
@@ -40,7 +38,7 @@ def _regret(found: Accuracy) -> list[str]:
         "",
     ]
     rates = list(next(iter(found.regret.values())))
-    lines += _table(
+    lines += table(
         ("rates from", *(f"{rate:g} req/s" for rate in rates)),
         [(name, *(_spread(per_rate[rate]) for rate in rates)) for name, per_rate in found.regret.items()],
     )
@@ -60,7 +58,7 @@ def _errors(found: Accuracy) -> list[str]:
         "Median over cells of |predicted / measured - 1|, inputs up to 2000 tokens; fitted to half of the A10G and",
         f"A100 cells, median (least-greatest) over {found.splits} seeded splits.",
         "",
-        *_table(("cells", "to reach", "error", ""), rows),
+        *table(("cells", "to reach", "error", ""), rows),
         "",
         f"With priors alone (nothing measured): {prior}.",
         "",
@@ -100,7 +98,7 @@ def _choices(found: Accuracy) -> list[str]:
         "Prices as in the paper. Same splits; 'no cell fitted' counts, over all splits, only the sizes at which",
         "neither the A10G's nor the A100's cell was fitted; the last column uses priors alone.",
         "",
-        *_table(("right choices", "to reach", "share", "", "no cell fitted", "priors alone"), rows),
+        *table(("right choices", "to reach", "share", "", "no cell fitted", "priors alone"), rows),
         "",
     ]
 
@@ -112,7 +110,7 @@ def _left_out(found: Accuracy) -> list[str]:
         "",
         "Fitted to the other three GPUs' cells up to 2000 input tokens; median error on the GPU left out.",
         "",
-        *_table(("GPU", "up to 2000 input tokens", "above"), rows),
+        *table(("GPU", "up to 2000 input tokens", "above"), rows),
         "",
     ]
 
@@ -135,7 +133,7 @@ def _measured(found: Accuracy) -> list[str]:
         "",
         "Calibrations on measured load points, with the error on points held out in k folds.",
         "",
-        *_table(("calibration", "points", "folds", "median", "90th percentile"), rows),
+        *table(("calibration", "points", "folds", "median", "90th percentile"), rows),
         "",
     ]
 
@@ -157,14 +155,6 @@ def _reading(found: Accuracy) -> list[str]:
         "- Most of the model's parameters are common to all GPUs. What differs between GPUs is the datasheet and the",
         "  share of its peak that large matrix products reach, taken from public microbenchmarks.",
         "",
-    ]
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(columns) + " |",
-        "|" + "---|" * len(columns),
-        *("| " + " | ".join(row) + " |" for row in rows),
     ]
 
 

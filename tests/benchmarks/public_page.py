@@ -79,7 +79,7 @@ def render_public(found: PublicErrors) -> list[str]:
         "error; in brackets the median of predicted / measured. The engines' costs were fitted to these points: the",
         "next table says what they are worth on groups (source, GPU, model) that were held out.",
         "",
-        *_table(
+        *table(
             ("points", "clock", *NAMES),
             [
                 (name, clock, *(_cell(logs[:, column][_mask(found, chosen)]) for column in range(3)))
@@ -88,7 +88,7 @@ def render_public(found: PublicErrors) -> list[str]:
             ],
         ),
         "",
-        *_table(
+        *table(
             ("source", *NAMES),
             [
                 (name, *(_cell(found.kernels[:, column][_mask(found, chosen)]) for column in range(3)))
@@ -98,7 +98,7 @@ def render_public(found: PublicErrors) -> list[str]:
         "",
         "Held out in four folds by group (`profiles/kernels/engines.yaml`, made by `tests/benchmarks/fit_engines.py`):",
         "",
-        *_table(("kind of engine", "points", *NAMES, "model_error"), list(_held_out())),
+        *table(("kind of engine", "points", *NAMES, "model_error"), list(_held_out())),
         "",
         f"80% bands hold {_percent(found.inside[np.isfinite(found.kernels[:, 0])].mean())} of the throughputs.",
         "",
@@ -106,7 +106,7 @@ def render_public(found: PublicErrors) -> list[str]:
         "",
         "Groups whose throughput is off by more than 1.8 times in the median, and why as far as is known.",
         "",
-        *_table(("group", "points", "predicted / measured", "why"), list(_wrong(found))),
+        *table(("group", "points", "predicted / measured", "why"), list(_wrong(found))),
         "",
     ]
 
@@ -156,7 +156,8 @@ def _wrong(found: PublicErrors) -> Sequence[tuple[str, ...]]:
     ]
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
     return [
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from perfmodel.clocks import clock
 
 from melange.errors import InputError
-from melange.perfmodel.clock import StepClock
 from melange.perfmodel.load import Load, Prompts
 from melange.simulator.arrivals import Arrivals
 from melange.simulator.run import play_replica
-
-
-def clock(**changes):
-    values = {
-        "overhead_s": 2e-3,
-        "per_sequence_s": 2e-5,
-        "per_request_s": 1e-3,
-        "weights_s": 6e-3,
-        "kv_read_s_per_token": 5e-8,
-        "compute_s_per_token": 4e-5,
-        "attention_s_per_pair": 1e-9,
-        "kv_capacity_tokens": 200_000,
-        "max_num_seqs": 64,
-    }
-    return StepClock(**{**values, **changes})
 
 
 def played(c, input_tokens, *, rate_rps=None, requests=600):

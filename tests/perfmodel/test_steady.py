@@ -8,26 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from perfmodel.clocks import clock
 
 from melange.errors import InputError
-from melange.perfmodel.clock import StepClock, causal_pairs
+from melange.perfmodel.clock import causal_pairs
 from melange.perfmodel.steady import SteadyState
 from melange.slo import Slo
-
-
-def clock(**changes):
-    values = {
-        "overhead_s": 2e-3,
-        "per_sequence_s": 2e-5,
-        "per_request_s": 1e-3,
-        "weights_s": 6e-3,
-        "kv_read_s_per_token": 5e-8,
-        "compute_s_per_token": 4e-5,
-        "attention_s_per_pair": 1e-9,
-        "kv_capacity_tokens": 200_000,
-        "max_num_seqs": 64,
-    }
-    return StepClock(**{**values, **changes})
 
 
 def simulate(clock, input_tokens, output_tokens, *, rate_rps=None, concurrency=None, requests=1500, seed=1):
