@@ -12,7 +12,6 @@ from melange.workload.windows import MOST_ASKED, Window, WindowRule
 
 MOST_COUNTS = 1 << 20  # bins x buckets, four bytes each
 LEAST_BINS = 4 * MOST_ASKED
-LEAST_UNITS = 1e-200  # nearer to the origin than this is at it: halving the smallest floats would round them there
 FINEST = -30  # bins begin at a nanosecond where windows are of equal number, not of a given length
 
 
@@ -40,7 +39,8 @@ class WindowCounts:
             return
         units = self._units(arrival_s)
         self._reach(float(units.min()), float(units.max()))
-        rows = np.floor(units * math.ldexp(1.0, -self._power)).astype(np.int64) - self._first
+        bins = np.floor(units * math.ldexp(1.0, -self._power))
+        rows = np.where(units < 0, np.minimum(bins, -1.0), bins).astype(np.int64) - self._first
         # Flat and of one type, as numpy is 25 times slower otherwise.
         np.add.at(self._counts.reshape(-1), rows * self._counts.shape[1] + buckets, np.int32(1))
 
@@ -62,8 +62,7 @@ class WindowCounts:
 
     def _units(self, times_s: FloatArray) -> FloatArray:
         """Times in units after the origin, elementwise."""
-        units = (times_s - self._origin_s) / self._unit_s
-        return np.where(np.abs(units) < LEAST_UNITS, 0.0, units)
+        return (times_s - self._origin_s) / self._unit_s
 
     def _equal(self, first_s: float, last_s: float) -> list[int]:
         """Bins at which the second and later ones of equally long windows start, to the nearest bin."""
@@ -96,7 +95,8 @@ class WindowCounts:
         return self._origin_s + edge * self._bin_s
 
     def _bin(self, units: float, power: int) -> int:
-        return math.floor(math.ldexp(units, -power))
+        found = math.floor(math.ldexp(units, -power))
+        return min(found, -1) if units < 0 else found  # halved, the smallest floats below the origin would be at it
 
     def _reach(self, low: float, high: float) -> None:
         """Have bins for everything seen and from ``low`` to ``high``, coarser ones where there are too few."""

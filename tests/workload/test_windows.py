@@ -159,6 +159,7 @@ _TIMES = st.one_of(
 )
 @example(times=[663714.0, 667808.0], cuts=[], n=2)
 @example(times=[0.0, 0.0, 0.0, 0.0, 0.0, -5e-324, 524287.0], cuts=[6], n=2)
+@example(times=[2.272912682709898e-25, -2.4795621215064133e-290], cuts=[], n=2)
 def test_parts_make_no_difference_and_no_request_is_lost(times: list[float], cuts: list[int], n: int) -> None:
     inputs = [5 if k % 3 else 15 for k in range(len(times))]
     whole = trace(times, inputs)
