@@ -15,7 +15,7 @@ from melange.catalog.models import Model
 from melange.errors import InputError
 from melange.files.shown import short_repr
 from melange.measurements.measurement import Measurement
-from melange.perfmodel.calibration import Calibration
+from melange.perfmodel.calibration import Calibration, basis_of
 from melange.perfmodel.estimate import fitting, load_points, max_rates_rps, under_calibration
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import estimated_table, kernel_notes, warnings_of
@@ -109,7 +109,12 @@ def estimate(
         for point in load_points(one, input_tokens, output_tokens, calibration=calibration, cached_tokens=cached_tokens)
     ]
     return Estimates(
-        profile=Profile(slo=slo, configs=tables, warnings=warnings_of(calibration, slo, shape)),
+        profile=Profile(
+            slo=slo,
+            configs=tables,
+            warnings=(*warnings_of(calibration, slo, shape), *_of_speculation(speculation)),
+            basis=basis_of(calibration),
+        ),
         points=tuple(points),
         calibration=calibration,
         notes=notes,
@@ -156,14 +161,15 @@ def configurations(
         raise InputError("; ".join(reasons), fix="use more GPUs, a smaller precision or a larger GPU")
     stored = [one for one in modelled if one.is_stored_only]
     notes = dict.fromkeys(f"{one.gpu.name} only stores {one.precision}: it computes at 16 bits" for one in stored)
-    told = [] if speculation is None else [_of_speculation(speculation)]
-    return modelled, (*told, *notes, *kernel_notes(modelled), *reasons)
+    return modelled, (*_of_speculation(speculation), *notes, *kernel_notes(modelled), *reasons)
 
 
-def _of_speculation(speculation: Speculation) -> str:
+def _of_speculation(speculation: Speculation | None) -> tuple[str, ...]:
+    if speculation is None:
+        return ()
     return (
         f"speculative decoding: {speculation.describe()}, as you say, yield {speculation.yielded_tokens:.2f} tokens "
-        "a step; what that gains is computed, not measured"
+        "a step; what that gains is computed, not measured, and simulations do not know of it",
     )
 
 

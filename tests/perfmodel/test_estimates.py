@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from melange import InputError, Slo, estimate, load_catalog, load_workload, plan_fleet
+from melange.perfmodel.calibration import Calibration, basis_of
 from melange.perfmodel.estimate import load_points
 from melange.perfmodel.hardware import ModelledEngine
 from melange.perfmodel.profile import estimated_table
+from melange.serving.speculation import Speculation
 
 SLO = Slo(tpot_s=0.05, tpot_definition="decode")
 SIZES = {"input_tokens": (250.0, 1000.0), "output_tokens": (100.0,)}
@@ -42,6 +44,12 @@ def test_it_says_what_does_not_fit_and_what_is_only_stored():
         estimate("llama-3.1-70b", "L4", **SIZES)
     with pytest.raises(InputError, match="no model of the engine 'tgi'"):
         estimate("llama-3.1-8b", "L4", engines=("tgi",))
+
+
+def test_its_profile_says_what_clocks_its_rates_rest_on():
+    assert estimate("llama-3.1-8b", "H100", SLO, **SIZES).profile.basis == basis_of(Calibration())
+    drafting = estimate("llama-3.1-8b", "H100", SLO, speculation=Speculation(2, 0.5), **SIZES)
+    assert any("speculative decoding" in warning for warning in drafting.profile.warnings)
 
 
 def test_its_profile_plans_a_fleet():
